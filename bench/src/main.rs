@@ -1,0 +1,2 @@
+//! The measure.
+fn main() {}

@@ -1,0 +1,207 @@
+//! Bytes of orders, claims and votes: fixed size, little-endian, the same on the wire and on disk.
+//!
+//! ```text
+//! order, 48 bytes                      claim, 24 bytes           vote, 48 bytes
+//!   0 entry kind    1                    0 round         4         0 node          1
+//!   1 flags         1  bit 0: decided    4 incarnation   4         1 reserved      1
+//!   2 origin        1                    8 node          1         2 ballot node   1
+//!   3 ballot node   1                    9 reserved      7         3 reserved      1
+//!   4 round         4                   16 position      8         4 round         4
+//!   8 ballot inc.   4                                              8 ballot inc.   4
+//!  12 incarnation   4                                             12 incarnation   4
+//!  16 start         4                                             16 session inc.  4
+//!  20 reserved      4                                             20 session start 4
+//!  24 sequence      8                                             24 received      8
+//!  32 instance      8                                             32 durable       8
+//!  40 base          8                                             40 delivered     8
+//! ```
+
+use crate::header::{FrameError, u32_at, u64_at};
+use crate::ids::{
+    Ballot, Claim, Entry, Incarnation, Instance, NodeId, Order, Sequence, Session, ValueId,
+};
+use crate::votes::Vote;
+
+/// Bytes of an order.
+pub const ORDER_BYTES: usize = 48;
+/// Bytes of a claim.
+pub const CLAIM_BYTES: usize = 24;
+/// Bytes of a vote.
+pub const VOTE_BYTES: usize = 48;
+
+const NOOP: u8 = 1;
+const BARRIER: u8 = 2;
+const VALUE: u8 = 3;
+const CLOSE: u8 = 4;
+const DECIDED: u8 = 1;
+
+/// Writes an order into the first [`ORDER_BYTES`] of `out`.
+///
+/// # Panics
+/// If `out` is too short.
+pub fn put_order(order: &Order, out: &mut [u8]) {
+    let out = &mut out[..ORDER_BYTES];
+    let (kind, origin, session, sequence) = match order.entry {
+        Entry::Noop => (NOOP, NodeId(0), Session::NONE, Sequence(0)),
+        Entry::Barrier => (BARRIER, NodeId(0), Session::NONE, Sequence(0)),
+        Entry::Value(id) => (VALUE, id.origin, id.session, id.sequence),
+        Entry::Close { origin, below } => (CLOSE, origin, below, Sequence(0)),
+    };
+    out.fill(0);
+    out[0] = kind;
+    out[1] = if order.decided { DECIDED } else { 0 };
+    out[2] = origin.0;
+    out[3] = order.ballot.node.0;
+    out[4..8].copy_from_slice(&order.ballot.round.to_le_bytes());
+    out[8..12].copy_from_slice(&order.ballot.incarnation.0.to_le_bytes());
+    out[12..16].copy_from_slice(&session.incarnation.0.to_le_bytes());
+    out[16..20].copy_from_slice(&session.start.to_le_bytes());
+    out[24..32].copy_from_slice(&sequence.0.to_le_bytes());
+    out[32..40].copy_from_slice(&order.instance.0.to_le_bytes());
+    out[40..48].copy_from_slice(&order.base.0.to_le_bytes());
+}
+
+/// Reads an order from the first [`ORDER_BYTES`] of `bytes`.
+///
+/// # Errors
+/// [`FrameError::Body`] if they are too few, or not an order.
+pub fn order_at(bytes: &[u8]) -> Result<Order, FrameError> {
+    let bytes = bytes.get(..ORDER_BYTES).ok_or(FrameError::Body)?;
+    if bytes[1] & !DECIDED != 0 || bytes[20..24] != [0; 4] {
+        return Err(FrameError::Reserved);
+    }
+    let origin = NodeId(bytes[2]);
+    let session = session_at(bytes, 12);
+    let entry = match bytes[0] {
+        NOOP => Entry::Noop,
+        BARRIER => Entry::Barrier,
+        VALUE => Entry::Value(ValueId { origin, session, sequence: Sequence(u64_at(bytes, 24)) }),
+        CLOSE => Entry::Close { origin, below: session },
+        _ => return Err(FrameError::Body),
+    };
+    let ballot = Ballot {
+        round: u32_at(bytes, 4),
+        node: NodeId(bytes[3]),
+        incarnation: Incarnation(u32_at(bytes, 8)),
+    };
+    let (instance, base) = (Instance(u64_at(bytes, 32)), Instance(u64_at(bytes, 40)));
+    Ok(Order { instance, ballot, base, entry, decided: bytes[1] & DECIDED != 0 })
+}
+
+/// Writes a claim into the first [`CLAIM_BYTES`] of `out`.
+///
+/// # Panics
+/// If `out` is too short.
+pub fn put_claim(claim: &Claim, out: &mut [u8]) {
+    let out = &mut out[..CLAIM_BYTES];
+    out.fill(0);
+    out[0..4].copy_from_slice(&claim.ballot.round.to_le_bytes());
+    out[4..8].copy_from_slice(&claim.ballot.incarnation.0.to_le_bytes());
+    out[8] = claim.ballot.node.0;
+    out[16..24].copy_from_slice(&claim.position.0.to_le_bytes());
+}
+
+/// Reads a claim from the first [`CLAIM_BYTES`] of `bytes`.
+///
+/// # Errors
+/// [`FrameError::Body`] if they are too few.
+pub fn claim_at(bytes: &[u8]) -> Result<Claim, FrameError> {
+    let bytes = bytes.get(..CLAIM_BYTES).ok_or(FrameError::Body)?;
+    let ballot = Ballot {
+        round: u32_at(bytes, 0),
+        node: NodeId(bytes[8]),
+        incarnation: Incarnation(u32_at(bytes, 4)),
+    };
+    Ok(Claim { ballot, position: Instance(u64_at(bytes, 16)) })
+}
+
+/// Writes a vote into the first [`VOTE_BYTES`] of `out`.
+///
+/// # Panics
+/// If `out` is too short.
+pub fn put_vote(vote: &Vote, out: &mut [u8]) {
+    let out = &mut out[..VOTE_BYTES];
+    out.fill(0);
+    out[0] = vote.node.0;
+    out[2] = vote.ballot.node.0;
+    out[4..8].copy_from_slice(&vote.ballot.round.to_le_bytes());
+    out[8..12].copy_from_slice(&vote.ballot.incarnation.0.to_le_bytes());
+    out[12..16].copy_from_slice(&vote.incarnation.0.to_le_bytes());
+    out[16..20].copy_from_slice(&vote.session.incarnation.0.to_le_bytes());
+    out[20..24].copy_from_slice(&vote.session.start.to_le_bytes());
+    out[24..32].copy_from_slice(&vote.received.0.to_le_bytes());
+    out[32..40].copy_from_slice(&vote.durable.0.to_le_bytes());
+    out[40..48].copy_from_slice(&vote.delivered.0.to_le_bytes());
+}
+
+/// Reads a vote from the first [`VOTE_BYTES`] of `bytes`.
+///
+/// # Errors
+/// [`FrameError::Body`] if they are too few.
+pub fn vote_at(bytes: &[u8]) -> Result<Vote, FrameError> {
+    let bytes = bytes.get(..VOTE_BYTES).ok_or(FrameError::Body)?;
+    Ok(Vote {
+        node: NodeId(bytes[0]),
+        incarnation: Incarnation(u32_at(bytes, 12)),
+        ballot: Ballot {
+            round: u32_at(bytes, 4),
+            node: NodeId(bytes[2]),
+            incarnation: Incarnation(u32_at(bytes, 8)),
+        },
+        session: session_at(bytes, 16),
+        received: Instance(u64_at(bytes, 24)),
+        durable: Instance(u64_at(bytes, 32)),
+        delivered: Instance(u64_at(bytes, 40)),
+    })
+}
+
+fn session_at(bytes: &[u8], at: usize) -> Session {
+    Session { incarnation: Incarnation(u32_at(bytes, at)), start: u32_at(bytes, at + 4) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ballot() -> Ballot {
+        Ballot { round: 5, node: NodeId(3), incarnation: Incarnation(2) }
+    }
+
+    #[test]
+    fn orders_round_trip() {
+        let session = Session { incarnation: Incarnation(4), start: 9 };
+        let id = ValueId { origin: NodeId(7), session, sequence: Sequence(11) };
+        let close = Entry::Close { origin: NodeId(2), below: session };
+        for entry in [Entry::Noop, Entry::Barrier, Entry::Value(id), close] {
+            for decided in [false, true] {
+                let (instance, base) = (Instance(77), Instance(70));
+                let order = Order { instance, ballot: ballot(), base, entry, decided };
+                let mut bytes = [0xff; ORDER_BYTES];
+                put_order(&order, &mut bytes);
+                assert_eq!(order_at(&bytes), Ok(order));
+            }
+        }
+        assert_eq!(order_at(&[0; ORDER_BYTES]), Err(FrameError::Body));
+        assert_eq!(order_at(&[1; ORDER_BYTES - 1]), Err(FrameError::Body));
+    }
+
+    #[test]
+    fn claims_and_votes_round_trip() {
+        let claim = Claim { ballot: ballot(), position: Instance(1 << 40) };
+        let mut bytes = [0xff; CLAIM_BYTES];
+        put_claim(&claim, &mut bytes);
+        assert_eq!(claim_at(&bytes), Ok(claim));
+        let vote = Vote {
+            node: NodeId(2),
+            incarnation: Incarnation(3),
+            ballot: ballot(),
+            session: Session { incarnation: Incarnation(3), start: 8 },
+            received: Instance(30),
+            durable: Instance(20),
+            delivered: Instance(10),
+        };
+        let mut bytes = [0xff; VOTE_BYTES];
+        put_vote(&vote, &mut bytes);
+        assert_eq!(vote_at(&bytes), Ok(vote));
+    }
+}
