@@ -138,7 +138,8 @@ impl Core {
         if self.liveness.still < FETCH_TICKS {
             return;
         }
-        if let Some(first) = self.missing_values().next() {
+        let first = self.missing_values().next();
+        if let Some(first) = first {
             if self.calls_for_value(first) {
                 self.missing_values().take(FETCHES_MAX).for_each(|id| out.push(Action::Fetch(id)));
             }
