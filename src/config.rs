@@ -210,8 +210,7 @@ impl Config {
             .collect();
         nodes.sort_by_key(|member| member.id);
         let RawNode { id: own, dir, development, core } = raw.node;
-        let cluster =
-            Cluster { id: ClusterId(id), epoch: Epoch(epoch), durability, block, nodes };
+        let cluster = Cluster { id: ClusterId(id), epoch: Epoch(epoch), durability, block, nodes };
         let node = Node { id: NodeId(own), dir, development, core };
         let config = Config { cluster, node, limits: raw.limits };
         config.check()?;
@@ -320,7 +319,9 @@ impl Config {
         }
         let least = SEGMENT_GROUPS_MIN * self.group_max();
         if u64::from(l.segment_bytes) < least || !l.segment_bytes.is_multiple_of(1 << 12) {
-            let wanted = format!("a multiple of 4096, {least} or more: 16 groups with one largest packet each");
+            let wanted = format!(
+                "a multiple of 4096, {least} or more: 16 groups with one largest packet each"
+            );
             return Err(value("limits.segment_bytes", l.segment_bytes, wanted));
         }
         if l.log_bytes < 2 * u64::from(l.segment_bytes) {

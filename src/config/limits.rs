@@ -22,9 +22,9 @@ macro_rules! limits {
             /// The keys of the section, in order.
             pub const KEYS: &'static [&'static str] = &[$(stringify!($name)),*];
 
-            /// Key, value and comment lines of every limit, in order.
+            /// Key (with the section), value and comment lines of every limit, in order.
             pub fn each(&self, mut f: impl FnMut(&'static str, u64, &[&'static str])) {
-                $(f(stringify!($name), u64::from(self.$name), &[$($doc),+]);)*
+                $(f(concat!("limits.", stringify!($name)), u64::from(self.$name), &[$($doc),+]);)*
             }
         }
     };

@@ -70,7 +70,7 @@ fn every_bad_value_is_refused_by_its_key() {
         ("cluster.nodes.address", |c| c.cluster.nodes[0].address = "host:65536".into()),
         ("cluster.nodes.http", |c| c.cluster.nodes[0].http = ":80".into()),
         ("cluster.nodes.http", |c| c.cluster.nodes[0].http = "http://x:80".into()),
-        ("cluster.nodes.http", |c| c.cluster.nodes[0].http = "127.0.0.1:9003".into()),
+        ("cluster.nodes.http", |c| c.cluster.nodes[0].http = "127.0.0.1:9001".into()),
         ("limits.record_bytes", |c| c.limits.record_bytes = 1 << 30),
         ("limits.packet_bytes", |c| c.limits.packet_bytes = 512),
         ("limits.packet_bytes", |c| c.limits.packet_bytes = 512 << 10),
@@ -80,7 +80,7 @@ fn every_bad_value_is_refused_by_its_key() {
         ("limits.memory_log_bytes", |c| c.limits.memory_log_bytes = 1 << 20),
         ("limits.window_bytes", |c| c.limits.window_bytes = 64 << 20),
         ("limits.groups_in_flight", |c| c.limits.groups_in_flight = 1),
-        ("append_timeout_ms", |c| c.limits.append_timeout_ms = 0),
+        ("limits.append_timeout_ms", |c| c.limits.append_timeout_ms = 0),
     ];
     for (expected, change) in cases {
         let mut config = sample(3);

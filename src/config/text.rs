@@ -15,7 +15,11 @@ impl Config {
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
         let cluster = &self.cluster;
-        writeln!(out, "# Chainring node {}. `chainring config check FILE` checks it.", self.node.id.0)?;
+        writeln!(
+            out,
+            "# Chainring node {}. `chainring config check FILE` checks it.",
+            self.node.id.0
+        )?;
         writeln!(out, "\n# Equal on all nodes; peers refuse each other where it differs.")?;
         writeln!(out, "[cluster]")?;
         writeln!(out, "id = \"{:032x}\"", cluster.id.0)?;
@@ -24,7 +28,10 @@ impl Config {
         writeln!(out, "# A node votes for an entry: memory, async = when it is in memory (async")?;
         writeln!(out, "# writes it behind); sync = when it is on stable media.")?;
         writeln!(out, "durability = \"{}\"", durability_name(cluster.durability))?;
-        writeln!(out, "# Unit of data links and disk, bytes: 4096 where one node's disk demands it, or 512.")?;
+        writeln!(
+            out,
+            "# Unit of data links and disk, bytes: 4096 where one node's disk demands it, or 512."
+        )?;
         writeln!(out, "block = {}", cluster.block)?;
         writeln!(out, "# address: for peers. http: for clients.")?;
         writeln!(out, "nodes = [")?;
@@ -40,7 +47,10 @@ impl Config {
         writeln!(out, "dir = {}", quoted(&self.node.dir.to_string_lossy()))?;
         writeln!(out, "# true: a file system without O_DIRECT is accepted.")?;
         writeln!(out, "development = {}", self.node.development)?;
-        writeln!(out, "# Processor that the shard thread is pinned to; without it, the system chooses.")?;
+        writeln!(
+            out,
+            "# Processor that the shard thread is pinned to; without it, the system chooses."
+        )?;
         match self.node.core {
             Some(core) => writeln!(out, "core = {core}")?,
             None => writeln!(out, "# core = 0")?,
@@ -51,7 +61,7 @@ impl Config {
             for line in comment {
                 let _ = writeln!(out, "#{line}");
             }
-            let _ = writeln!(out, "{key} = {value}");
+            let _ = writeln!(out, "{} = {value}", key.trim_start_matches("limits."));
         });
         Ok(())
     }
