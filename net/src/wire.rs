@@ -109,8 +109,13 @@ impl Wire {
     pub fn attach(&mut self, kind: LinkKind, fd: OwnedFd) {
         self.detach(kind);
         let raw = fd.as_raw_fd();
+        // The control thread had it nonblocking; the uring would then not wait for data either.
+        let blocking = rustix::io::ioctl_fionbio(&fd, false);
         let link = &mut self.links[kind as usize];
         link.open(fd);
+        if let Err(errno) = blocking {
+            return link.fail(LinkError::Io(errno.into()));
+        }
         if matches!(kind, LinkKind::DataOut | LinkKind::ControlOut) {
             // An idle sender would not learn otherwise that its peer is gone.
             link.started();

@@ -7,7 +7,7 @@ use chainring_net::pool::Range;
 use chainring_net::wire::{Event, FORWARDS_MAX, Wait, Wire};
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind};
 use chainring_ring::ids::{ClusterId, Epoch};
-use common::{BLOCK, CLUSTER, EPOCH, check, fill, header, tcp_pair, wire};
+use common::{BLOCK, check, fill, handed_over, header, tcp_pair, wire};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ fn down(events: &[Event]) -> bool {
 fn receiving(receive: u32) -> (Wire, TcpStream) {
     let (mut wire, _) = wire(receive, 1 << 16);
     let (out, into) = tcp_pair();
-    wire.attach(LinkKind::DataIn, into.into());
+    wire.attach(LinkKind::DataIn, handed_over(into));
     (wire, out)
 }
 
@@ -138,7 +138,7 @@ fn a_broken_link_goes_on_at_the_last_whole_packet() {
         assert_eq!(wire.received_held(), size);
         wire.release_received(position);
         let (next, into) = tcp_pair();
-        wire.attach(LinkKind::DataIn, into.into());
+        wire.attach(LinkKind::DataIn, handed_over(into));
         out = next;
     }
     assert!(position > 3 << 14, "wrapped");
@@ -191,7 +191,7 @@ fn released_bytes_are_not_shown() {
 fn stuffed() -> (Wire, TcpStream) {
     let (mut wire, _) = wire(1 << 16, 1 << 20);
     let (out, into) = tcp_pair();
-    wire.attach(LinkKind::DataOut, out.into());
+    wire.attach(LinkKind::DataOut, handed_over(out));
     let own = wire.regions().own;
     for token in 0..FORWARDS_MAX as u64 {
         wire.forward(Range { bytes: 1 << 18, ..own }, token).unwrap();
@@ -240,7 +240,7 @@ fn detach_does_not_wait_for_the_peer() {
     assert_eq!(events.len(), FORWARDS_MAX, "no LinkDown");
     drop(into);
     let (out, mut into) = tcp_pair();
-    wire.attach(LinkKind::DataOut, out.into());
+    wire.attach(LinkKind::DataOut, handed_over(out));
     let own = Range { bytes: 512, ..wire.regions().own };
     fill(wire.bytes_mut(own), 2, 5);
     wire.forward(own, 7).unwrap();
@@ -251,12 +251,24 @@ fn detach_does_not_wait_for_the_peer() {
     check(&frame, 2, 5);
 }
 
+/// Links with nothing to do cost no calls, though their sockets came nonblocking.
+#[test]
+fn an_idle_wire_sleeps() {
+    let (mut wire, _out) = receiving(1 << 16);
+    let (_control, into) = tcp_pair();
+    wire.attach(LinkKind::ControlIn, handed_over(into));
+    wire.poll(Wait::UpTo(Duration::from_millis(300)));
+    assert!(wire.next_event().is_none());
+    assert!(wire.counters().enters < 6, "{:?}", wire.counters());
+    assert!(wire.counters().blocks > 0);
+}
+
 #[test]
 fn an_idle_sender_learns_that_its_peer_is_gone() {
     let (mut wire, _) = wire(1 << 16, 1 << 16);
     for kind in [LinkKind::DataOut, LinkKind::ControlOut] {
         let (out, into) = tcp_pair();
-        wire.attach(kind, out.into());
+        wire.attach(kind, handed_over(out));
         wire.poll(Wait::UpTo(TICK));
         assert!(wire.next_event().is_none());
         drop(into);
@@ -272,8 +284,8 @@ fn control_frames_pass_in_order() {
     let (mut far, _) = wire(1 << 16, 1 << 16);
     assert_eq!(near.control(|_| 8), Err(Refused::Down));
     let (out, into) = tcp_pair();
-    near.attach(LinkKind::ControlOut, out.into());
-    far.attach(LinkKind::ControlIn, into.into());
+    near.attach(LinkKind::ControlOut, handed_over(out));
+    far.attach(LinkKind::ControlIn, handed_over(into));
     let (mut sent, mut received, mut full) = (0, 0, 0);
     while received < 5_000u64 {
         while sent < 5_000 {
@@ -311,14 +323,13 @@ fn garbage_on_the_control_link_closes_it() {
     let (mut wire, _) = wire(1 << 16, 1 << 16);
     for (bad, bomb) in [(vec![7; 500], false), (sealed(|header| header.kind = Kind::Value), true)] {
         let (mut out, into) = tcp_pair();
-        wire.attach(LinkKind::ControlIn, into.into());
+        wire.attach(LinkKind::ControlIn, handed_over(into));
         out.write_all(&bad).unwrap();
         let events = until(&mut wire, down);
         let Event::LinkDown { reason, .. } = &events[0] else { panic!("{events:?}") };
         assert_eq!(matches!(reason, LinkError::Kind { code: 1 }), bomb, "{reason}");
     }
     assert_eq!(wire.counters().bad_frames, 2);
-    assert_eq!((CLUSTER.0, EPOCH.0), (0xc0ffee, 1));
 }
 
 /// Another thread wakes a wire that blocks, and one that does not.

@@ -88,6 +88,12 @@ pub fn tcp_pair() -> (TcpStream, TcpStream) {
     (out, into)
 }
 
+/// As the control thread hands it over: nonblocking.
+pub fn handed_over(stream: TcpStream) -> OwnedFd {
+    stream.set_nonblocking(true).unwrap();
+    stream.into()
+}
+
 pub fn header(kind: Kind, size: u32, origin: u8, sequence: u64) -> Header {
     Header {
         checksum_body: 0,
@@ -271,8 +277,8 @@ pub fn ring(plan: &Plan) -> Vec<Report> {
             [(LinkKind::DataOut, LinkKind::DataIn), (LinkKind::ControlOut, LinkKind::ControlIn)];
         for (near, far) in kinds {
             let (out, into) = tcp_pair();
-            links[node].push((near, out.into()));
-            links[(node + 1) % nodes].push((far, into.into()));
+            links[node].push((near, handed_over(out)));
+            links[(node + 1) % nodes].push((far, handed_over(into)));
         }
     }
     let (barrier, done) = (Arc::new(Barrier::new(nodes)), Arc::new(AtomicU8::new(0)));
