@@ -422,6 +422,10 @@ mod tests {
         assert_eq!(count, 2);
         assert_eq!(uring.ranges[first].iov_len, 1536);
         assert_eq!(uring.ranges[first + 1].iov_len, 521);
+        // Through the mirror, but not out of it.
+        let long = [range(end - 512, 1024), range(512, end - 1024), range(end - 512, 1024)];
+        let (_, count) = uring.gather(long.into_iter());
+        assert_eq!(count, 2);
         // Without the wrap they are no neighbours.
         let (_, count) = uring.gather([range(1024, 512), range(0, 512)].into_iter());
         assert_eq!(count, 2);
