@@ -56,7 +56,8 @@ pub fn options(packet_max: u32, spin: Duration) -> WireOptions {
         packet_max,
         control_max: 1 << 12,
         spin,
-        uring: UringOptions { fixed: true },
+        // Only writes gain by it, and a user's memlock limit may be small.
+        uring: UringOptions { fixed: false },
     }
 }
 
