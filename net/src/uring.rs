@@ -60,7 +60,8 @@ pub enum UringError {
     TooOld,
     /// The kernel found no memory for the queues.
     #[error(
-        "no memory for the queues of io_uring; free memory, or raise the memory cgroup's limit"
+        "no memory for the queues of io_uring: free memory, raise the memory cgroup's limit, or \
+         RLIMIT_MEMLOCK (`ulimit -l`), which counts them too"
     )]
     Memory,
     /// Pinning the packet memory exceeds the limit.
