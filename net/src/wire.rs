@@ -392,9 +392,10 @@ impl Wire {
     /// [`Refused`].
     ///
     /// # Panics
-    /// If the range is empty.
+    /// If the range is empty, or [`Wire::bytes`] would not show it.
     pub fn forward(&mut self, range: Range, token: u64) -> Result<(), Refused> {
         assert!(range.bytes > 0);
+        self.assert_shown(range);
         if !self.attached(LinkKind::DataOut) {
             return Err(Refused::Down);
         }
@@ -433,6 +434,9 @@ impl Wire {
     ///
     /// # Errors
     /// [`Refused::Full`] while [`WRITES_MAX`] are in flight or untold.
+    ///
+    /// # Panics
+    /// If there are no ranges, too many, or one that [`Wire::bytes`] would not show.
     pub fn write(
         &mut self,
         token: u64,
@@ -444,6 +448,7 @@ impl Wire {
         if self.writes_in_flight + self.written.len() == WRITES_MAX {
             return Err(Refused::Full);
         }
+        ranges.iter().for_each(|range| self.assert_shown(*range));
         self.writes_in_flight += 1;
         self.counters.writes += 1;
         let token = Token { what: WRITE, value: token };

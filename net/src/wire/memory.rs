@@ -13,13 +13,18 @@ impl Wire {
     /// If it lies outside the arena, or in a part of the receive buffers that was not handed out
     /// or is released: the kernel may be writing there.
     pub fn bytes(&self, range: Range) -> &[u8] {
+        self.assert_shown(range);
+        self.uring.arena().bytes(range)
+    }
+
+    pub(super) fn assert_shown(&self, range: Range) {
         let regions = self.uring.arena().regions();
         if range.offset < 2 * regions.receive.bytes {
+            assert!(range.end() <= 2 * regions.receive.bytes, "out of the receive buffer");
             assert!(self.data_in.holds(range), "received bytes that are not held");
         } else if range.end() > regions.control_in.offset {
             assert!(self.control_in.holds(range), "control bytes that are not held");
         }
-        self.uring.arena().bytes(range)
     }
 
     /// The bytes of a range of own, side or blocks, to be written. Nothing of it may be in flight.
@@ -36,7 +41,7 @@ impl Wire {
     /// # Panics
     /// As those, or if the sizes differ.
     pub fn copy(&mut self, from: Range, to: Range) {
-        let _ = self.bytes(from);
+        self.assert_shown(from);
         self.assert_ours(to);
         self.uring.arena_mut().copy(from, to);
     }
