@@ -350,7 +350,7 @@ pub fn u128_at(bytes: &[u8], at: usize) -> u128 {
 
 const _: () = {
     assert!(HEADER_BYTES < BLOCK_BYTES_MIN as usize);
-    assert!(BLOCK_BYTES_MAX % BLOCK_BYTES_MIN == 0);
+    assert!(BLOCK_BYTES_MAX.is_multiple_of(BLOCK_BYTES_MIN));
 };
 
 #[cfg(test)]
