@@ -356,3 +356,46 @@ fn groups_inside_records_are_not_groups() {
     assert_eq!(node.kept, kept);
     assert_eq!((node.recovered.cuts.len(), node.recovered.damaged), (1, false));
 }
+
+/// The disk reported a write as done and kept what lay there before: intact values, but older ones.
+#[test]
+fn a_lost_write_of_values_shows() {
+    let dir = TestDir::new();
+    let mut node = Node::start(&dir.0).unwrap();
+    node.append(&[1024]);
+    let write = node.plan(&[1024, 1024]);
+    let mut swapped = write.bytes.clone();
+    swapped[512..].rotate_left(1024);
+    let at = u64::from(write.plan.offset);
+    let segment = write.plan.segment;
+    node.write(write);
+    node.seal();
+    drop(node);
+    poke(&dir.0, segment, at, &swapped);
+    let node = Node::start(&dir.0).unwrap();
+    assert!(node.recovered.damaged);
+    assert_eq!(node.kept[1].orders.len(), 2);
+}
+
+/// Inspection beside a running node changes nothing and shows what is complete.
+#[test]
+fn inspection_beside_a_writer() {
+    let dir = TestDir::new();
+    let mut node = ten_groups(&dir);
+    let flying = node.plan(&[4096]);
+    node.write_part(&flying, 0..1024);
+    let report = inspect(&dir.0).unwrap();
+    assert_eq!(report.segments[0].groups, 10);
+    assert_eq!(report.log.damage.len(), 1, "the write on its way looks torn");
+    assert_eq!(report.log.damage[0].state, DamageState::Cut);
+    node.write(flying);
+    node.seal();
+    let report = inspect(&dir.0).unwrap();
+    assert_eq!((report.segments[0].groups, report.log.damage.len()), (11, 0));
+    let (low, high) = report.segments[0].instances.unwrap();
+    assert_eq!(high.0 - low.0, 20);
+    std::fs::remove_file(dir.0.join("superblock")).unwrap();
+    let report = inspect(&dir.0).unwrap();
+    assert!(matches!(report.superblock, Err(LogError::NoSuperblock { .. })));
+    assert_eq!((report.identity, report.log.groups), (identity(), 13));
+}
