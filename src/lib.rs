@@ -1,1 +1,9 @@
-//! Chainring.
+//! Chainring: the appliance around the replicated log.
+//!
+//! [`config`] is one file with every limit; [`records`] is what a value packet holds; [`mail`] is
+//! what a node's shard and its control thread say to each other; [`gauges`] is what it publishes.
+
+pub mod config;
+pub mod gauges;
+pub mod mail;
+pub mod records;

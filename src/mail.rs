@@ -1,0 +1,253 @@
+//! What a node's shard and its control thread say to each other.
+//!
+//! Two bounded mailboxes: commands go to the shard, notices come back. Invariants: whoever sends
+//! owns the memory of what is sent until it is received, and a request's buffers come back with
+//! its answer, so that the shard neither allocates nor frees them. A full mailbox is
+//! back-pressure: the control thread waits with a command, the shard holds back deliveries.
+
+use bytes::Bytes;
+use chainring_net::hello::{Purpose as LinkKind, Resume};
+use chainring_ring::ids::{Claim, Instance, NodeId, Order, Sequence, Session, ValueId};
+use std::os::fd::OwnedFd;
+
+/// Id of a topic: its creation entry's place among all creation entries of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicId(pub u32);
+
+/// Place of a value frame in the node's log. On disk: `segment << 32 | byte offset`. In the
+/// memory log: logical byte position.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Where the frame begins.
+    pub at: u64,
+    /// Bytes of the frame, padding included; 0 for an entry without a value.
+    pub bytes: u32,
+}
+
+/// Records that a client wants appended, in order, to one topic.
+#[derive(Debug)]
+pub struct Append {
+    /// The control thread's name for the request.
+    pub token: u64,
+    /// Where to.
+    pub topic: TopicId,
+    /// All records, one after another.
+    pub body: Bytes,
+    /// Ends of the records in `body` (exclusive), rising; at least one.
+    pub ends: Vec<u32>,
+    /// Records put into packets so far; the shard's own note.
+    pub taken: u32,
+    /// The last value that holds records of this request; set with the last record.
+    pub last_value: ValueId,
+    /// Offset of the first record; set at delivery.
+    pub first_offset: u64,
+    /// Offset of the last record; set at delivery.
+    pub last_offset: u64,
+}
+
+/// Control thread to shard.
+#[derive(Debug)]
+pub enum Command {
+    /// Append records; answered by [`Notice::Appended`] or [`Notice::Refused`].
+    Append(Box<Append>),
+    /// Propose a topic. No answer but the [`Notice::Topic`] that its delivery brings.
+    CreateTopic {
+        /// 1 to 249 bytes.
+        name: Box<str>,
+    },
+    /// A peer wants to open an incoming link: drop the present one of this kind, then say with
+    /// [`Notice::Resume`] from where on the peer is to send.
+    PrepareIncoming {
+        /// [`LinkKind::Data`] or [`LinkKind::Control`].
+        kind: LinkKind,
+        /// Comes back with the answer.
+        token: u64,
+    },
+    /// An incoming link's handshake is done; answers [`Notice::Resume`].
+    Incoming {
+        /// [`LinkKind::Data`] or [`LinkKind::Control`].
+        kind: LinkKind,
+        /// The predecessor.
+        from: NodeId,
+        /// The connection.
+        fd: OwnedFd,
+    },
+    /// An outgoing link's handshake is done.
+    Outgoing {
+        /// [`LinkKind::Data`] or [`LinkKind::Control`].
+        kind: LinkKind,
+        /// The successor.
+        to: NodeId,
+        /// The connection.
+        fd: OwnedFd,
+        /// From where on the successor wants values or orders.
+        resume: Resume,
+    },
+    /// A verified frame of kind Prepare, Promise or Reject from a peer.
+    Direct {
+        /// Who sent it.
+        from: NodeId,
+        /// Header and body.
+        frame: Vec<u8>,
+    },
+    /// Decided entries that a peer sent, contiguous; bodies verified.
+    Entries {
+        /// The claim under which the peer holds them decided.
+        claim: Claim,
+        /// The entries, in order of instance.
+        orders: Vec<Order>,
+        /// Their values' frames one after another, in order of first use; a value that counts
+        /// as nothing (a later occurrence) may be absent.
+        frames: Vec<u8>,
+    },
+    /// A value frame that a peer sent; verified.
+    Value {
+        /// Header, body, padding.
+        frame: Vec<u8>,
+    },
+    /// A peer was asked for a value and does not hold it.
+    NotHeld {
+        /// Which.
+        id: ValueId,
+    },
+    /// Copy a frame of the memory log into `buffer`; answers [`Notice::Read`].
+    ReadMemory {
+        /// Comes back with the answer.
+        token: u64,
+        /// From where.
+        place: Place,
+        /// Has capacity for the frame.
+        buffer: Vec<u8>,
+    },
+    /// Copy an undelivered value that the node holds into `buffer`; answers [`Notice::Read`].
+    ReadHeld {
+        /// Comes back with the answer.
+        token: u64,
+        /// Which.
+        id: ValueId,
+        /// Has capacity for the largest frame.
+        buffer: Vec<u8>,
+    },
+    /// A zero-written segment of this number is ready for the log.
+    Segment {
+        /// Number of the segment.
+        number: u32,
+        /// The open file.
+        fd: OwnedFd,
+    },
+    /// No further segment can be had: the disk is full or the log is at its limit.
+    NoSegment,
+    /// Open a ballot.
+    Campaign,
+    /// Take no new records; answer [`Notice::Drained`] when all own ones are delivered and, in
+    /// durable modes, the log is sealed.
+    Drain,
+    /// Write the clean-stop mark if drained, then end the thread.
+    Stop,
+}
+
+/// Why records were refused. Nothing of them was appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The node is stopping.
+    Draining,
+    /// No room in the log.
+    LogFull,
+    /// The ring halted for good; `status` names the reason.
+    Halted,
+}
+
+/// Shard to control thread.
+#[derive(Debug)]
+pub enum Notice {
+    /// All records of the request are delivered here, at the offsets set in it.
+    Appended(Box<Append>),
+    /// Nothing of the request was appended.
+    Refused(Box<Append>, Refusal),
+    /// The records may or may not come out: this node's session was closed under them.
+    Unknown(Box<Append>),
+    /// Delivered, in order of instance; followed by the [`Notice::Run`]s and [`Notice::Topic`]s
+    /// of its value.
+    Instance {
+        /// The entry, as accepted here.
+        order: Order,
+        /// Its value's frame, if it is a value and the first occurrence.
+        place: Place,
+    },
+    /// A run of records of the instance before.
+    Run {
+        /// Whose.
+        topic: TopicId,
+        /// Offset of its first record.
+        first_offset: u64,
+        /// Records.
+        count: u32,
+        /// Byte offset of the run's header in the value's frame.
+        at: u32,
+    },
+    /// A topic of the instance before came into being.
+    Topic {
+        /// Its id.
+        id: TopicId,
+        /// Its name.
+        name: Box<str>,
+    },
+    /// Everything in the memory log below this position is dropped.
+    MemoryFirst {
+        /// Logical byte position.
+        at: u64,
+    },
+    /// Answers [`Command::PrepareIncoming`].
+    Resume {
+        /// Of the command.
+        token: u64,
+        /// From where on the peer is to send.
+        resume: Resume,
+    },
+    /// A link broke; if it is an outgoing one, dial again.
+    LinkDown {
+        /// [`LinkKind::Data`] or [`LinkKind::Control`].
+        kind: LinkKind,
+        /// True for a link to the successor.
+        outgoing: bool,
+    },
+    /// Send this frame to a peer. If it cannot be sent soon, drop it.
+    Direct {
+        /// To whom.
+        to: NodeId,
+        /// Header and body.
+        frame: Vec<u8>,
+    },
+    /// Find this value at any peer.
+    FetchValue {
+        /// Which.
+        id: ValueId,
+    },
+    /// Find the decided entries from here on at any peer and send them as
+    /// [`Command::Entries`], until told otherwise.
+    CatchUp {
+        /// First one missing here.
+        from: Instance,
+    },
+    /// Answers [`Command::ReadMemory`] and [`Command::ReadHeld`].
+    Read {
+        /// Of the command.
+        token: u64,
+        /// Of the command, filled if found.
+        buffer: Vec<u8>,
+        /// False if the frame is not there (any more).
+        found: bool,
+    },
+    /// The log needs another segment of this number.
+    NeedSegment {
+        /// Number of the segment.
+        number: u32,
+    },
+    /// Answers [`Command::Drain`].
+    Drained,
+    /// The shard thread ends; `true` if it stopped cleanly.
+    Stopped(bool),
+}
+
+/// What a data link's resume names for one origin.
+pub type Held = (NodeId, Session, Sequence);
