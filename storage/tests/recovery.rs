@@ -397,5 +397,5 @@ fn inspection_beside_a_writer() {
     std::fs::remove_file(dir.0.join("superblock")).unwrap();
     let report = inspect(&dir.0).unwrap();
     assert!(matches!(report.superblock, Err(LogError::NoSuperblock { .. })));
-    assert_eq!((report.identity, report.log.groups), (identity(), 13));
+    assert_eq!((report.identity, report.log.groups), (identity(), 14));
 }
