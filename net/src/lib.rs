@@ -4,9 +4,12 @@
 //! the four links to the neighbours. Nothing here allocates, locks or formats after start; every
 //! buffer has a stated limit. `unsafe` lives in `uring`, `pool` and `mailbox` alone.
 
+mod event;
 pub mod hello;
-pub mod link;
+mod inbound;
+mod link;
 pub mod mailbox;
+mod outbound;
 pub mod pool;
 pub mod socket;
 pub mod uring;
