@@ -186,7 +186,8 @@ impl Catalog {
     pub fn find(&self, id: ValueId) -> Option<(Order, Place)> {
         let values = self.by_id.get(&id.origin)?;
         let key = (id.session, id.sequence);
-        let index = values.binary_search_by_key(&key, |(session, sequence, _)| (*session, *sequence));
+        let index =
+            values.binary_search_by_key(&key, |(session, sequence, _)| (*session, *sequence));
         self.entry(values[index.ok()?].2)
     }
 

@@ -141,7 +141,9 @@ mod tests {
 
     #[test]
     fn chunk_sizes() {
-        for (line, size) in [("0", Some(0)), ("fF", Some(255)), ("10;a=b", Some(16)), ("7 ", Some(7))] {
+        for (line, size) in
+            [("0", Some(0)), ("fF", Some(255)), ("10;a=b", Some(16)), ("7 ", Some(7))]
+        {
             assert_eq!(chunk_size(line.as_bytes()), size);
         }
         for line in ["", ";", "-1", "+1", "0x1", "g", "11111111111111111"] {

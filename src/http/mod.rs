@@ -4,8 +4,8 @@
 //! a rule is answered, its connection closed, and counted; nothing is appended from a body that
 //! did not come whole.
 
-pub mod client;
 mod body;
+pub mod client;
 mod head;
 pub mod server;
 
@@ -13,10 +13,11 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 /// Memory that all bodies and answers share.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Budget(Rc<Cell<u64>>, u64);
 
 /// Memory taken from a [`Budget`]; dropped, it goes back.
+#[derive(Debug)]
 pub struct Permit {
     budget: Budget,
     bytes: u64,
@@ -80,7 +81,8 @@ pub struct Request {
 impl Request {
     /// The value of a query parameter, percent-decoded.
     pub fn parameter(&self, name: &str) -> Option<String> {
-        let mut pairs = self.query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let mut pairs =
+            self.query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         pairs.find(|(key, _)| *key == name).and_then(|(_, value)| decode_percent(value))
     }
 }
@@ -102,6 +104,7 @@ pub fn decode_percent(text: &str) -> Option<String> {
 }
 
 /// An answer.
+#[derive(Debug)]
 pub struct Response {
     /// Status code.
     pub status: u16,

@@ -134,7 +134,8 @@ impl Connection {
         self.start = 0;
         let used = self.buffer.len();
         self.buffer.resize(used + READ_BYTES, 0);
-        let read = async { self.stream.read(&mut self.buffer[used..]).await.map_err(|_| Fault::Gone) };
+        let read =
+            async { self.stream.read(&mut self.buffer[used..]).await.map_err(|_| Fault::Gone) };
         let slow = async {
             Timer::after(patience).await;
             Err(Fault::Slow(begun))
@@ -184,7 +185,11 @@ impl Connection {
         let head = self.read_head().await?;
         let (target, query) = head.target.split_once('?').unwrap_or((&head.target, ""));
         let Some(path) = decode_percent(target) else {
-            return Err(Fault::answer(Response::error(400, "bad_request", "bad escape in the path")));
+            return Err(Fault::answer(Response::error(
+                400,
+                "bad_request",
+                "bad escape in the path",
+            )));
         };
         let mut permit = server.budget.permit();
         let body = match head.framing {
@@ -215,8 +220,7 @@ impl Connection {
             let idle = Duration::from_millis(self.limits.http_idle_ms.into());
             self.fill_within(idle, false).await?;
         }
-        let deadline =
-            Instant::now() + Duration::from_millis(self.limits.http_header_ms.into());
+        let deadline = Instant::now() + Duration::from_millis(self.limits.http_header_ms.into());
         loop {
             let limit = self.limits.http_header_bytes as usize;
             match head::parse(self.buffered()) {
@@ -252,7 +256,12 @@ impl Connection {
         Ok(())
     }
 
-    async fn write(&mut self, response: &Response, close: bool, is_head: bool) -> Result<(), Fault> {
+    async fn write(
+        &mut self,
+        response: &Response,
+        close: bool,
+        is_head: bool,
+    ) -> Result<(), Fault> {
         let mut head = format!("HTTP/1.1 {} {}\r\n", response.status, reason(response.status));
         for (name, value) in &response.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
@@ -284,9 +293,8 @@ impl Connection {
     async fn linger(mut self) {
         let _ = self.stream.get_ref().shutdown(Shutdown::Write);
         let mut waste = vec![0; READ_BYTES];
-        let read = async {
-            while self.stream.read(&mut waste).await.is_ok_and(|bytes| bytes > 0) {}
-        };
+        let read =
+            async { while self.stream.read(&mut waste).await.is_ok_and(|bytes| bytes > 0) {} };
         let end = async {
             Timer::after(LINGER).await;
         };
