@@ -36,7 +36,7 @@ struct Shard {
     log: Vec<u8>,
     instance: u64,
     ends: Vec<u64>,
-    kept: Vec<Box<crate::mail::Append>>,
+    kept: Vec<crate::mail::Append>,
 }
 
 impl Shard {
@@ -78,7 +78,7 @@ impl Shard {
         match self.behaviour.load(Relaxed) {
             REFUSE => return self.say(Notice::Refused(append, Refusal::LogFull)),
             UNKNOWN => return self.say(Notice::Unknown(append)),
-            KEEP => return self.kept.push(append),
+            KEEP => return self.kept.push(*append),
             _ => {}
         }
         let topic = append.topic;

@@ -105,6 +105,8 @@ struct Pending {
     _permit: Permit,
 }
 
+/// A buffer that comes back, and whether it was filled.
+type ReadBack = (Vec<u8>, bool);
 type Problems = RefCell<Option<Box<dyn Fn() -> Vec<String>>>>;
 type Dispatch = RefCell<Option<Box<dyn Fn(Notice)>>>;
 
@@ -127,7 +129,7 @@ pub struct Control {
     read: ReadPath,
     catalog: RefCell<Catalog>,
     appends: RefCell<HashMap<u64, Pending>>,
-    reads: RefCell<HashMap<u64, Slot<(Vec<u8>, bool)>>>,
+    reads: RefCell<HashMap<u64, Slot<ReadBack>>>,
     creating: RefCell<HashMap<String, Instant>>,
     token: Cell<u64>,
     draining: Cell<bool>,
@@ -222,6 +224,7 @@ impl Control {
     ///
     /// # Errors
     /// The command.
+    #[expect(clippy::result_large_err, reason = "the caller gets back what it gave")]
     pub fn try_send(&self, command: Command) -> Result<(), Command> {
         self.commands.borrow_mut().try_send(command)?;
         self.shard.wake();
