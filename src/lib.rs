@@ -4,6 +4,8 @@
 //! what a node's shard and its control thread say to each other; [`gauges`] is what it publishes.
 
 pub mod config;
+pub mod control;
 pub mod gauges;
+pub mod http;
 pub mod mail;
 pub mod records;
