@@ -1,1 +1,13 @@
-//! The wire.
+//! The wire: everything between the pure core and the kernel's sockets and files.
+//!
+//! One shard thread owns one [`wire::Wire`]: a uring, the packet memory registered with it, and
+//! the four links to the neighbours. Nothing here allocates, locks or formats after start; every
+//! buffer has a stated limit. `unsafe` lives in `uring`, `pool` and `mailbox` alone.
+
+pub mod hello;
+pub mod link;
+pub mod mailbox;
+pub mod pool;
+pub mod socket;
+pub mod uring;
+pub mod wire;
