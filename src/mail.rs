@@ -6,7 +6,7 @@
 //! back-pressure: the control thread waits with a command, the shard holds back deliveries.
 
 use bytes::Bytes;
-use chainring_net::hello::{LinkKind, Resume};
+use chainring_net::hello::{Purpose as LinkKind, Resume};
 use chainring_ring::ids::{Claim, Instance, NodeId, Order, Sequence, Session, ValueId};
 use std::os::fd::OwnedFd;
 
