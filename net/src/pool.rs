@@ -53,7 +53,9 @@ pub enum ArenaError {
         remedy: &'static str,
     },
     /// The kernel refused.
-    #[error("packet memory: {step} of {bytes} bytes failed: {source}; free memory or lower the windows")]
+    #[error(
+        "packet memory: {step} of {bytes} bytes failed: {source}; free memory or lower the windows"
+    )]
     Map {
         /// Which call.
         step: &'static str,

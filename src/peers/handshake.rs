@@ -154,7 +154,8 @@ pub async fn call(stream: &Stream, hello: &Hello) -> Result<Resume, DialError> {
     };
     check(&hello.identity, &welcome.identity, welcome.to)?;
     if welcome.identity.node != hello.to {
-        let text = format!("node {} answers where node {} should", welcome.identity.node.0, hello.to.0);
+        let text =
+            format!("node {} answers where node {} should", welcome.identity.node.0, hello.to.0);
         return Err(HelloError::Place { text }.into());
     }
     let fits = matches!(

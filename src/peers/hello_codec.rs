@@ -11,7 +11,9 @@
 //! ```
 //! Invariant: hostile bytes give an error, never a panic.
 
-use chainring_net::hello::{HELLO_BYTES, Held, Hello, Identity, PROTOCOL, Purpose, Resume, Welcome};
+use chainring_net::hello::{
+    HELLO_BYTES, Held, Hello, Identity, PROTOCOL, Purpose, Resume, Welcome,
+};
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, VERSION};
 use chainring_ring::header::{u32_at, u64_at, u128_at};
 use chainring_ring::ids::{
@@ -232,9 +234,7 @@ pub fn decode(frame: &[u8; HELLO_BYTES]) -> Result<Message, HelloError> {
             let purpose = rest.first().copied().and_then(purpose_of).ok_or(FrameError::Body)?;
             Ok(Message::Hello(Hello { identity, purpose, to }))
         }
-        Kind::Welcome => {
-            Ok(Message::Welcome(Welcome { identity, to, resume: resume_at(rest)? }))
-        }
+        Kind::Welcome => Ok(Message::Welcome(Welcome { identity, to, resume: resume_at(rest)? })),
         kind => Err(FrameError::Kind { code: kind as u8 }.into()),
     }
 }

@@ -103,7 +103,7 @@ impl Mesh {
         self.moved.set(None);
     }
 
-    fn next_frame(&self, envelope: &Envelope) -> Option<Vec<u8>> {
+    pub(super) fn next_frame(&self, envelope: &Envelope) -> Option<Vec<u8>> {
         self.forget_old_directs();
         if let Some((_, frame)) = self.directs.borrow_mut().pop_front() {
             return Some(frame);
@@ -202,9 +202,7 @@ fn answer(
             let entries = envelope.decode_entries(body)?;
             (entries.from == ask.from).then(|| Answer::Entries(Box::new(entries)))
         }
-        (Question::Value(id), Kind::NotHeld) => {
-            (decode_id(body)? == id).then_some(Answer::NotHeld)
-        }
+        (Question::Value(id), Kind::NotHeld) => (decode_id(body)? == id).then_some(Answer::NotHeld),
         (Question::Value(id), Kind::Value) => {
             let found = envelope.value(&frame)?.value_id();
             (found == id).then_some(Answer::Value(frame))

@@ -124,8 +124,7 @@ async fn entries<H: Host>(peers: &Peers<H>, ask: Ask) -> Vec<u8> {
 
 fn is_value_of(envelope: &Envelope, frame: &[u8], entry: Entry) -> bool {
     envelope.value(frame).is_ok_and(|header| {
-        header.size as usize == frame.len()
-            && entry == Entry::Value(header.value_id())
+        header.size as usize == frame.len() && entry == Entry::Value(header.value_id())
     })
 }
 
@@ -196,9 +195,8 @@ impl Bucket {
     /// Takes `bytes`, then waits until they are earned but for the burst.
     pub async fn take(&self, bytes: usize) {
         let now = Instant::now();
-        let cost = Duration::from_nanos(
-            (bytes as u64).saturating_mul(1_000_000_000) / self.bytes_per_s,
-        );
+        let cost =
+            Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / self.bytes_per_s);
         let free_at = self.free_at.get().max(now) + cost;
         self.free_at.set(free_at);
         let debt = free_at.saturating_duration_since(now);

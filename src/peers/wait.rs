@@ -120,8 +120,7 @@ pub async fn pause(time: Duration) {
 
 /// All outcomes, in the order of `work`; they wait at the same time.
 pub async fn all<T>(work: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    let mut work: Vec<_> =
-        work.into_iter().map(|work| (Some(Box::pin(work)), None::<T>)).collect();
+    let mut work: Vec<_> = work.into_iter().map(|work| (Some(Box::pin(work)), None::<T>)).collect();
     std::future::poll_fn(|context| {
         let mut ready = true;
         for (future, outcome) in &mut work {
