@@ -1,201 +1,507 @@
-//! A shard's whole input and output (skeleton).
-use crate::link::{LinkError, LinkKind, Refused};
-use crate::mailbox::Waker;
-use crate::pool::{Arena, Range, Regions};
-use crate::uring::{UringError, UringOptions};
-use chainring_ring::header::Header;
-use chainring_ring::ids::{ClusterId, Epoch};
-use std::os::fd::{OwnedFd, RawFd};
-use std::time::Duration;
+//! A shard's whole input and output: the uring, the packet memory, four links, writes, the waker.
+//!
+//! One turn of the shard: [`Wire::poll`] hands everything queued to the kernel in one call and
+//! takes in what is done; then [`Wire::next_event`] until None; then the shard acts (forward,
+//! control, write, release) and polls again. Nothing here allocates after [`Wire::new`].
+//!
+//! Invariants:
+//! * At most one receive is in flight on each in-link, one send on each out-link.
+//! * Every forward and every write that was accepted is reported exactly once.
+//! * A link's memory is given on only when the kernel is done with it.
+//!
+//! Bounds, in operations: 2 receives, 2 sends, 2 hang-up polls, 1 wake poll, [`WRITES_MAX`] writes.
 
-/// What a wire needs to know.
-#[derive(Clone, Copy, Debug)]
-pub struct WireOptions {
-    /// Frames of another cluster close the link.
-    pub cluster: ClusterId,
-    /// Frames of another epoch close the link.
-    pub epoch: Epoch,
-    /// Sizes on data links are multiples of it, bytes.
-    pub block: u32,
-    /// Largest frame on a data link, bytes; at most a quarter of the receive buffer.
-    pub packet_max: u32,
-    /// Largest frame on a control link, bytes; at most half the control buffers.
-    pub control_max: u32,
-    /// How long to spin (with yields) before blocking.
-    pub spin: Duration,
-    /// Knobs of the uring.
-    pub uring: UringOptions,
-}
-/// How long [`Wire::poll`] may wait when nothing is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// Not at all.
-    No,
-    /// Spins, then blocks, at most so long.
-    UpTo(Duration),
-}
-/// What happened. Drain with [`Wire::next_event`] after each [`Wire::poll`].
-#[derive(Debug)]
-pub enum Event {
-    /// A whole, verified frame (Value or Declare) in the receive buffer. It stays until
-    /// [`Wire::release_received`] passes `position`.
-    Packet {
-        /// Its header.
-        header: Header,
-        /// Where it lies; `range.bytes` is `header.size`.
-        range: Range,
-        /// Position of its first byte in the stream of received bytes; the next packet's is
-        /// `position + size`, over reconnects too.
-        position: u64,
-    },
-    /// A whole, verified frame of the control link; valid until the next poll.
-    Control {
-        /// Its header.
-        header: Header,
-        /// Where it lies.
-        range: Range,
-    },
-    /// A link is gone; what came before it was handed out before this (in-links).
-    LinkDown {
-        /// Which.
-        kind: LinkKind,
-        /// Why.
-        reason: LinkError,
-    },
-    /// The kernel is done with a forwarded range. In order of [`Wire::forward`].
-    Forwarded {
-        /// As given.
-        token: u64,
-        /// True if it went out whole; false if the link broke first.
-        sent: bool,
-    },
-    /// A write is done.
-    Written {
-        /// As given.
-        token: u64,
-        /// Bytes written (shorter than asked for is a failure), or the kernel's error number.
-        result: Result<u32, i32>,
-    },
-    /// Somebody called [`Waker::wake`]: look into the mailboxes.
-    Woken,
-}
-/// What the wire has counted since start.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Counters {
-    /// Calls into the kernel.
-    pub enters: u64,
-    /// Those that brought completions.
-    pub enters_useful: u64,
-    /// Sends of the data link.
-    pub sends: u64,
-    /// Bytes sent on the data link.
-    pub bytes_sent: u64,
-    /// Ranges sent whole on the data link.
-    pub packets_sent: u64,
-    /// Bytes received on the data link.
-    pub bytes_received: u64,
-    /// Frames received on the data link.
-    pub packets_received: u64,
-    /// Bytes sent on the control link.
-    pub control_bytes_sent: u64,
-    /// Frames received on the control link.
-    pub control_received: u64,
-    /// Writes submitted.
-    pub writes: u64,
-    /// Frames that closed a link.
-    pub bad_frames: u64,
-}
-/// Most forwards queued, sent-but-unreported ones included.
-pub const FORWARDS_MAX: usize = 4096;
+pub use crate::event::{Counters, Event, Wait, WireOptions};
+use crate::inbound::{ControlIn, DataIn, Rules};
+use crate::link::{Link, again, outcome};
+pub use crate::link::{LinkError, LinkKind, Refused};
+use crate::mailbox::Waker;
+pub use crate::outbound::FORWARDS_MAX;
+use crate::outbound::{ControlOut, DataOut};
+use crate::pool::{Arena, Range, Regions};
+use crate::uring::{OPS_MAX, Token, Uring, UringError};
+use chainring_ring::header::{HEADER_BYTES, Kind};
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
 /// Most writes in flight, done-but-unreported ones included.
 pub const WRITES_MAX: usize = 16;
-/// The shard's I/O.
+
+/// Operations, as [`Token::what`].
+const RECEIVE: u8 = 0;
+const SEND: u8 = 1;
+const HANGUP: u8 = 2;
+const WRITE: u8 = 3;
+const WAKE: u8 = 4;
+
+const _: () = assert!(7 + WRITES_MAX <= OPS_MAX);
+
+/// The shard's I/O. Made on the shard's thread, and stays there.
 pub struct Wire {
-    _arena: Arena,
+    uring: Uring,
+    links: [Link; 4],
+    /// By link kind: whether the one receive or send is in flight.
+    busy: [bool; 4],
+    data_in: DataIn,
+    control_in: ControlIn,
+    data_out: DataOut,
+    control_out: ControlOut,
+    writes_in_flight: usize,
+    written: VecDeque<(u64, i32)>,
+    waker: Waker,
+    wake_armed: bool,
+    woken: bool,
+    spin: Duration,
+    counters: Counters,
 }
+
 impl Wire {
     /// Must be called on the shard's thread. `waker` wakes this wire.
     ///
     /// # Errors
     /// [`UringError`].
-    pub fn new(_options: WireOptions, _arena: Arena, _waker: Waker) -> Result<Wire, UringError> {
-        todo!()
+    ///
+    /// # Panics
+    /// If the limits of `options` do not fit the arena or each other.
+    pub fn new(options: WireOptions, arena: Arena, waker: Waker) -> Result<Wire, UringError> {
+        let regions = *arena.regions();
+        assert!(options.block.is_power_of_two() && options.block as usize > HEADER_BYTES);
+        assert!(options.packet_max <= regions.receive.bytes / 4);
+        assert!(options.control_max <= regions.control_in.bytes);
+        assert!(regions.receive.bytes.is_multiple_of(options.block));
+        let WireOptions { cluster, epoch, .. } = options;
+        let data = Rules {
+            cluster,
+            epoch,
+            unit: options.block,
+            limit: options.packet_max,
+            kinds: [Kind::Value, Kind::Declare],
+        };
+        let control = Rules {
+            unit: 8,
+            limit: options.control_max,
+            kinds: [Kind::Orders, Kind::Votes],
+            ..data
+        };
+        Ok(Wire {
+            uring: Uring::new(options.uring, arena)?,
+            links: Default::default(),
+            busy: [false; 4],
+            data_in: DataIn::new(data, regions.receive),
+            control_in: ControlIn::new(control, regions.control_in),
+            data_out: DataOut::new(),
+            control_out: ControlOut::new(regions.control_out),
+            writes_in_flight: 0,
+            written: VecDeque::with_capacity(WRITES_MAX),
+            waker,
+            wake_armed: false,
+            woken: false,
+            spin: options.spin,
+            counters: Counters::default(),
+        })
     }
-    /// Takes over a connected socket; replaces an old one of the kind.
-    pub fn attach(&mut self, _kind: LinkKind, _fd: OwnedFd) {
-        todo!()
+
+    /// Takes over a connected socket whose handshake is over; replaces an old one of the kind as
+    /// [`Wire::detach`] does.
+    pub fn attach(&mut self, kind: LinkKind, fd: OwnedFd) {
+        self.detach(kind);
+        let raw = fd.as_raw_fd();
+        let link = &mut self.links[kind as usize];
+        link.open(fd);
+        if matches!(kind, LinkKind::DataOut | LinkKind::ControlOut) {
+            // An idle sender would not learn otherwise that its peer is gone.
+            link.started();
+            let token = Token { what: HANGUP, value: kind as u64 };
+            self.uring.poll(raw, libc::POLLRDHUP, token);
+        }
     }
-    /// Closes a link; returns when the kernel no longer touches its memory. No LinkDown follows.
-    pub fn detach(&mut self, _kind: LinkKind) {
-        todo!()
+
+    /// Closes a link and returns when the kernel is done with its memory. No LinkDown follows.
+    ///
+    /// In: what was not handed out yet is dropped, so drain the events first to keep it; the
+    /// buffer goes on behind the last packet handed out. Out: what is queued comes back unsent.
+    pub fn detach(&mut self, kind: LinkKind) {
+        self.links[kind as usize].close();
+        while !self.links[kind as usize].down() {
+            self.uring.submit_and_wait(Duration::from_millis(10));
+            self.drain();
+        }
+        self.links[kind as usize].hush();
+        self.settled(kind);
+        match kind {
+            LinkKind::DataIn => self.data_in.cut(),
+            LinkKind::ControlIn => self.control_in.cut(),
+            LinkKind::DataOut | LinkKind::ControlOut => {}
+        }
     }
-    /// Whether the link is attached and not down.
-    pub fn attached(&self, _kind: LinkKind) -> bool {
-        todo!()
+
+    /// Whether the link is up.
+    pub fn attached(&self, kind: LinkKind) -> bool {
+        self.links[kind as usize].up().is_some()
     }
-    /// Submits all that is queued, takes in what the kernel has done, waits if allowed.
-    pub fn poll(&mut self, _wait: Wait) {
-        todo!()
+
+    /// Hands over all that is queued and takes in what the kernel has done. With [`Wait::UpTo`]
+    /// it waits for the first event, unless one is there already; it may return without one.
+    pub fn poll(&mut self, wait: Wait) {
+        self.arm();
+        self.uring.submit();
+        self.drain();
+        let Wait::UpTo(limit) = wait else { return };
+        if limit.is_zero() || self.has_event() {
+            return;
+        }
+        let start = Instant::now();
+        loop {
+            // What was done without an event (a control send, say) may let the next one start.
+            self.arm();
+            self.uring.submit();
+            self.drain();
+            let waited = start.elapsed();
+            if self.has_event() || waited >= limit {
+                return;
+            }
+            if waited < self.spin {
+                std::thread::yield_now();
+            } else {
+                self.block(limit - waited);
+            }
+        }
     }
-    /// The next thing that happened since the last poll.
+
+    /// Blocks for the kernel or the waker.
+    fn block(&mut self, limit: Duration) {
+        if !self.wake_armed {
+            self.wake_armed = true;
+            let fd = self.waker.fd().as_raw_fd();
+            self.uring.poll(fd, libc::POLLIN, Token { what: WAKE, value: 0 });
+        }
+        if self.uring.ready() || !self.waker.prepare_sleep() {
+            self.waker.awake();
+            return;
+        }
+        self.counters.blocks += 1;
+        self.uring.submit_and_wait(limit);
+        self.waker.awake();
+        self.drain();
+    }
+
+    /// Starts whatever can be started.
+    fn arm(&mut self) {
+        use LinkKind::{ControlIn, ControlOut, DataIn, DataOut};
+        // Control first: small things never wait behind bulk.
+        if let Some(fd) = self.idle(ControlOut)
+            && let Some(range) = self.control_out.begin()
+        {
+            self.counters.control_sends += 1;
+            let token = self.begin(ControlOut, SEND);
+            self.uring.send(fd, std::iter::once(range), token);
+        }
+        if let Some(fd) = self.idle(ControlIn)
+            && let Some(range) = self.control_in.room(self.uring.arena_mut())
+        {
+            let token = self.begin(ControlIn, RECEIVE);
+            self.uring.recv(fd, range, token);
+        }
+        if let Some(fd) = self.idle(DataOut)
+            && let Some(count) = self.data_out.begin()
+        {
+            self.counters.sends += 1;
+            let token = self.begin(DataOut, SEND);
+            self.uring.send(fd, self.data_out.batch(count), token);
+        }
+        if let Some(fd) = self.idle(DataIn)
+            && let Some(range) = self.data_in.room()
+        {
+            self.counters.receives += 1;
+            let token = self.begin(DataIn, RECEIVE);
+            self.uring.recv(fd, range, token);
+        }
+    }
+
+    /// The socket of a link that is up and has nothing in flight.
+    fn idle(&self, kind: LinkKind) -> Option<RawFd> {
+        if self.busy[kind as usize] { None } else { self.links[kind as usize].up() }
+    }
+
+    fn begin(&mut self, kind: LinkKind, what: u8) -> Token {
+        self.busy[kind as usize] = true;
+        self.links[kind as usize].started();
+        Token { what, value: kind as u64 }
+    }
+
+    /// Takes in all completions, and the waker's mark.
+    fn drain(&mut self) {
+        while let Some((token, result)) = self.uring.next_completion() {
+            match token.what {
+                WRITE => {
+                    self.writes_in_flight -= 1;
+                    self.written.push_back((token.value, result));
+                }
+                WAKE => {
+                    self.wake_armed = false;
+                    self.waker.drain();
+                }
+                what => self.link_done(LinkKind::ALL[token.value as usize], what, result),
+            }
+        }
+        self.woken |= self.waker.take();
+    }
+
+    fn link_done(&mut self, kind: LinkKind, what: u8, result: i32) {
+        let link = &mut self.links[kind as usize];
+        let up = link.up().is_some();
+        if what == HANGUP {
+            link.fail(LinkError::Closed);
+        } else {
+            self.busy[kind as usize] = false;
+            // A closing in-link takes nothing more; a closing out-link still counts what went.
+            match outcome(result) {
+                Ok(bytes) if what == SEND => self.sent(kind, bytes),
+                Ok(bytes) if up => self.received(kind, bytes),
+                Ok(_) => {}
+                Err(_) if again(result) => self.sent_nothing(kind, what),
+                Err(error) => {
+                    link.fail(error);
+                    self.sent_nothing(kind, what);
+                }
+            }
+        }
+        self.links[kind as usize].done();
+        self.settled(kind);
+    }
+
+    fn sent_nothing(&mut self, kind: LinkKind, what: u8) {
+        if what == SEND {
+            self.sent(kind, 0);
+        }
+    }
+
+    fn sent(&mut self, kind: LinkKind, bytes: u32) {
+        if kind == LinkKind::DataOut {
+            self.counters.bytes_sent += u64::from(bytes);
+            self.counters.packets_sent += self.data_out.sent(bytes);
+        } else {
+            self.counters.control_bytes_sent += u64::from(bytes);
+            self.control_out.sent(bytes);
+        }
+    }
+
+    fn received(&mut self, kind: LinkKind, bytes: u32) {
+        if kind == LinkKind::DataIn {
+            self.counters.bytes_received += u64::from(bytes);
+            self.data_in.received(bytes);
+        } else {
+            self.control_in.received(bytes);
+        }
+    }
+
+    /// Once an out-link is down, what it had queued comes back or is forgotten.
+    fn settled(&mut self, kind: LinkKind) {
+        if self.links[kind as usize].down() {
+            match kind {
+                LinkKind::DataOut => self.data_out.drop_all(),
+                LinkKind::ControlOut => self.control_out.cut(),
+                LinkKind::DataIn | LinkKind::ControlIn => {}
+            }
+        }
+    }
+
+    fn has_event(&self) -> bool {
+        self.woken
+            || !self.written.is_empty()
+            || self.data_in.fresh()
+            || self.control_in.fresh()
+            || self.data_out.has_reports()
+            || self.links.iter().any(Link::has_reason)
+    }
+
+    /// The next thing that happened; None when all has been told.
     pub fn next_event(&mut self) -> Option<Event> {
-        todo!()
+        if std::mem::take(&mut self.woken) {
+            return Some(Event::Woken);
+        }
+        if let Some((token, result)) = self.written.pop_front() {
+            let result = u32::try_from(result).map_err(|_| -result);
+            return Some(Event::Written { token, result });
+        }
+        match self.control_in.next(self.uring.arena()) {
+            Ok(Some((header, range))) => {
+                self.counters.control_received += 1;
+                return Some(Event::Control { header, range });
+            }
+            Ok(None) => {}
+            Err(error) => self.bad_frame(LinkKind::ControlIn, error),
+        }
+        if let Some((token, sent)) = self.data_out.report() {
+            return Some(Event::Forwarded { token, sent });
+        }
+        match self.data_in.next(self.uring.arena()) {
+            Ok(Some((header, range, position))) => {
+                self.counters.packets_received += 1;
+                return Some(Event::Packet { header, range, position });
+            }
+            Ok(None) => {}
+            Err(error) => self.bad_frame(LinkKind::DataIn, error),
+        }
+        self.next_down()
     }
+
+    fn bad_frame(&mut self, kind: LinkKind, error: LinkError) {
+        self.counters.bad_frames += 1;
+        self.links[kind as usize].blame(error);
+    }
+
+    fn next_down(&mut self) -> Option<Event> {
+        for kind in LinkKind::ALL {
+            if let Some(reason) = self.links[kind as usize].take_reason() {
+                match kind {
+                    LinkKind::DataIn => self.data_in.cut(),
+                    LinkKind::ControlIn => self.control_in.cut(),
+                    LinkKind::DataOut | LinkKind::ControlOut => {}
+                }
+                return Some(Event::LinkDown { kind, reason });
+            }
+        }
+        None
+    }
+
     /// Gives received bytes below `position` back to the link.
-    pub fn release_received(&mut self, _position: u64) {
-        todo!()
+    ///
+    /// # Panics
+    /// If it lies below an earlier one, or above what was handed out.
+    pub fn release_received(&mut self, position: u64) {
+        self.data_in.release(position);
     }
+
     /// Bytes of the receive buffer handed out and not released.
     pub fn received_held(&self) -> u32 {
-        todo!()
+        self.data_in.held()
     }
-    /// Queues a range for the data link.
+
+    /// Queues a range for the data link. It must stay as it is until its [`Event::Forwarded`].
     ///
     /// # Errors
     /// [`Refused`].
-    pub fn forward(&mut self, _range: Range, _token: u64) -> Result<(), Refused> {
-        todo!()
+    ///
+    /// # Panics
+    /// If the range is empty.
+    pub fn forward(&mut self, range: Range, token: u64) -> Result<(), Refused> {
+        assert!(range.bytes > 0);
+        if !self.attached(LinkKind::DataOut) {
+            return Err(Refused::Down);
+        }
+        self.data_out.push(range, token)
     }
-    /// Lets `fill` append whole frames to the control buffer being filled: it gets the free rest
-    /// and returns how much it used (0 for: does not fit).
+
+    /// Forwards that would be accepted now, if the link is up.
+    pub fn forward_room(&self) -> usize {
+        self.data_out.room()
+    }
+
+    /// Lets `fill` append whole frames for the control link: it gets the free rest of the buffer
+    /// being filled and returns how much it used, 0 if its frame does not fit. They leave with
+    /// the next poll, or when the send before is done.
     ///
     /// # Errors
     /// [`Refused`]; `Full` too if `fill` used nothing.
-    pub fn control(&mut self, _fill: impl FnOnce(&mut [u8]) -> usize) -> Result<(), Refused> {
-        todo!()
+    ///
+    /// # Panics
+    /// If `fill` claims more than it got, or no multiple of 8.
+    pub fn control(&mut self, fill: impl FnOnce(&mut [u8]) -> usize) -> Result<(), Refused> {
+        if !self.attached(LinkKind::ControlOut) {
+            return Err(Refused::Down);
+        }
+        self.control_out.fill(self.uring.arena_mut(), fill)
     }
-    /// Writes the ranges one after another to `fd` at `offset`; `dsync`: on stable media when done.
+
+    /// Bytes of control frames that wait for the send before them.
+    pub fn control_waiting(&self) -> u32 {
+        self.control_out.waiting()
+    }
+
+    /// Writes the ranges one after another to `fd` at `offset`; with `dsync` they are on stable
+    /// media when done. `fd` stays open and the ranges as they are until [`Event::Written`]; at
+    /// most [`crate::uring::RANGES_MAX`] ranges after merging of neighbours.
     ///
     /// # Errors
-    /// [`Refused::Full`].
+    /// [`Refused::Full`] while [`WRITES_MAX`] are in flight or untold.
     pub fn write(
         &mut self,
-        _token: u64,
-        _fd: RawFd,
-        _ranges: &[Range],
-        _offset: u64,
-        _dsync: bool,
+        token: u64,
+        fd: RawFd,
+        ranges: &[Range],
+        offset: u64,
+        dsync: bool,
     ) -> Result<(), Refused> {
-        todo!()
+        if self.writes_in_flight + self.written.len() == WRITES_MAX {
+            return Err(Refused::Full);
+        }
+        self.writes_in_flight += 1;
+        self.counters.writes += 1;
+        let token = Token { what: WRITE, value: token };
+        self.uring.write(fd, ranges.iter().copied(), offset, dsync, token);
+        Ok(())
     }
-    /// Bytes of a range (received and not released, own, side, blocks, control frame at hand).
-    pub fn bytes(&self, _range: Range) -> &[u8] {
-        todo!()
+
+    /// Writes that are not told as done yet.
+    pub fn writes_open(&self) -> usize {
+        self.writes_in_flight + self.written.len()
     }
-    /// Bytes of a range of own, side or blocks.
-    pub fn bytes_mut(&mut self, _range: Range) -> &mut [u8] {
-        todo!()
+
+    /// The bytes of a range.
+    ///
+    /// # Panics
+    /// If it lies outside the arena, or in a part of the receive buffers that was not handed out
+    /// or is released: the kernel may be writing there.
+    pub fn bytes(&self, range: Range) -> &[u8] {
+        let regions = self.uring.arena().regions();
+        if range.offset < 2 * regions.receive.bytes {
+            assert!(self.data_in.holds(range), "received bytes that are not held");
+        } else if range.end() > regions.control_in.offset {
+            assert!(self.control_in.holds(range), "control bytes that are not held");
+        }
+        self.uring.arena().bytes(range)
     }
-    /// Copies a range (of receive, own, side) to one of own, side or blocks of the same size.
-    pub fn copy(&mut self, _from: Range, _to: Range) {
-        todo!()
+
+    /// The bytes of a range of own, side or blocks, to be written. Nothing of it may be in flight.
+    ///
+    /// # Panics
+    /// If it lies elsewhere.
+    pub fn bytes_mut(&mut self, range: Range) -> &mut [u8] {
+        self.assert_ours(range);
+        self.uring.arena_mut().bytes_mut(range)
     }
+
+    /// Copies a range that [`Wire::bytes`] would show to one that [`Wire::bytes_mut`] would.
+    ///
+    /// # Panics
+    /// As those, or if the sizes differ.
+    pub fn copy(&mut self, from: Range, to: Range) {
+        let _ = self.bytes(from);
+        self.assert_ours(to);
+        self.uring.arena_mut().copy(from, to);
+    }
+
+    fn assert_ours(&self, range: Range) {
+        let Regions { own, side, blocks, .. } = self.uring.arena().regions();
+        let ours = [own, side, blocks].into_iter().any(|region| region.contains(range));
+        assert!(ours, "only own, side and blocks are written by the shard");
+    }
+
     /// Where the regions lie.
     pub fn regions(&self) -> &Regions {
-        todo!()
+        self.uring.arena().regions()
     }
+
+    /// Whether writes use the registered memory.
+    pub fn fixed(&self) -> bool {
+        self.uring.fixed()
+    }
+
     /// Counters since start.
     pub fn counters(&self) -> Counters {
-        todo!()
+        let (enters, enters_useful) = self.uring.enters();
+        Counters { enters, enters_useful, ..self.counters }
     }
 }
