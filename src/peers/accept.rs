@@ -10,9 +10,10 @@ use crate::peers::handshake::{Refused, refuse, take_hello, welcome};
 use crate::peers::problems::About;
 use crate::peers::stream::{Stream, StreamError, close_gently};
 use crate::peers::wait::{Bell, Giver, later, pause, within};
-use crate::peers::{Host, Peers, serve};
+use crate::peers::{Host, Peers, link_index, serve};
 use async_io::Async;
 use chainring_net::hello::{Hello, Purpose, Resume};
+use chainring_net::socket::tune;
 use chainring_ring::ids::NodeId;
 use futures_lite::future::or;
 use std::cell::{Cell, RefCell};
@@ -124,6 +125,7 @@ async fn greet<H: Host>(peers: Rc<Peers<H>>, stream: Stream) {
 }
 
 async fn handshake<H: Host>(peers: &Peers<H>, stream: Stream) -> Result<Greeted, StreamError> {
+    tune(stream.get_ref(), None)?;
     let hello = match take_hello(&stream, &peers.identity.get()).await? {
         Ok(hello) => hello,
         Err(refused) => {
@@ -148,10 +150,10 @@ async fn handshake<H: Host>(peers: &Peers<H>, stream: Stream) -> Result<Greeted,
 async fn turn_away<H: Host>(peers: &Peers<H>, stream: &Stream, refused: Refused) {
     let (node, purpose) = (refused.node, refused.purpose);
     let who = if node.0 == 0 { "an unknown node".into() } else { format!("node {}", node.0) };
-    let text = format!("refused a connection of {who}: {}", refused.text());
+    let text = format!("refused a connection of {who}: {}", refused.refusal.text);
     peers.problems.set(About::incoming(node, purpose), text);
     // If the refusal cannot be sent, the peer sees the connection closed and asks again.
-    let _ = refuse(stream, &peers.identity.get(), &refused).await;
+    let _ = refuse(stream, &peers.identity.get(), refused.refusal).await;
     close_gently(stream).await;
 }
 
@@ -161,6 +163,9 @@ fn out_of_place<H: Host>(peers: &Peers<H>, hello: &Hello) -> Option<Refused> {
     if !peers.meshes.contains_key(&from) {
         let text = format!("node {} is not among the other nodes of the cluster", from.0);
         return Some(Refused::place(hello, text));
+    }
+    if let Err(error) = peers.lives.learn(&hello.identity) {
+        return Some(Refused::differs(hello, &error));
     }
     let predecessor = peers.predecessor();
     if hello.purpose == Purpose::Peer || predecessor == Some(from) {
@@ -179,7 +184,7 @@ async fn hand_over<H: Host>(
     stream: Stream,
 ) -> Result<(), StreamError> {
     let accepting = &peers.accepting;
-    let link = kind as usize;
+    let Some(link) = link_index(kind) else { return Ok(()) };
     let generation = accepting.newest[link].get() + 1;
     accepting.newest[link].set(generation);
     accepting.bell.ring();

@@ -68,8 +68,10 @@ pub async fn run<H: Host>(peers: Rc<Peers<H>>) {
 
 /// How reading from one peer ended.
 enum Ended {
-    /// It has nothing more, or the shard is further than what was fetched.
-    Done,
+    /// It has nothing more; another one may have.
+    Dry,
+    /// The shard is further than what was fetched.
+    Overtaken,
     /// It failed, or cannot serve what it claims to hold.
     Failed,
     /// The shard does not deliver what it got.
@@ -100,7 +102,11 @@ async fn catch_up<H: Host>(peers: &Peers<H>, from: Instance) {
             continue;
         };
         match read_from(peers, peer, &mut next).await {
-            Ended::Done => return,
+            Ended::Overtaken => return,
+            Ended::Dry => {
+                avoid = None;
+                continue;
+            }
             Ended::Failed => avoid = Some(peer),
             Ended::Stalled => {
                 stalls += 1;
@@ -171,7 +177,7 @@ async fn read_from<H: Host>(peers: &Peers<H>, peer: NodeId, next: &mut Instance)
         let Entries { standing, orders, frames, .. } = *entries;
         let Some(last) = orders.last() else {
             let dry = standing.delivered <= *next;
-            return if dry { Ended::Done } else { Ended::Failed };
+            return if dry { Ended::Dry } else { Ended::Failed };
         };
         say_not_trimmed(peers);
         *next = last.instance.next();
@@ -182,7 +188,7 @@ async fn read_from<H: Host>(peers: &Peers<H>, peer: NodeId, next: &mut Instance)
             return Ended::Stalled;
         }
         if peers.host.delivered() > *next {
-            return Ended::Done;
+            return Ended::Overtaken;
         }
     }
 }

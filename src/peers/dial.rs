@@ -8,11 +8,12 @@ use crate::mail::Command;
 use crate::peers::accept::{HANDSHAKE_TIME, blocking};
 use crate::peers::handshake::{DialError, call};
 use crate::peers::problems::About;
-use crate::peers::stream::Stream;
+use crate::peers::stream::{Stream, StreamError};
 use crate::peers::wait::{Backoff, Bell, pause, within};
-use crate::peers::{Host, Peers};
+use crate::peers::{Host, Peers, link_index};
 use async_io::Async;
 use chainring_net::hello::{Hello, Purpose, Resume};
+use chainring_net::socket::tune;
 use chainring_ring::ids::NodeId;
 use std::cell::Cell;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -37,8 +38,8 @@ pub struct Dialing {
 impl Dialing {
     /// The shard lost this link.
     pub fn down(&self, kind: Purpose) {
-        if let Some(down) = self.down.get(kind as usize) {
-            down.set(true);
+        if let Some(link) = link_index(kind) {
+            self.down[link].set(true);
             self.bell.ring();
         }
     }
@@ -47,7 +48,8 @@ impl Dialing {
 /// Keeps one link to the successor up, for ever.
 pub async fn keep<H: Host>(peers: Rc<Peers<H>>, to: NodeId, kind: Purpose) {
     let mut backoff = Backoff::new(seed(&peers, to, kind));
-    let down = &peers.dialing.down[kind as usize];
+    let Some(link) = link_index(kind) else { return };
+    let down = &peers.dialing.down[link];
     loop {
         match dial(&peers, to, kind).await.and_then(|(stream, resume)| {
             let stream = blocking(stream).map_err(DialError::from)?;
@@ -122,10 +124,12 @@ async fn attempt<H: Host>(
         .await
         .unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into()))
         .map_err(unreachable)?;
+    tune(stream.get_ref(), None).map_err(StreamError::from)?;
     let hello = Hello { identity: peers.identity.get(), purpose, to };
     let called = within(HANDSHAKE_TIME, call(&stream, &hello)).await;
-    let resume = called.ok_or(DialError::Silent)??;
-    Ok((stream, resume))
+    let welcome = called.ok_or(DialError::Silent)??;
+    peers.lives.learn(&welcome.identity)?;
+    Ok((stream, welcome.resume))
 }
 
 /// The address of a peer. A name, unlike a number, is looked up by the system's resolver, which

@@ -3,11 +3,11 @@
 //! Invariant: each side takes exactly one frame of [`HELLO_BYTES`] from the socket, so that the
 //! first byte behind it is left for whoever gets the connection.
 
-use crate::peers::hello_codec::{
-    HelloError, Message, check, decode, encode_hello, encode_refusal, encode_welcome,
-};
 use crate::peers::stream::{Stream, StreamError, read, write};
-use chainring_net::hello::{HELLO_BYTES, Hello, Identity, Purpose, Resume, Welcome};
+use chainring_net::hello::{
+    HELLO_BYTES, Hello, HelloError, Identity, Message, Purpose, Refusal, Resume, Welcome, check,
+    check_welcome,
+};
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header};
 use chainring_ring::ids::NodeId;
 use std::io;
@@ -29,8 +29,8 @@ pub enum DialError {
     /// The connection ended in the handshake.
     #[error("handshake: {0}")]
     Stream(#[from] StreamError),
-    /// The peer refused, and says why.
-    #[error("refused: {text}")]
+    /// The peer refused, and says why, from where it stands.
+    #[error("refused; it says: {text}")]
     Refused {
         /// The peer's words.
         text: String,
@@ -55,19 +55,23 @@ pub struct Refused {
     /// What it wanted.
     pub purpose: Purpose,
     /// Why not.
-    error: HelloError,
+    pub refusal: Refusal,
 }
 
+/// Code of a refusal for what only the circle of nodes can know; see [`HelloError::code`].
+const OUT_OF_PLACE: u8 = 254;
+
 impl Refused {
-    /// Right in itself, but from the wrong place.
-    pub fn place(hello: &Hello, text: String) -> Refused {
-        let error = HelloError::Place { text };
-        Refused { node: hello.identity.node, purpose: hello.purpose, error }
+    /// A node that differs, or an older life of it.
+    pub fn differs(hello: &Hello, error: &HelloError) -> Refused {
+        let (node, purpose) = (hello.identity.node, hello.purpose);
+        Refused { node, purpose, refusal: error.into() }
     }
 
-    /// Why.
-    pub fn text(&self) -> String {
-        self.error.to_string()
+    /// Right in itself, but from the wrong place.
+    pub fn place(hello: &Hello, text: String) -> Refused {
+        let refusal = Refusal { code: OUT_OF_PLACE, text };
+        Refused { node: hello.identity.node, purpose: hello.purpose, refusal }
     }
 }
 
@@ -97,17 +101,20 @@ pub async fn take_hello(
     ours: &Identity,
 ) -> Result<Result<Hello, Refused>, StreamError> {
     let frame = take(stream).await?;
-    let refused = |node, purpose, error| Ok(Err(Refused { node, purpose, error }));
-    match decode(&frame) {
+    match Message::decode(&frame) {
         Ok(Message::Hello(hello)) => match check(ours, &hello.identity, hello.to) {
             Ok(()) => Ok(Ok(hello)),
-            Err(error) => refused(hello.identity.node, hello.purpose, error),
+            Err(error) => Ok(Err(Refused::differs(&hello, &error))),
         },
         Ok(Message::Welcome(_) | Message::Refusal(_)) => {
             Err(StreamError::Unexpected { code: frame[54] })
         }
         Err(HelloError::Frame(error)) => Err(error.into()),
-        Err(error) => refused(NodeId(0), Purpose::Peer, error),
+        // Another release: what the frame says besides may mean other things there.
+        Err(error) => {
+            let (node, purpose) = (NodeId(0), Purpose::Peer);
+            Ok(Err(Refused { node, purpose, refusal: (&error).into() }))
+        }
     }
 }
 
@@ -121,51 +128,38 @@ pub async fn welcome(
     to: NodeId,
     resume: Resume,
 ) -> Result<(), StreamError> {
-    write(stream, &encode_welcome(&Welcome { identity: *ours, to, resume })).await
+    let welcome = Message::Welcome(Welcome { identity: *ours, to, resume });
+    write(stream, &welcome.encode(ours)).await
 }
 
 /// Refuses a hello.
 ///
 /// # Errors
 /// [`StreamError`].
-pub async fn refuse(
-    stream: &Stream,
-    ours: &Identity,
-    refused: &Refused,
-) -> Result<(), StreamError> {
-    write(stream, &encode_refusal(ours, &refused.text())).await
+pub async fn refuse(stream: &Stream, ours: &Identity, refusal: Refusal) -> Result<(), StreamError> {
+    write(stream, &Message::Refusal(refusal).encode(ours)).await
 }
 
 /// Says hello and waits for the answer.
 ///
 /// # Errors
 /// [`DialError`].
-pub async fn call(stream: &Stream, hello: &Hello) -> Result<Resume, DialError> {
-    // Small frames of the handshake and of the mesh must not wait for each other.
-    stream.get_ref().set_nodelay(true).map_err(StreamError::from)?;
-    write(stream, &encode_hello(hello)).await?;
+pub async fn call(stream: &Stream, hello: &Hello) -> Result<Welcome, DialError> {
+    write(stream, &Message::Hello(*hello).encode(&hello.identity)).await?;
     let frame = take(stream).await?;
-    let welcome = match decode(&frame) {
-        Ok(Message::Welcome(welcome)) => welcome,
-        Ok(Message::Refusal(text)) => return Err(DialError::Refused { text }),
-        Ok(Message::Hello(_)) => return Err(StreamError::Unexpected { code: frame[54] }.into()),
-        Err(HelloError::Frame(error)) => return Err(StreamError::from(error).into()),
-        Err(error) => return Err(error.into()),
-    };
-    check(&hello.identity, &welcome.identity, welcome.to)?;
-    if welcome.identity.node != hello.to {
-        let text =
-            format!("node {} answers where node {} should", welcome.identity.node.0, hello.to.0);
-        return Err(HelloError::Place { text }.into());
+    match Message::decode(&frame) {
+        Ok(Message::Welcome(welcome)) => {
+            check_welcome(hello, &welcome)?;
+            Ok(welcome)
+        }
+        Ok(Message::Refusal(refusal)) => Err(DialError::Refused { text: printable(&refusal.text) }),
+        Ok(Message::Hello(_)) => Err(StreamError::Unexpected { code: frame[54] }.into()),
+        Err(HelloError::Frame(error)) => Err(StreamError::from(error).into()),
+        Err(error) => Err(error.into()),
     }
-    let fits = matches!(
-        (hello.purpose, &welcome.resume),
-        (Purpose::Data, Resume::Data { .. })
-            | (Purpose::Control, Resume::Control { .. })
-            | (Purpose::Peer, Resume::Peer)
-    );
-    if !fits {
-        return Err(StreamError::from(FrameError::Body).into());
-    }
-    Ok(welcome.resume)
+}
+
+/// A stranger's text is shown to people: it must not steer their terminals.
+fn printable(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control()).collect()
 }

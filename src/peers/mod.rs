@@ -21,7 +21,7 @@ mod dial;
 mod fetch;
 pub mod frames;
 mod handshake;
-mod hello_codec;
+mod lives;
 mod mesh;
 mod problems;
 mod serve;
@@ -122,6 +122,15 @@ impl<T: LogSource + CommandSink + 'static> Host for T {}
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
+/// Index of a link in a pair of states, data and control.
+fn link_index(kind: Purpose) -> Option<usize> {
+    match kind {
+        Purpose::Data => Some(0),
+        Purpose::Control => Some(1),
+        Purpose::Peer => None,
+    }
+}
+
 /// A node's connections to its peers. See the head of this file.
 pub struct Peers<H> {
     identity: Cell<Identity>,
@@ -131,6 +140,7 @@ pub struct Peers<H> {
     gauges: Arc<Gauges>,
     listener: Option<Async<TcpListener>>,
     problems: Problems,
+    lives: lives::Lives,
     accepting: accept::Accepting,
     dialing: dial::Dialing,
     meshes: BTreeMap<NodeId, mesh::Mesh>,
@@ -182,6 +192,7 @@ impl<H: Host> Peers<H> {
             gauges,
             listener,
             problems: Problems::default(),
+            lives: lives::Lives::default(),
             accepting: accept::Accepting::default(),
             dialing: dial::Dialing::default(),
             meshes,

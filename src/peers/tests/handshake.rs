@@ -1,11 +1,10 @@
 //! Who gets in, who does not, and what both sides say about it.
 
 use super::*;
-use crate::peers::hello_codec::encode_hello;
 use crate::peers::wait::pause;
 use crate::peers::{HALF_OPEN_MAX, HANDSHAKE_TIME};
 use async_io::Async;
-use chainring_net::hello::Hello;
+use chainring_net::hello::{HELLO_BYTES, Hello, Message};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -30,6 +29,10 @@ async fn incoming(node: &Node, wanted: Purpose) -> (NodeId, OwnedFd) {
         _ => None,
     })
     .await
+}
+
+fn encode_hello(hello: &Hello) -> [u8; HELLO_BYTES] {
+    Message::Hello(*hello).encode(&hello.identity)
 }
 
 async fn connect(node: &Node) -> Async<TcpStream> {
@@ -106,12 +109,12 @@ fn bytes_behind_the_hello_stay_in_the_socket() {
 fn whoever_differs_is_refused_with_the_reason() {
     let us = identity(2);
     let cases = [
-        (Identity { cluster: ClusterId(0xc2), ..us }, "cluster 000"),
-        (Identity { epoch: Epoch(2), ..us }, "epoch"),
-        (Identity { version: PROTOCOL + 1, ..us }, "version"),
-        (Identity { durability: Durability::Memory, ..us }, "durability"),
-        (Identity { block: 4096, ..us }, "block"),
-        (Identity { config_hash: 78, ..us }, "hash"),
+        (Identity { cluster: ClusterId(0xc2), ..us }, "belongs to cluster"),
+        (Identity { epoch: Epoch(2), ..us }, "in cluster epoch"),
+        (Identity { version: PROTOCOL + 1, ..us }, "speaks protocol"),
+        (Identity { durability: Durability::Memory, ..us }, "has durability"),
+        (Identity { block: 4096, ..us }, "'s block is"),
+        (Identity { config_hash: 78, ..us }, "has hash"),
     ];
     for (theirs, words) in cases {
         run(|executor| async move {
@@ -120,7 +123,7 @@ fn whoever_differs_is_refused_with_the_reason() {
             let one = Node::start(&executor, identity(1), one, &nodes);
             let two = Node::start(&executor, theirs, two, &nodes);
             both(one.problem(words), two.problem(words)).await;
-            both(one.problem("refused a connection of"), one.problem("refused: ")).await;
+            both(one.problem("refused a connection of"), two.problem("refused; it says: ")).await;
             assert!(one.world.commands.borrow().is_empty());
             assert!(two.world.commands.borrow().is_empty());
             // A refusal is no attack.
@@ -140,7 +143,7 @@ fn whoever_is_out_of_place_is_refused() {
         nodes[2].1 = nodes[0].1.clone();
         let one = Node::start(&executor, identity(1), listeners.remove(0), &right);
         let two = Node::start(&executor, identity(2), two, &nodes);
-        both(one.problem("meant for node 3"), two.problem("meant for node 3")).await;
+        both(one.problem("calls node 3"), two.problem("calls node 3")).await;
         // Node 1 gets its values from node 3, not from node 2, and knows no node 5.
         for (from, words) in [(2, "not from node 2"), (5, "node 5 is not among")] {
             let (purpose, to) = (Purpose::Data, NodeId(1));
@@ -151,6 +154,26 @@ fn whoever_is_out_of_place_is_refused() {
             one.problem(words).await;
         }
         assert!(one.world.commands.borrow().is_empty());
+    });
+}
+
+/// Once a newer life of a node was seen, an older one is not let in.
+#[test]
+fn an_older_life_is_refused() {
+    run(|executor| async move {
+        let (mut listeners, nodes) = listeners(2);
+        let node = Node::start(&executor, identity(1), listeners.remove(0), &nodes);
+        let start = |start| Session { incarnation: Incarnation(1), start };
+        for (session, ends) in [(3, false), (2, true), (3, false), (4, false)] {
+            let identity = Identity { session: start(session), ..identity(2) };
+            let hello = Hello { identity, purpose: Purpose::Peer, to: NodeId(1) };
+            let mut stream = connect(&node).await;
+            stream.write_all(&encode_hello(&hello)).await.unwrap();
+            let mut answer = [0; HELLO_BYTES];
+            stream.read_exact(&mut answer).await.unwrap();
+            let refused = matches!(Message::decode(&answer), Ok(Message::Refusal(_)));
+            assert_eq!(refused, ends, "session {session}");
+        }
     });
 }
 
