@@ -15,7 +15,7 @@ use async_io::Async;
 use chainring_net::hello::{Hello, Purpose, Resume};
 use chainring_net::socket::tune;
 use chainring_ring::ids::NodeId;
-use futures_lite::future::or;
+use futures_lite::future::{or, yield_now};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::TcpStream;
@@ -32,7 +32,7 @@ const LISTENER_PAUSE: Duration = Duration::from_millis(100);
 /// The state of the incoming side.
 #[derive(Debug, Default)]
 pub struct Accepting {
-    half_open: Cell<u32>,
+    half_open: Rc<Cell<u32>>,
     next_token: Cell<u64>,
     resumes: RefCell<BTreeMap<u64, Giver<Resume>>>,
     /// Of the newest connection, data and control.
@@ -55,29 +55,38 @@ impl Accepting {
     }
 }
 
-/// Gives the place among the half-open connections back.
-struct HalfOpen<'a>(&'a Accepting);
+/// A place among the half-open connections; taken when the connection is accepted, for its task
+/// may begin later.
+struct HalfOpen(Rc<Cell<u32>>);
 
-impl<'a> HalfOpen<'a> {
-    fn new(accepting: &'a Accepting) -> HalfOpen<'a> {
-        accepting.half_open.set(accepting.half_open.get() + 1);
-        HalfOpen(accepting)
+impl HalfOpen {
+    fn take(accepting: &Accepting) -> Option<HalfOpen> {
+        let taken = accepting.half_open.get();
+        (taken < HALF_OPEN_MAX).then(|| {
+            accepting.half_open.set(taken + 1);
+            HalfOpen(accepting.half_open.clone())
+        })
     }
 }
 
-impl Drop for HalfOpen<'_> {
+impl Drop for HalfOpen {
     fn drop(&mut self) {
-        self.0.half_open.set(self.0.half_open.get() - 1);
+        self.0.set(self.0.get() - 1);
     }
 }
 
-/// Gives the turn at the shard back.
-struct Turn<'a>(&'a Accepting, usize);
+/// A connection's turn at the shard, from "prepare" to "incoming".
+struct Turn<'a> {
+    accepting: &'a Accepting,
+    link: usize,
+    token: u64,
+}
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.busy[self.1].set(false);
-        self.0.bell.ring();
+        self.accepting.resumes.borrow_mut().remove(&self.token);
+        self.accepting.busy[self.link].set(false);
+        self.accepting.bell.ring();
     }
 }
 
@@ -86,19 +95,21 @@ pub async fn listen<H: Host>(peers: Rc<Peers<H>>) {
     let Some(listener) = &peers.listener else { return };
     loop {
         match listener.accept().await {
-            Ok((stream, _)) if peers.accepting.half_open.get() < HALF_OPEN_MAX => {
-                peers.spawn(greet(peers.clone(), stream));
-            }
-            Ok(_) => {
-                let text = format!("more than {HALF_OPEN_MAX} connections without a handshake");
-                peers.problems.set(About::Listener, text);
-            }
+            Ok((stream, _)) => match HalfOpen::take(&peers.accepting) {
+                Some(place) => peers.spawn(greet(peers.clone(), stream, place)),
+                None => {
+                    let text = format!("more than {HALF_OPEN_MAX} connections without a handshake");
+                    peers.problems.set(About::Listener, text);
+                }
+            },
             Err(error) => {
                 let text = format!("cannot accept connections of peers: {error}");
                 peers.problems.set(About::Listener, text);
                 pause(LISTENER_PAUSE).await;
             }
         }
+        // A flood of connections must not keep everything else from its turn.
+        yield_now().await;
     }
 }
 
@@ -110,11 +121,9 @@ enum Greeted {
     Serve(NodeId, Stream),
 }
 
-async fn greet<H: Host>(peers: Rc<Peers<H>>, stream: Stream) {
-    let greeted = {
-        let _place = HalfOpen::new(&peers.accepting);
-        within(HANDSHAKE_TIME, handshake(&peers, stream)).await
-    };
+async fn greet<H: Host>(peers: Rc<Peers<H>>, stream: Stream, place: HalfOpen) {
+    let greeted = within(HANDSHAKE_TIME, handshake(&peers, stream)).await;
+    drop(place);
     match greeted {
         Some(Ok(Greeted::Serve(from, stream))) => serve::serve(peers, from, stream).await,
         Some(Ok(Greeted::Handed)) => {}
@@ -195,8 +204,8 @@ async fn hand_over<H: Host>(
         return Err(StreamError::Superseded);
     }
     accepting.busy[link].set(true);
-    let _turn = Turn(accepting, link);
     let token = accepting.token();
+    let _turn = Turn { accepting, link, token };
     let (giver, resume) = later();
     accepting.resumes.borrow_mut().insert(token, giver);
     peers.host.send(Command::PrepareIncoming { kind, token }).await;

@@ -82,7 +82,7 @@ async fn catch_up<H: Host>(peers: &Peers<H>, from: Instance) {
     let mut next = from;
     let (mut avoid, mut stalls) = (None, 0);
     loop {
-        if peers.host.delivered() > next {
+        if peers.host.delivered() > next || peers.meshes.is_empty() {
             return;
         }
         let standings = probe(peers, next).await;

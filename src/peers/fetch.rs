@@ -11,7 +11,7 @@ use crate::peers::wait::{pause, within};
 use crate::peers::{Host, Peers};
 use chainring_ring::ids::{NodeId, ValueId};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ const SEARCH_TIME: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Fetches {
     /// Under way or waiting.
-    known: RefCell<BTreeMap<ValueId, ()>>,
+    known: RefCell<BTreeSet<ValueId>>,
     waiting: RefCell<VecDeque<ValueId>>,
     running: Cell<usize>,
     /// When nobody held it. Entries older than [`NOT_HELD_PAUSE`] are dropped.
@@ -42,10 +42,10 @@ pub struct Fetches {
 /// Begins a search, unless it is under way.
 pub fn fetch<H: Host>(peers: &Rc<Peers<H>>, id: ValueId) {
     let fetches = &peers.fetches;
-    if fetches.known.borrow().contains_key(&id) || fetches.waiting.borrow().len() >= WAITING_MAX {
+    if fetches.known.borrow().contains(&id) || fetches.waiting.borrow().len() >= WAITING_MAX {
         return;
     }
-    fetches.known.borrow_mut().insert(id, ());
+    fetches.known.borrow_mut().insert(id);
     fetches.waiting.borrow_mut().push_back(id);
     if fetches.running.get() < SEARCHES_MAX {
         fetches.running.set(fetches.running.get() + 1);
