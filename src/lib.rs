@@ -1,6 +1,11 @@
-//! Chainring: a replicated log appliance.
-#![forbid(unsafe_code)]
+//! Chainring: the appliance around the replicated log.
+//!
+//! [`config`] is one file with every limit; [`records`] is what a value packet holds; [`mail`] is
+//! what a node's shard and its control thread say to each other; [`gauges`] is what it publishes;
+//! [`peers`] keeps the connections to the other nodes.
 
+pub mod config;
 pub mod gauges;
 pub mod mail;
 pub mod peers;
+pub mod records;

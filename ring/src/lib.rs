@@ -6,7 +6,18 @@
 
 extern crate alloc;
 
+pub mod actions;
 pub mod codec;
+pub mod core;
 pub mod header;
 pub mod ids;
+pub mod lanes;
+pub mod sequences;
 pub mod votes;
+pub mod window;
+
+mod acceptor;
+pub mod coordinator;
+mod learner;
+pub mod liveness;
+mod proposer;

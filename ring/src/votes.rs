@@ -7,7 +7,7 @@
 use crate::ids::{Ballot, Incarnation, Instance, NODES_MAX, NodeId, Session};
 
 /// What a node says of itself. Positions are exclusive.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Vote {
     /// Who.
     pub node: NodeId,
@@ -26,7 +26,7 @@ pub struct Vote {
 }
 
 /// The newest vote known of every node.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Votes {
     /// By node, `votes[node - 1]`; `node.0 == 0` while unheard of.
     entries: [Vote; NODES_MAX],

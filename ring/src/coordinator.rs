@@ -1,0 +1,287 @@
+//! The coordinator: Phase 1, and ordering. Safety only; reads no timer.
+//!
+//! Phase 1 is counted per instance over answers *have*, *never had* and *unknown* (design,
+//! "Ballots"). Invariants: only values held here are ordered; the whole inherited range and a
+//! barrier come before anything new; of each origin exactly the next sequence is ordered, and no
+//! value of a session before the closes of all lower ones.
+
+use crate::actions::{Action, Actions, PromiseFrom};
+use crate::codec::{ORDER_BYTES, order_at};
+use crate::core::Core;
+use crate::ids::{Ballot, Entry, Instance, NODES_MAX, NodeId, Order, Session, ValueId};
+use crate::liveness::FETCHES_MAX;
+use crate::sequences::Sequences;
+use crate::window::WINDOW;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+
+/// Instances of the window that a coordinator leaves free for a successor's barrier and closes.
+const WINDOW_MARGIN: u64 = 64;
+
+/// What a node is in its ballot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Accepts and learns.
+    Follower,
+    /// Gathers promises for its ballot.
+    Candidate(Box<Campaign>),
+    /// Owns the ballot in force.
+    Coordinator(Box<Tip>),
+}
+
+/// What a coordinator knows of the end of its orders.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tip {
+    /// The next instance to order.
+    pub next: Instance,
+    /// Where the ballot's barrier is.
+    pub barrier: Instance,
+    /// The table after the last order.
+    pub table: Sequences,
+    /// Whose turn it is: index into the circle.
+    turn: usize,
+}
+
+/// A campaign under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Campaign {
+    /// By node, what it answered.
+    answers: [Option<Answer>; NODES_MAX],
+    /// By instance, the entry reported at the highest ballot.
+    reports: BTreeMap<Instance, Report>,
+    /// The 1As have been sent at least once.
+    pub(crate) prepared: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Answer {
+    before: Ballot,
+    damaged: bool,
+    first: Instance,
+    delivered: Instance,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Report {
+    ballot: Ballot,
+    entry: Entry,
+    /// Bit per node that reported the instance at all.
+    have: u8,
+}
+
+impl Core {
+    /// Opens a campaign at a ballot above everything seen.
+    pub(crate) fn campaign(&mut self, out: &mut Actions) {
+        let seen = self.votes.iter().map(|vote| vote.ballot.round).max().unwrap_or(0);
+        let round = self.promised.round.max(self.liveness.round_seen).max(seen) + 1;
+        let incarnation = self.settings.incarnation;
+        let before = self.promised;
+        let ballot = Ballot { round, node: self.settings.me, incarnation };
+        self.promise(ballot, out);
+        self.role = Role::Candidate(Box::default());
+        self.answer_before = before;
+        if self.is_voter() {
+            self.answer_due = Some((ballot, before, self.appended));
+        }
+        self.liveness.campaign_began();
+    }
+
+    /// Sends 1A to all others, once the ballot is durable at its owner.
+    pub(crate) fn send_prepares(&mut self, out: &mut Actions) {
+        let Role::Candidate(campaign) = &mut self.role else { return };
+        if self.promise_durable < self.promised {
+            return;
+        }
+        campaign.prepared = true;
+        for node in &self.settings.nodes {
+            let answered = campaign.answers[usize::from(node.0) - 1].is_some();
+            if *node != self.settings.me && !answered {
+                out.push(Action::Prepare { to: *node });
+            }
+        }
+    }
+
+    /// The own answer, which has become durable.
+    pub(crate) fn answer_self(&mut self) {
+        let answer = Answer {
+            before: self.answer_before,
+            damaged: self.damaged,
+            first: self.window.first(),
+            delivered: self.delivered,
+        };
+        let (first, end) = (self.window.first(), self.window.end());
+        let mine = (first.0..end.0).filter_map(|instance| self.window.get(Instance(instance)));
+        let mine = mine.filter(|slot| self.has(slot)).map(|slot| slot.order);
+        let me = self.settings.me;
+        let orders: alloc::vec::Vec<Order> = mine.collect();
+        let Role::Candidate(campaign) = &mut self.role else { return };
+        campaign.record(me, answer, orders.into_iter());
+    }
+
+    /// 1B of a voter.
+    pub(crate) fn on_promise(&mut self, promise: &PromiseFrom<'_>, out: &mut Actions) {
+        let voter = self.voter_incarnation(promise.from) == Some(promise.incarnation);
+        if promise.ballot != self.promised || !voter {
+            return;
+        }
+        let Role::Candidate(campaign) = &mut self.role else { return };
+        let answer = Answer {
+            before: promise.before,
+            damaged: promise.damaged,
+            first: promise.first,
+            delivered: promise.delivered,
+        };
+        let orders = promise.orders.chunks_exact(ORDER_BYTES);
+        if !orders.remainder().is_empty() || orders.clone().any(|bytes| order_at(bytes).is_err()) {
+            return; // not an answer; a whole one comes when asked again
+        }
+        let orders = orders.filter_map(|bytes| order_at(bytes).ok());
+        campaign.record(promise.from, answer, orders);
+        self.complete_campaign(out);
+    }
+
+    /// Opens the ballot when every instance of the range is counted and every value at hand.
+    pub(crate) fn complete_campaign(&mut self, out: &mut Actions) {
+        let Role::Candidate(campaign) = &self.role else { return };
+        let quorum = self.quorum();
+        let answers = || campaign.answers.iter().flatten();
+        // Above everything reported only undamaged memory counts as "never had".
+        if answers().filter(|answer| !answer.damaged).count() < quorum {
+            return;
+        }
+        // What is decided at others is learned first: the base lies above it.
+        let decided = answers().map(|answer| answer.delivered.max(answer.first)).max();
+        if decided.is_some_and(|decided| self.delivered < decided) {
+            return self.want_catch_up(out);
+        }
+        let top = campaign.reports.keys().next_back().map_or(Instance(0), |last| last.next());
+        let range = self.delivered.0..top.0.max(self.delivered.0);
+        if range.end + WINDOW_MARGIN / 2 > self.settled.0 + WINDOW {
+            return self.want_catch_up(out); // or the own log has to follow first
+        }
+        if !range.clone().all(|instance| campaign.counted(Instance(instance)) >= quorum) {
+            return;
+        }
+        let missing = |instance| self.reported_missing(Instance(instance));
+        let first = range.clone().filter_map(missing).next();
+        if let Some(first) = first {
+            if self.calls_for_value(first) {
+                let fetches =
+                    range.filter_map(|instance| self.reported_missing(Instance(instance)));
+                fetches.take(FETCHES_MAX).for_each(|id| out.push(Action::Fetch(id)));
+            }
+            return;
+        }
+        self.open_ballot(Instance(range.end), out);
+    }
+
+    /// The value reported for an instance, if it is not held here.
+    fn reported_missing(&self, instance: Instance) -> Option<ValueId> {
+        let Role::Candidate(campaign) = &self.role else { return None };
+        match campaign.reports.get(&instance)?.entry {
+            Entry::Value(id) if !self.table.is_past(&id) => {
+                self.lanes.ticket(&id).is_none().then_some(id)
+            }
+            _ => None,
+        }
+    }
+
+    fn open_ballot(&mut self, top: Instance, out: &mut Actions) {
+        let role = core::mem::replace(&mut self.role, Role::Follower);
+        let Role::Candidate(campaign) = role else { unreachable!("checked by the caller") };
+        let base = self.delivered;
+        let table = self.table.clone();
+        self.role = Role::Coordinator(Box::new(Tip { next: base, barrier: top, table, turn: 0 }));
+        self.base = Some(base);
+        self.start_counting(base);
+        for instance in base.0..top.0 {
+            let report = campaign.reports.get(&Instance(instance));
+            self.order(report.map_or(Entry::Noop, |report| report.entry), out);
+        }
+        self.order(Entry::Barrier, out);
+    }
+
+    /// Orders what can be ordered: closes first, then of each origin in turn its next value.
+    pub(crate) fn order_values(&mut self, out: &mut Actions) {
+        let nodes = self.settings.nodes.len();
+        let limit = Instance(self.delivered_everywhere().0 + WINDOW - WINDOW_MARGIN);
+        let mut idle = 0;
+        while idle < nodes && out.room() > 16 {
+            let Role::Coordinator(tip) = &mut self.role else { return };
+            if tip.next >= limit {
+                return;
+            }
+            let node = self.settings.nodes[tip.turn % nodes];
+            tip.turn = (tip.turn + 1) % nodes;
+            match self.next_entry_of(node) {
+                Some(entry) => {
+                    self.order(entry, out);
+                    idle = 0;
+                }
+                None => idle += 1,
+            }
+        }
+    }
+
+    fn next_entry_of(&self, node: NodeId) -> Option<Entry> {
+        let Role::Coordinator(tip) = &self.role else { return None };
+        let origin = tip.table.of(node)?;
+        if let Some(below) = self.close_due(node)
+            && origin.closed_below < below
+        {
+            return Some(Entry::Close { origin: node, below });
+        }
+        let session = self.lanes.of(node)?.session();
+        let id = ValueId { origin: node, session, sequence: origin.next_of(session)? };
+        self.lanes.ticket(&id).is_some().then_some(Entry::Value(id))
+    }
+
+    /// A node that shows a later session than its first has all lower ones closed.
+    fn close_due(&self, node: NodeId) -> Option<Session> {
+        let session = self.votes.of(node)?.session;
+        (session > Session::FIRST).then_some(session)
+    }
+
+    fn order(&mut self, entry: Entry, out: &mut Actions) {
+        let Role::Coordinator(tip) = &mut self.role else { unreachable!("only coordinators") };
+        let base = self.base.expect("a coordinator has a base");
+        let order =
+            Order { instance: tip.next, ballot: self.promised, base, entry, decided: false };
+        tip.next = tip.next.next();
+        tip.table.apply(&entry);
+        self.accept(order, out);
+        assert!(self.window.holds_at(order.instance, order.ballot), "a coordinator has room");
+    }
+}
+
+impl Campaign {
+    fn record(&mut self, from: NodeId, answer: Answer, orders: impl Iterator<Item = Order>) {
+        let index = usize::from(from.0) - 1;
+        self.answers[index] = Some(answer);
+        for order in orders {
+            let report = self.reports.entry(order.instance).or_insert(Report {
+                ballot: order.ballot,
+                entry: order.entry,
+                have: 0,
+            });
+            report.have |= 1 << index;
+            if order.ballot > report.ballot {
+                report.ballot = order.ballot;
+                report.entry = order.entry;
+            }
+        }
+    }
+
+    /// Answers that count for an instance.
+    fn counted(&self, instance: Instance) -> usize {
+        let report = self.reports.get(&instance);
+        let counts = |index: usize, answer: &Answer| {
+            let have = report.is_some_and(|report| report.have & (1 << index) != 0);
+            // Nothing higher can hide in damage than what the node had promised.
+            let bounded = report.is_some_and(|report| report.ballot >= answer.before);
+            have || !answer.damaged || bounded
+        };
+        let answers = self.answers.iter().enumerate();
+        answers.filter(|(index, a)| a.as_ref().is_some_and(|a| counts(*index, a))).count()
+    }
+}

@@ -1,0 +1,424 @@
+//! The core: one node's state in one ring, and the one door into it.
+//!
+//! `step(input, &mut actions)` and nothing else changes the state. Safety lives in `acceptor`,
+//! `learner` and `coordinator`, liveness in `liveness`; the safety files read no timer.
+//!
+//! Invariants, asserted here and there:
+//! * `promised` never falls; nothing below it is accepted.
+//! * `durable <= received`; both count from the base of the ballot promised.
+//! * `window.first <= settled <= delivered`.
+//! * a claim taken in is of no higher ballot than the promise.
+//! * the published vote is of a ballot whose promise is durable, and is frozen by a higher one.
+
+use crate::actions::{Action, Actions, Input, STEP_ROOM};
+use crate::coordinator::Role;
+use crate::ids::{
+    Ballot, Claim, Durability, Entry, Incarnation, Instance, NODES_MAX, NodeId, Order, Sequence,
+    Session, ValueId,
+};
+use crate::lanes::{Lanes, Verdict};
+use crate::liveness::Liveness;
+use crate::sequences::Sequences;
+use crate::votes::{Vote, Votes};
+use crate::window::{Slot, Window};
+use alloc::vec::Vec;
+
+/// What a node is told once, at its start.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Settings {
+    /// The configuration's nodes in the order of the circle: ascending ids, 1 to 7 of them.
+    pub nodes: Vec<NodeId>,
+    /// The incarnation under which each of them votes, same order.
+    pub voters: Vec<Incarnation>,
+    /// This node.
+    pub me: NodeId,
+    /// Its incarnation. If it is not the one listed, the node has forgotten its votes: it
+    /// answers no 1A and its votes count nowhere.
+    pub incarnation: Incarnation,
+    /// Its session.
+    pub session: Session,
+    /// When it votes.
+    pub durability: Durability,
+}
+
+/// What a node remembers at its start; `Recovered::default()` for a new one.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// The highest promise.
+    pub promised: Ballot,
+    /// The highest claim.
+    pub claim: Claim,
+    /// Position delivered when replaying the log.
+    pub delivered: Instance,
+    /// The table at that position.
+    pub table: Sequences,
+    /// The newest order of each instance from `delivered` on, ascending.
+    pub orders: Vec<Order>,
+    /// Values held that may still be delivered, ascending.
+    pub values: Vec<ValueId>,
+    /// Part of the log that could hold orders or values is damaged.
+    pub damaged: bool,
+}
+
+/// One node's state in one ring.
+#[derive(Clone, Debug, Hash, PartialEq, Eq)]
+pub struct Core {
+    pub(crate) settings: Settings,
+    pub(crate) promised: Ballot,
+    pub(crate) promise_durable: Ballot,
+    /// Base of the ballot promised, once an order of it came.
+    pub(crate) base: Option<Instance>,
+    pub(crate) received: Instance,
+    pub(crate) durable: Instance,
+    pub(crate) window: Window,
+    pub(crate) lanes: Lanes,
+    pub(crate) table: Sequences,
+    pub(crate) delivered: Instance,
+    /// Everything below is delivered and its orders and values are durable here.
+    pub(crate) settled: Instance,
+    pub(crate) claim: Claim,
+    pub(crate) votes: Votes,
+    pub(crate) votes_changed: bool,
+    pub(crate) appended: u64,
+    pub(crate) persisted: u64,
+    pub(crate) role: Role,
+    /// A 1B that waits for stable media: candidate's ballot, promise before, log ticket.
+    pub(crate) answer_due: Option<(Ballot, Ballot, u64)>,
+    pub(crate) answer_before: Ballot,
+    pub(crate) damaged: bool,
+    /// Where the own session's predecessors are closed; values may leave when all nodes have
+    /// delivered that far.
+    pub(crate) opened_at: Option<Instance>,
+    pub(crate) liveness: Liveness,
+}
+
+impl Core {
+    /// A node at its start.
+    ///
+    /// # Panics
+    /// If the settings name no node, more than seven, or not this one.
+    pub fn new(settings: Settings, recovered: Recovered) -> Core {
+        assert!((1..=NODES_MAX).contains(&settings.nodes.len()));
+        assert!(settings.nodes.contains(&settings.me));
+        assert!(settings.nodes.is_sorted() && settings.voters.len() == settings.nodes.len());
+        let first_session = settings.session == Session::FIRST;
+        let mut core = Core {
+            promised: recovered.promised,
+            promise_durable: recovered.promised,
+            base: None,
+            received: Instance(0),
+            durable: Instance(0),
+            window: Window::new(recovered.delivered),
+            lanes: Lanes::new(),
+            table: recovered.table,
+            delivered: recovered.delivered,
+            settled: recovered.delivered,
+            claim: recovered.claim,
+            votes: Votes::default(),
+            votes_changed: true,
+            appended: 0,
+            persisted: 0,
+            role: Role::Follower,
+            answer_due: None,
+            answer_before: Ballot::ZERO,
+            damaged: recovered.damaged,
+            opened_at: first_session.then_some(Instance(0)),
+            liveness: Liveness::default(),
+            settings,
+        };
+        for order in &recovered.orders {
+            if order.instance < core.window.end() && order.instance >= core.delivered {
+                core.window.put(Slot { order: *order, ticket: 0 });
+            }
+        }
+        core.recover_lanes(&recovered.values);
+        core.recover_votes();
+        core.publish_vote();
+        core
+    }
+
+    fn recover_lanes(&mut self, values: &[ValueId]) {
+        for node in self.settings.nodes.clone() {
+            let origin = *self.table.of(node).expect("a node of the configuration");
+            let lane = self.lanes.of_mut(node).expect("a node of the configuration");
+            if origin.session != Session::NONE && origin.session >= origin.closed_below {
+                lane.open(origin.session, origin.next);
+            }
+        }
+        for id in values {
+            if self.table.is_past(id) {
+                continue;
+            }
+            let Some(lane) = self.lanes.of_mut(id.origin) else { continue };
+            if id.session > lane.session() {
+                lane.open(id.session, Sequence(0));
+            }
+            if id.session == lane.session() {
+                if id.sequence > lane.next() {
+                    lane.declare_missing(id.sequence);
+                }
+                if matches!(lane.judge(id.sequence), Verdict::Next | Verdict::Missing) {
+                    lane.hold(id.sequence, 0);
+                }
+            }
+        }
+    }
+
+    /// After a restart the vote goes on at the ballot promised, from what the log holds of it.
+    fn recover_votes(&mut self) {
+        let at_promise = self.window.get(self.delivered).filter(|_| self.promised > Ballot::ZERO);
+        let base = at_promise.filter(|slot| slot.order.ballot == self.promised);
+        if let Some(base) = base.map(|slot| slot.order.base) {
+            self.base = Some(base);
+            self.start_counting(base);
+        }
+        self.advance_received();
+        self.advance_durable();
+    }
+
+    /// Takes one input and adds what is to be done to `out`.
+    ///
+    /// # Panics
+    /// If `out` has less than [`STEP_ROOM`] left.
+    pub fn step(&mut self, input: Input<'_>, out: &mut Actions) {
+        assert!(out.room() >= STEP_ROOM);
+        match input {
+            Input::Tick => self.tick(out),
+            Input::Continue => {}
+            Input::Campaign => self.campaign(out),
+            Input::Value(id) => self.on_value(id, out),
+            Input::Missing { origin, session, to } => self.on_missing(origin, session, to, out),
+            Input::Order(order) => self.on_order(order, out),
+            Input::Vote(vote) => self.on_vote(&vote),
+            Input::Claim(claim) => self.learn(claim, out),
+            Input::Beat { ballot, beat } => self.on_beat(ballot, beat),
+            Input::Persisted(ticket) => self.on_persisted(ticket),
+            Input::Promised(ballot) => self.on_promised(ballot, out),
+            Input::Prepare { ballot } => self.on_prepare(ballot, out),
+            Input::Promise(promise) => self.on_promise(&promise, out),
+            Input::Reject { promised } => self.on_reject(promised),
+            Input::Decided { order, ballot } => self.on_decided(order, ballot, out),
+            Input::Session(session) => self.on_session(session),
+        }
+        self.settle(out);
+    }
+
+    /// What follows from any change, in the direction in which data flows: order, vote, decide,
+    /// deliver.
+    fn settle(&mut self, out: &mut Actions) {
+        self.answer_if_durable(out);
+        self.complete_campaign(out);
+        self.order_values(out);
+        self.advance_received();
+        self.advance_durable();
+        self.publish_vote();
+        self.count_votes(out);
+        self.deliver(out);
+        self.advance_settled();
+        self.publish_vote();
+    }
+
+    /// A value lies in memory.
+    fn on_value(&mut self, id: ValueId, out: &mut Actions) {
+        let successor = self.successor();
+        if !self.settings.nodes.contains(&id.origin) {
+            return out.push(Action::Drop(id));
+        }
+        if !self.enter_session(id.origin, id.session) {
+            return out.push(Action::Drop(id));
+        }
+        let ticket = self.appended + 1;
+        let lane = self.lanes.of_mut(id.origin).expect("a node of the configuration");
+        let verdict = lane.judge(id.sequence);
+        match verdict {
+            Verdict::Next | Verdict::Missing => {
+                lane.hold(id.sequence, ticket);
+                self.appended = ticket;
+                let next = verdict == Verdict::Next;
+                let forward = next && successor.is_some_and(|node| node != id.origin);
+                out.push(Action::Keep { id, forward });
+            }
+            Verdict::Known => out.push(Action::Drop(id)),
+            Verdict::Gap | Verdict::Overrun => {
+                out.push(Action::Drop(id));
+                if id.origin != self.settings.me {
+                    out.push(Action::ResetData);
+                }
+            }
+        }
+    }
+
+    /// Brings the origin's lane to `session`; false if the session is over, or cannot be taken
+    /// up yet.
+    fn enter_session(&mut self, node: NodeId, session: Session) -> bool {
+        let voter = self.is_voter();
+        let origin = *self.table.of(node).expect("a node of the configuration");
+        let lane = self.lanes.of_mut(node).expect("a node of the configuration");
+        if session < lane.session() || session < origin.closed_below {
+            return false;
+        }
+        if session > lane.session() {
+            // What a voter holds of the session before may be what it voted for.
+            if voter && lane.has_undelivered() {
+                return false;
+            }
+            let first = if origin.session == session { origin.next } else { Sequence(0) };
+            lane.open(session, first);
+        }
+        true
+    }
+
+    fn on_missing(&mut self, node: NodeId, session: Session, to: Sequence, out: &mut Actions) {
+        if !self.settings.nodes.contains(&node) || !self.enter_session(node, session) {
+            return;
+        }
+        let successor = self.successor();
+        let lane = self.lanes.of_mut(node).expect("a node of the configuration");
+        if lane.session() == session && to > lane.next() {
+            lane.declare_missing(to);
+            if successor.is_some_and(|successor| successor != node) {
+                out.push(Action::Declare { origin: node, session, to });
+            }
+        }
+    }
+
+    /// Everything appended up to `ticket` is durable.
+    fn on_persisted(&mut self, ticket: u64) {
+        assert!(ticket <= self.appended, "persisted {ticket} of {}", self.appended);
+        self.persisted = self.persisted.max(ticket);
+    }
+
+    /// The node after this one in the circle; `None` in a ring of one.
+    pub fn successor(&self) -> Option<NodeId> {
+        let nodes = &self.settings.nodes;
+        let at = nodes.iter().position(|node| *node == self.settings.me)?;
+        let next = nodes[(at + 1) % nodes.len()];
+        (next != self.settings.me).then_some(next)
+    }
+
+    /// True if this node's incarnation is the one that votes.
+    pub fn is_voter(&self) -> bool {
+        self.voter_incarnation(self.settings.me) == Some(self.settings.incarnation)
+    }
+
+    /// The incarnation under which `node` votes.
+    pub(crate) fn voter_incarnation(&self, node: NodeId) -> Option<Incarnation> {
+        let at = self.settings.nodes.iter().position(|known| *known == node)?;
+        Some(self.settings.voters[at])
+    }
+
+    /// Votes that decide: a majority of the configuration.
+    pub fn quorum(&self) -> usize {
+        self.settings.nodes.len() / 2 + 1
+    }
+
+    /// True if fewer than a quorum of nodes can still remember their votes: the ring can never
+    /// go on by itself.
+    pub fn is_forgotten(&self) -> bool {
+        let forgot = |vote: &&Vote| {
+            self.voter_incarnation(vote.node).is_some_and(|listed| listed != vote.incarnation)
+        };
+        let forgotten = self.votes.iter().filter(forgot).count();
+        self.settings.nodes.len() - forgotten < self.quorum()
+    }
+
+    /// Position that every node of the configuration has delivered, as far as is known here.
+    pub fn delivered_everywhere(&self) -> Instance {
+        let of = |node: &NodeId| self.votes.of(*node).map_or(Instance(0), |vote| vote.delivered);
+        self.settings.nodes.iter().map(of).min().unwrap_or_default()
+    }
+
+    /// The ballot promised, which is the one in force here.
+    pub fn promised(&self) -> Ballot {
+        self.promised
+    }
+
+    /// Position of contiguous orders at the ballot in force.
+    pub fn received(&self) -> Instance {
+        self.received
+    }
+
+    /// Position voted for at the ballot in force.
+    pub fn durable(&self) -> Instance {
+        self.durable
+    }
+
+    /// The highest claim known.
+    pub fn claim(&self) -> Claim {
+        self.claim
+    }
+
+    /// Position delivered here.
+    pub fn delivered(&self) -> Instance {
+        self.delivered
+    }
+
+    /// The table at that position.
+    pub fn table(&self) -> &Sequences {
+        &self.table
+    }
+
+    /// The orders at hand.
+    pub fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// What is held of each origin.
+    pub fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
+    /// The vote vector.
+    pub fn votes(&self) -> &Votes {
+        &self.votes
+    }
+
+    /// True once after each change of the vector or the claim: it is time to send them.
+    pub fn take_votes_changed(&mut self) -> bool {
+        core::mem::take(&mut self.votes_changed)
+    }
+
+    /// What the node is in its ballot.
+    pub fn role(&self) -> &Role {
+        &self.role
+    }
+
+    /// What the node was told at its start.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Log tickets given out so far.
+    pub fn appended(&self) -> u64 {
+        self.appended
+    }
+
+    /// True if the answer to a 1A must call what it does not list unknown.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
+    /// What was promised before the ballot that is answered for.
+    pub fn promised_before(&self) -> Ballot {
+        self.answer_before
+    }
+
+    /// True if order and value of the slot are held: what 1B calls *have*.
+    pub fn has(&self, slot: &Slot) -> bool {
+        match slot.order.entry {
+            Entry::Value(id) => {
+                slot.order.instance < self.delivered
+                    || self.table.is_past(&id)
+                    || self.lanes.ticket(&id).is_some()
+            }
+            _ => true,
+        }
+    }
+
+    /// A stable digest of the whole state.
+    pub fn digest(&self) -> u128 {
+        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+        core::hash::Hash::hash(self, &mut hasher);
+        hasher.digest128()
+    }
+}

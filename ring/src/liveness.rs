@@ -1,0 +1,224 @@
+//! Liveness: campaigns, repeated questions, fetching. Nothing here decides what is safe.
+//!
+//! Time comes as ticks of ten milliseconds. Policy of this version: the lowest node of the
+//! configuration campaigns at its start and whenever it has heard no coordinator for
+//! [`SILENCE_TICKS`]; no other node does so by itself.
+
+use crate::actions::{Action, Actions};
+use crate::coordinator::Role;
+use crate::core::Core;
+use crate::ids::{Ballot, Entry, Instance, ValueId};
+
+/// Ticks a second.
+pub const TICKS_PER_SECOND: u32 = 100;
+/// Ticks without a coordinator after which the lowest node campaigns.
+pub const SILENCE_TICKS: u32 = 100;
+/// Ticks between the repetitions of 1A.
+const PREPARE_TICKS: u32 = 20;
+/// Ticks that a value may take longer than its order before it is fetched: orders overtake
+/// values by milliseconds.
+const FETCH_TICKS: u32 = 5;
+/// Values called for at a time.
+pub(crate) const FETCHES_MAX: usize = 32;
+/// Ticks between repeated calls for the same missing thing.
+const REPEAT_TICKS: u32 = 25;
+/// Ticks for which orders may be missing below a claim before the link is reset.
+const RESET_TICKS: u32 = 40;
+/// Ticks between signs of life of a coordinator.
+const BEAT_TICKS: u32 = 10;
+/// Ticks without progress, with something undecided, after which a coordinator opens a new
+/// ballot.
+const STUCK_TICKS: u32 = 500;
+
+/// Timers and what they are about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Liveness {
+    /// Ticks since a coordinator was heard.
+    silence: u32,
+    /// The first tick has passed.
+    started: bool,
+    /// Ticks since the campaign began.
+    campaign: u32,
+    /// Highest round that anybody named.
+    pub(crate) round_seen: u32,
+    /// A 1A or order was rejected since the last tick.
+    pub(crate) rejected: bool,
+    /// Something was delivered since the last tick.
+    pub(crate) progress: bool,
+    /// Ticks since something was delivered.
+    still: u32,
+    /// Orders came that the window could not take.
+    pub(crate) orders_lost: bool,
+    /// What was called for last, and ticks since.
+    called: Option<Call>,
+    called_ticks: u32,
+    /// Highest sign of life heard.
+    beat_ballot: Ballot,
+    beat: u64,
+    beat_ticks: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Call {
+    Value(ValueId),
+    Entries(Instance),
+}
+
+impl Liveness {
+    pub(crate) fn campaign_began(&mut self) {
+        self.campaign = 0;
+        self.silence = 0;
+    }
+}
+
+impl Core {
+    /// Ten milliseconds have passed.
+    pub(crate) fn tick(&mut self, out: &mut Actions) {
+        let liveness = &mut self.liveness;
+        liveness.rejected = false;
+        liveness.silence += 1;
+        liveness.campaign += 1;
+        liveness.called_ticks += 1;
+        liveness.beat_ticks += 1;
+        liveness.still += 1;
+        if core::mem::take(&mut liveness.progress) || self.delivered >= self.open_end() {
+            self.liveness.still = 0;
+        }
+        self.beat();
+        self.keep_campaigning(out);
+        self.lowest_campaigns(out);
+        self.repair(out);
+    }
+
+    /// End of what is open here: ordered or claimed.
+    fn open_end(&self) -> Instance {
+        self.received.max(self.claim.position)
+    }
+
+    fn beat(&mut self) {
+        if matches!(self.role, Role::Coordinator(_)) {
+            self.liveness.silence = 0;
+            if self.liveness.beat_ticks >= BEAT_TICKS {
+                self.liveness.beat_ticks = 0;
+                self.liveness.beat_ballot = self.promised;
+                self.liveness.beat += 1;
+                self.votes_changed = true;
+            }
+        }
+    }
+
+    fn keep_campaigning(&mut self, out: &mut Actions) {
+        let due = self.liveness.campaign.is_multiple_of(PREPARE_TICKS);
+        if matches!(self.role, Role::Candidate(_)) && due {
+            self.send_prepares(out);
+        }
+    }
+
+    fn lowest_campaigns(&mut self, out: &mut Actions) {
+        let lowest = self.settings.nodes.first() == Some(&self.settings.me);
+        let first = !core::mem::replace(&mut self.liveness.started, true);
+        let silent = self.liveness.silence >= SILENCE_TICKS;
+        if lowest && matches!(self.role, Role::Follower) && (first || silent) {
+            self.campaign(out);
+        }
+        let stuck = matches!(self.role, Role::Coordinator(_)) && self.liveness.still >= STUCK_TICKS;
+        if stuck {
+            self.liveness.still = 0;
+            self.campaign(out);
+        }
+    }
+
+    /// Calls for what holds delivery up.
+    fn repair(&mut self, out: &mut Actions) {
+        let behind = self.delivered < self.claim.position;
+        if self.liveness.still >= RESET_TICKS && self.liveness.orders_lost {
+            self.liveness.orders_lost = false;
+            out.push(Action::ResetControl);
+        }
+        if self.liveness.still < FETCH_TICKS {
+            return;
+        }
+        let first = self.missing_values().next();
+        if let Some(first) = first {
+            if self.calls_for_value(first) {
+                self.missing_values().take(FETCHES_MAX).for_each(|id| out.push(Action::Fetch(id)));
+            }
+        } else if behind {
+            // The order itself is missing, or of a ballot that the claim does not authorise.
+            let reproposed = self.base.is_some_and(|base| self.delivered >= base);
+            let patience = if reproposed { RESET_TICKS } else { FETCH_TICKS };
+            if self.liveness.still >= patience {
+                self.want_catch_up(out);
+            }
+        }
+    }
+
+    /// The ordered values, decided or not, that did not come.
+    fn missing_values(&self) -> impl Iterator<Item = ValueId> {
+        let range = self.delivered.0..self.received.0.max(self.claim.position.0);
+        let slots = range.filter_map(|instance| self.window.get(Instance(instance)));
+        slots.filter_map(|slot| match slot.order.entry {
+            Entry::Value(id) if !self.table.is_past(&id) => {
+                self.lanes.ticket(&id).is_none().then_some(id)
+            }
+            _ => None,
+        })
+    }
+
+    /// True if it is time to call for the values from this one on.
+    pub(crate) fn calls_for_value(&mut self, first: ValueId) -> bool {
+        self.calls(Call::Value(first))
+    }
+
+    pub(crate) fn want_catch_up(&mut self, out: &mut Actions) {
+        let from = self.delivered;
+        if self.calls(Call::Entries(from)) {
+            out.push(Action::CatchUp { from });
+        }
+    }
+
+    /// True if it is time to call for this: it is new, or long not answered. While entries come
+    /// in, the running catch-up is left alone.
+    fn calls(&mut self, call: Call) -> bool {
+        let same = match (self.liveness.called, call) {
+            (Some(Call::Entries(_)), Call::Entries(_)) => true,
+            (called, call) => called == Some(call),
+        };
+        if same && (self.liveness.called_ticks < REPEAT_TICKS || self.liveness.progress) {
+            return false;
+        }
+        self.liveness.called = Some(call);
+        self.liveness.called_ticks = 0;
+        true
+    }
+
+    pub(crate) fn heard_coordinator(&mut self) {
+        self.liveness.silence = 0;
+    }
+
+    /// A coordinator's sign of life, passed on round the circle.
+    pub(crate) fn on_beat(&mut self, ballot: Ballot, beat: u64) {
+        let liveness = &mut self.liveness;
+        if (ballot, beat) > (liveness.beat_ballot, liveness.beat) && ballot >= self.promised {
+            (liveness.beat_ballot, liveness.beat) = (ballot, beat);
+            liveness.silence = 0;
+            self.votes_changed = true;
+        }
+    }
+
+    /// The newest sign of life known.
+    pub fn newest_beat(&self) -> (Ballot, u64) {
+        (self.liveness.beat_ballot, self.liveness.beat)
+    }
+
+    /// Somebody promised more: a coordinator or candidate below steps down.
+    pub(crate) fn on_reject(&mut self, promised: Ballot) {
+        self.liveness.round_seen = self.liveness.round_seen.max(promised.round);
+        if promised > self.promised && !matches!(self.role, Role::Follower) {
+            self.role = Role::Follower;
+            self.answer_due = None;
+            // The lowest node tries again at once above it; everybody else waits to hear.
+            self.liveness.silence = SILENCE_TICKS - 5;
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The proposer: the own session and the ids of own values.
+//!
+//! Invariant: values of a session leave only when every node has delivered the close of all
+//! sessions before it, so that no node ever holds values of two sessions of one origin. A node's
+//! very first session has none before it.
+
+use crate::actions::{Action, Actions};
+use crate::core::Core;
+use crate::ids::{Sequence, Session, ValueId};
+
+impl Core {
+    /// The id that the next own value takes; `None` while the session is not open.
+    pub fn next_own_id(&self) -> Option<ValueId> {
+        let opened = self.opened_at?;
+        if self.delivered_everywhere() < opened || self.delivered < opened {
+            return None;
+        }
+        let (origin, session) = (self.settings.me, self.settings.session);
+        let lane = self.lanes.of(origin)?;
+        let sequence = if lane.session() == session { lane.next() } else { Sequence(0) };
+        Some(ValueId { origin, session, sequence })
+    }
+
+    /// Every own session lower than `below` is closed.
+    pub(crate) fn own_session_closed(&mut self, below: Session, out: &mut Actions) {
+        if below == self.settings.session {
+            self.opened_at = Some(self.delivered);
+        } else if below > self.settings.session {
+            self.opened_at = None;
+            out.push(Action::NewSession);
+        }
+    }
+
+    /// A higher start number is durable.
+    pub(crate) fn on_session(&mut self, session: Session) {
+        assert!(session > self.settings.session);
+        self.settings.session = session;
+        self.opened_at = None;
+    }
+}

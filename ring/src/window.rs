@@ -1,0 +1,116 @@
+//! The window: the fixed circular buffer of instances whose orders a node still has at hand.
+//!
+//! Invariant: slots cover `[first, first + WINDOW)`; a slot outside is gone. A node lets go only
+//! of what it has delivered, and keeps orders until every node has delivered them while there is
+//! room, so that a neighbour that comes back can be sent what it lacks.
+
+use crate::ids::{Ballot, Instance, Order};
+use alloc::boxed::Box;
+use alloc::vec;
+
+/// Instances that a window holds.
+pub const WINDOW: u64 = 4096;
+
+/// One instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slot {
+    /// The order accepted last.
+    pub order: Order,
+    /// Log ticket: the order is durable when this is persisted; once delivered, the value too.
+    pub ticket: u64,
+}
+
+/// The circular buffer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Window {
+    first: Instance,
+    slots: Box<[Option<Slot>]>,
+}
+
+impl Window {
+    /// A window whose first instance is `first`.
+    pub fn new(first: Instance) -> Window {
+        Window { first, slots: vec![None; WINDOW as usize].into_boxed_slice() }
+    }
+
+    /// First instance covered.
+    pub fn first(&self) -> Instance {
+        self.first
+    }
+
+    /// First instance beyond.
+    pub fn end(&self) -> Instance {
+        Instance(self.first.0 + WINDOW)
+    }
+
+    /// The slot of `instance`, if covered and filled.
+    pub fn get(&self, instance: Instance) -> Option<&Slot> {
+        if instance < self.first || instance >= self.end() {
+            return None;
+        }
+        self.slots[(instance.0 % WINDOW) as usize].as_ref()
+    }
+
+    /// The slot of `instance`, to change it.
+    pub fn get_mut(&mut self, instance: Instance) -> Option<&mut Slot> {
+        if instance < self.first || instance >= self.end() {
+            return None;
+        }
+        self.slots[(instance.0 % WINDOW) as usize].as_mut()
+    }
+
+    /// True if the slot holds an order of exactly this ballot.
+    pub fn holds_at(&self, instance: Instance, ballot: Ballot) -> bool {
+        self.get(instance).is_some_and(|slot| slot.order.ballot == ballot)
+    }
+
+    /// Fills a slot.
+    ///
+    /// # Panics
+    /// If the window does not cover it.
+    pub fn put(&mut self, slot: Slot) {
+        let instance = slot.order.instance;
+        assert!(instance >= self.first && instance < self.end());
+        self.slots[(instance.0 % WINDOW) as usize] = Some(slot);
+    }
+
+    /// Lets go of everything below `first`.
+    pub fn advance(&mut self, first: Instance) {
+        let steps = first.0.saturating_sub(self.first.0).min(WINDOW);
+        for step in 0..steps {
+            self.slots[((self.first.0 + step) % WINDOW) as usize] = None;
+        }
+        self.first = self.first.max(first);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Entry;
+
+    fn slot(instance: u64) -> Slot {
+        let (ballot, base) = (Ballot::ZERO, Instance(0));
+        let instance = Instance(instance);
+        Slot {
+            order: Order { instance, ballot, base, entry: Entry::Noop, decided: false },
+            ticket: 0,
+        }
+    }
+
+    #[test]
+    fn covers_exactly_its_span() {
+        let mut window = Window::new(Instance(10));
+        window.put(slot(10));
+        window.put(slot(10 + WINDOW - 1));
+        assert!(window.get(Instance(9)).is_none() && window.get(Instance(10)).is_some());
+        window.advance(Instance(11));
+        assert!(window.get(Instance(10)).is_none());
+        assert!(window.get(Instance(10 + WINDOW)).is_none(), "the old slot does not shine through");
+        window.put(slot(10 + WINDOW));
+        window.advance(Instance(5));
+        assert_eq!(window.first(), Instance(11), "never back");
+        window.advance(Instance(1 << 40));
+        assert!(window.get(Instance((1 << 40) + 10)).is_none());
+    }
+}

@@ -1,0 +1,93 @@
+//! Every limit of a node, in one list: key, type, default, and the sum that the default comes from.
+//!
+//! Invariant: the comment here is the comment in the file that `init` writes; there is no second
+//! copy to go stale. Full means back-pressure to the client, never growth.
+
+use serde::Deserialize;
+
+macro_rules! limits {
+    ($($(#[doc = $doc:literal])+ $name:ident: $kind:ty = $value:expr),* $(,)?) => {
+        /// Limits of a node. Bytes unless the name ends otherwise.
+        #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+        #[serde(default)]
+        pub struct Limits { $($(#[doc = $doc])+ pub $name: $kind),* }
+
+        impl Default for Limits {
+            fn default() -> Limits {
+                Limits { $($name: $value),* }
+            }
+        }
+
+        impl Limits {
+            /// The keys of the section, in order.
+            pub const KEYS: &'static [&'static str] = &[$(stringify!($name)),*];
+
+            /// Key (with the section), value and comment lines of every limit, in order.
+            pub fn each(&self, mut f: impl FnMut(&'static str, u64, &[&'static str])) {
+                $(f(concat!("limits.", stringify!($name)), u64::from(self.$name), &[$($doc),+]);)*
+            }
+        }
+    };
+}
+
+limits! {
+    /// Largest record, its line feed counted. 1 MiB. Equal on all nodes.
+    record_bytes: u32 = 1 << 20,
+    /// A packet is filled up to here under load; one larger record has a packet of its own.
+    /// 256 KiB: the largest that still spreads evenly over a window. Equal on all nodes.
+    packet_bytes: u32 = 256 << 10,
+    /// Undelivered bytes of one origin on their way. 1 MiB = 4 packets of 256 KiB: what
+    /// loopback and 10 gigabit want; a gigabit link is full from 256 KiB on. Equal on all nodes.
+    window_bytes: u32 = 1 << 20,
+    /// Open instances at a time. 4096 = 7 origins x (1 MiB window / 2 KiB packet), rounded up to
+    /// a power of two. Equal on all nodes.
+    window_instances: u32 = 4096,
+    /// Memory for packets that would hold up the receive buffer. 16 MiB = 16 largest packets.
+    side_pool_bytes: u32 = 16 << 20,
+    /// The log kept in memory (memory durability), oldest dropped first. 1 GiB.
+    memory_log_bytes: u64 = 1 << 30,
+    /// One segment file, written with zeros in advance. 64 MiB holds 16 groups of at most 4 MiB.
+    segment_bytes: u32 = 64 << 20,
+    /// All segments of the log together. 256 GiB = 4096 segments of 64 MiB.
+    log_bytes: u64 = 256 << 30,
+    /// One write to the log takes up to this, and one packet more. 1 MiB: beyond, only the
+    /// latency grows.
+    group_bytes: u32 = 1 << 20,
+    /// Orders in one write to the log. 2048 x 48 bytes = 96 KiB of order block.
+    group_orders: u32 = 2048,
+    /// Writes to the log in flight. 2: one on its way while the next one fills.
+    groups_in_flight: u32 = 2,
+    /// Async durability: the oldest unwritten byte is at most this old.
+    async_behind_ms: u32 = 100,
+    /// Async durability: at most this much is unwritten.
+    async_behind_bytes: u32 = 64 << 20,
+    /// Topics of the log. 10,000 x (name of 249 bytes + index) is about 4 MiB. Equal on all
+    /// nodes.
+    topics: u32 = 10_000,
+    /// Letters between the shard and the control thread, each way. 65,536 x 128 bytes = 8 MiB:
+    /// what a shard delivers in the 50 ms that the control thread may be busy with a read.
+    mailbox_letters: u32 = 65_536,
+    /// Catch-up and fetch for one peer, bytes per second. 200 MB/s leaves a 10 gigabit link
+    /// free for the ring.
+    fetch_bytes_per_s: u64 = 200_000_000,
+    /// An append that is not delivered by then is answered with 504, outcome unknown.
+    append_timeout_ms: u32 = 10_000,
+    /// A node that stops waits so long for what is open.
+    drain_ms: u32 = 10_000,
+    /// Body of one HTTP request. 64 MiB.
+    http_body_bytes: u32 = 64 << 20,
+    /// Records in one HTTP answer, and the memory it is made in. 64 MiB; a client goes on at
+    /// the next offset that the answer names.
+    http_answer_bytes: u32 = 64 << 20,
+    /// All HTTP bodies and answers in memory. 256 MiB = 2 bodies and 2 answers at their limits.
+    http_memory_bytes: u32 = 256 << 20,
+    /// HTTP connections at a time. 1,024 x 16 KiB of header = 16 MiB.
+    http_connections: u32 = 1024,
+    /// Request line and headers of one HTTP request. 16 KiB.
+    http_header_bytes: u32 = 16 << 10,
+    /// From the first byte of an HTTP request to the end of its headers; and the longest pause
+    /// within a body or an answer.
+    http_header_ms: u32 = 10_000,
+    /// A connection without a request is closed after this.
+    http_idle_ms: u32 = 60_000,
+}

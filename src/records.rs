@@ -1,0 +1,287 @@
+//! The body of a value packet: runs of records, and the digest over what was delivered.
+//!
+//! ```text
+//! body = runs, one after another            run, 16 bytes and what follows
+//!   [run][run] ... [run]                      0 topic   4  id; 0 in a creation entry
+//!                                             4 kind    1  1 = records, 2 = creation of a topic
+//! record = length u32, bytes                  5 zero    3
+//! name   = the bytes of the run               8 count   4  records; 0 in a creation entry
+//!                                            12 bytes   4  of what follows
+//! ```
+//!
+//! Invariants: little-endian; a body is checked run by run before any record of the run is seen,
+//! and hostile bytes end in a [`RunError`], never in a panic. The header of the run being written
+//! is right after every record, so a packet can be sent at any time.
+
+use crate::mail::TopicId;
+use chainring_ring::header::u32_at;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Bytes of a run's header.
+pub const RUN_HEADER_BYTES: usize = 16;
+/// Bytes in front of each record: its length.
+pub const RECORD_PREFIX_BYTES: usize = 4;
+/// Longest topic name, bytes.
+pub const TOPIC_NAME_MAX: usize = 249;
+
+const RECORDS: u8 = 1;
+const CREATE: u8 = 2;
+
+/// True for what may name a topic: `[A-Za-z0-9._-]{1,249}`.
+pub fn is_topic_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=TOPIC_NAME_MAX).contains(&name.len()) && name.bytes().all(allowed)
+}
+
+/// Fills a body. It holds positions only: the body is passed to every call and must be the same.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunWriter {
+    /// End of what is written.
+    at: usize,
+    /// Header of the open run, its topic and the records in it.
+    run: Option<(usize, TopicId, u32)>,
+}
+
+impl RunWriter {
+    /// Nothing written.
+    pub const fn new() -> RunWriter {
+        RunWriter { at: 0, run: None }
+    }
+
+    /// Bytes written: the `length` of the frame.
+    pub fn bytes(&self) -> usize {
+        self.at
+    }
+
+    /// Bytes that one more record of `length` bytes takes.
+    pub fn need(&self, topic: TopicId, length: usize) -> usize {
+        let open = matches!(self.run, Some((_, open, _)) if open == topic);
+        length + RECORD_PREFIX_BYTES + if open { 0 } else { RUN_HEADER_BYTES }
+    }
+
+    /// Appends a record; false, and nothing written, if it does not fit into `body`.
+    pub fn push(&mut self, body: &mut [u8], topic: TopicId, record: &[u8]) -> bool {
+        if self.need(topic, record.len()) > body.len() - self.at {
+            return false;
+        }
+        let (header, count) = match self.run {
+            Some((header, open, count)) if open == topic => (header, count + 1),
+            _ => {
+                let header = self.at;
+                self.at += RUN_HEADER_BYTES;
+                (header, 1)
+            }
+        };
+        let bytes = &mut body[self.at..][..RECORD_PREFIX_BYTES + record.len()];
+        bytes[..RECORD_PREFIX_BYTES].copy_from_slice(&(record.len() as u32).to_le_bytes());
+        bytes[RECORD_PREFIX_BYTES..].copy_from_slice(record);
+        self.at += bytes.len();
+        self.run = Some((header, topic, count));
+        put_run(body, header, topic, RECORDS, count, self.at);
+        true
+    }
+
+    /// Appends the creation of a topic; false, and nothing written, if it does not fit.
+    ///
+    /// # Panics
+    /// If `name` is longer than [`TOPIC_NAME_MAX`].
+    pub fn create(&mut self, body: &mut [u8], name: &str) -> bool {
+        assert!(name.len() <= TOPIC_NAME_MAX);
+        if RUN_HEADER_BYTES + name.len() > body.len() - self.at {
+            return false;
+        }
+        let header = self.at;
+        self.at += RUN_HEADER_BYTES + name.len();
+        body[header + RUN_HEADER_BYTES..self.at].copy_from_slice(name.as_bytes());
+        put_run(body, header, TopicId(0), CREATE, 0, self.at);
+        self.run = None;
+        true
+    }
+}
+
+fn put_run(body: &mut [u8], header: usize, topic: TopicId, kind: u8, count: u32, end: usize) {
+    let bytes = (end - header - RUN_HEADER_BYTES) as u32;
+    let out = &mut body[header..header + RUN_HEADER_BYTES];
+    out[0..4].copy_from_slice(&topic.0.to_le_bytes());
+    out[4..8].copy_from_slice(&[kind, 0, 0, 0]);
+    out[8..12].copy_from_slice(&count.to_le_bytes());
+    out[12..16].copy_from_slice(&bytes.to_le_bytes());
+}
+
+/// Why bytes are not a body of runs. The packet is damaged or was made by another release; its
+/// node is to be asked, not the reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RunError {
+    /// A run's header or bytes reach beyond the body.
+    #[error("run at byte {at} reaches beyond the body")]
+    Short {
+        /// Byte offset of the run in the body.
+        at: usize,
+    },
+    /// A kind that this version does not know, or a reserved byte that is not zero.
+    #[error("run at byte {at} is of a kind that this release does not know")]
+    Kind {
+        /// Byte offset of the run in the body.
+        at: usize,
+    },
+    /// The records do not fill the run, or are not as many as it says.
+    #[error("records of the run at byte {at} do not add up")]
+    Records {
+        /// Byte offset of the run in the body.
+        at: usize,
+    },
+    /// A creation entry with a name that is none.
+    #[error("run at byte {at} creates a topic with an impossible name")]
+    Name {
+        /// Byte offset of the run in the body.
+        at: usize,
+    },
+}
+
+/// One run of a body, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run<'a> {
+    /// Records of a topic, in order.
+    Records {
+        /// Byte offset of the run's header in the body.
+        at: usize,
+        /// Whose.
+        topic: TopicId,
+        /// How many; at least one.
+        count: u32,
+        /// Their bytes, lengths included; [`records`] takes them apart.
+        bytes: &'a [u8],
+    },
+    /// A topic is to be created.
+    Create {
+        /// Byte offset of the run's header in the body.
+        at: usize,
+        /// Its name.
+        name: &'a str,
+    },
+}
+
+/// The runs of a body, in order. Ends behind the first error.
+pub fn runs(body: &[u8]) -> Runs<'_> {
+    Runs { body, at: 0 }
+}
+
+/// Iterator over the runs of a body.
+#[derive(Clone, Debug)]
+pub struct Runs<'a> {
+    body: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Iterator for Runs<'a> {
+    type Item = Result<Run<'a>, RunError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.at == self.body.len() {
+            return None;
+        }
+        let run = run_at(self.body, self.at);
+        self.at = match &run {
+            Ok(Run::Records { at, bytes, .. }) => at + RUN_HEADER_BYTES + bytes.len(),
+            Ok(Run::Create { at, name }) => at + RUN_HEADER_BYTES + name.len(),
+            Err(_) => self.body.len(),
+        };
+        Some(run)
+    }
+}
+
+/// The run whose header begins at `at`.
+///
+/// # Errors
+/// [`RunError`].
+pub fn run_at(body: &[u8], at: usize) -> Result<Run<'_>, RunError> {
+    let rest = body.get(at..).ok_or(RunError::Short { at })?;
+    if rest.len() < RUN_HEADER_BYTES {
+        return Err(RunError::Short { at });
+    }
+    let (header, rest) = rest.split_at(RUN_HEADER_BYTES);
+    if header[5..8] != [0; 3] {
+        return Err(RunError::Kind { at });
+    }
+    let (topic, count) = (TopicId(u32_at(header, 0)), u32_at(header, 8));
+    let bytes = rest.get(..u32_at(header, 12) as usize).ok_or(RunError::Short { at })?;
+    match header[4] {
+        RECORDS => {
+            if count == 0 || count_records(bytes) != Some(count) {
+                return Err(RunError::Records { at });
+            }
+            Ok(Run::Records { at, topic, count, bytes })
+        }
+        CREATE => {
+            let name = core::str::from_utf8(bytes).ok().filter(|name| is_topic_name(name));
+            let name = name.filter(|_| count == 0 && topic == TopicId(0));
+            Ok(Run::Create { at, name: name.ok_or(RunError::Name { at })? })
+        }
+        _ => Err(RunError::Kind { at }),
+    }
+}
+
+fn count_records(mut bytes: &[u8]) -> Option<u32> {
+    let mut count = 0;
+    while !bytes.is_empty() {
+        let (prefix, rest) = bytes.split_first_chunk::<RECORD_PREFIX_BYTES>()?;
+        bytes = rest.get(u32::from_le_bytes(*prefix) as usize..)?;
+        count += 1;
+    }
+    Some(count)
+}
+
+/// The records of a run, in order; `bytes` as [`Run::Records`] has them.
+pub fn records(bytes: &[u8]) -> Records<'_> {
+    Records { bytes }
+}
+
+/// Iterator over the records of a run. Ends early on bytes that [`runs`] did not check.
+#[derive(Clone, Debug)]
+pub struct Records<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (prefix, rest) = self.bytes.split_first_chunk::<RECORD_PREFIX_BYTES>()?;
+        let (record, rest) = rest.split_at_checked(u32::from_le_bytes(*prefix) as usize)?;
+        self.bytes = rest;
+        Some(record)
+    }
+}
+
+/// The running digest over delivered records: equal positions, equal digests, at every node.
+///
+/// It is a sum, modulo 2^128, of one hash per record over (hash of its bytes, topic, length,
+/// offset). A sum can be recomputed from what was shipped, topic by topic, whatever way the
+/// topics were interleaved; topic and offset in each term still pin every record to its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digest(pub u128);
+
+impl Digest {
+    /// Adds one record.
+    pub fn add(&mut self, topic: TopicId, offset: u64, record: &[u8]) {
+        let mut term = [0; 32];
+        term[0..16].copy_from_slice(&xxh3_128(record).to_le_bytes());
+        term[16..20].copy_from_slice(&topic.0.to_le_bytes());
+        term[20..24].copy_from_slice(&(record.len() as u32).to_le_bytes());
+        term[24..32].copy_from_slice(&offset.to_le_bytes());
+        self.0 = self.0.wrapping_add(xxh3_128(&term));
+    }
+
+    /// The two halves that the gauges carry: low, high.
+    pub fn halves(self) -> (u64, u64) {
+        (self.0 as u64, (self.0 >> 64) as u64)
+    }
+
+    /// From the halves that the gauges carry.
+    pub fn from_halves(low: u64, high: u64) -> Digest {
+        Digest(u128::from(high) << 64 | u128::from(low))
+    }
+}
+
+#[cfg(test)]
+mod tests;
