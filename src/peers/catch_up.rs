@@ -41,14 +41,20 @@ const STALLS_MAX: u32 = 3;
 pub struct CatchingUp {
     wanted: Cell<Option<Instance>>,
     generation: Cell<u64>,
+    /// First instance of the answer that is awaited.
+    asking: Cell<Option<Instance>>,
     bell: Bell,
     /// True if the halt that the gauges show is ours.
     trimmed: Cell<bool>,
 }
 
 impl CatchingUp {
-    /// Catch up from here; replaces what was asked before.
+    /// Catch up from here; replaces what was asked before. If just that is under way it is left
+    /// alone: whoever asks again sooner than a slow peer answers must not end up with nothing.
     pub fn start(&self, from: Instance) {
+        if self.asking.get() == Some(from) {
+            return;
+        }
         self.wanted.set(Some(from));
         self.generation.set(self.generation.get() + 1);
         self.bell.ring();
@@ -63,6 +69,7 @@ pub async fn run<H: Host>(peers: Rc<Peers<H>>) {
         let generation = state.generation.get();
         let replaced = state.bell.until(|| (state.generation.get() != generation).then_some(()));
         or(replaced, catch_up(&peers, from)).await;
+        state.asking.set(None);
     }
 }
 
@@ -85,6 +92,7 @@ async fn catch_up<H: Host>(peers: &Peers<H>, from: Instance) {
         if peers.host.delivered() > next || peers.meshes.is_empty() {
             return;
         }
+        peers.catching_up.asking.set(Some(next));
         let standings = probe(peers, next).await;
         let Some(peer) = choose(&standings, next, avoid) else {
             if standings.is_empty() {
@@ -171,6 +179,8 @@ async fn read_from<H: Host>(peers: &Peers<H>, peer: NodeId, next: &mut Instance)
     let Some(mesh) = peers.meshes.get(&peer) else { return Ended::Failed };
     let ask = |from| mesh.ask(Ask { from, limit: ANSWER_BYTES });
     let mut ends = VecDeque::with_capacity(AHEAD_MAX + 1);
+    let asking = &peers.catching_up.asking;
+    asking.set(Some(*next));
     let mut pending = ask(*next);
     loop {
         let Some(entries) = answered(pending).await else { return Ended::Failed };
@@ -181,6 +191,7 @@ async fn read_from<H: Host>(peers: &Peers<H>, peer: NodeId, next: &mut Instance)
         };
         say_not_trimmed(peers);
         *next = last.instance.next();
+        asking.set(Some(*next));
         pending = ask(*next);
         ends.push_back(*next);
         peers.host.send(Command::Entries { claim: standing.claim, orders, frames }).await;

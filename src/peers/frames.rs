@@ -27,8 +27,8 @@ use chainring_ring::ids::{
 /// this, bytes; the frame is at most this and one largest packet.
 pub const ANSWER_BYTES: u32 = 1 << 20;
 /// Largest frame of a direct message (Prepare, Promise, Reject), bytes: a promise reports every
-/// open instance of the window in one frame.
-pub const DIRECT_BYTES_MAX: u32 = 4 << 20;
+/// open instance of the window in one frame, which is 4096 orders of 48 bytes and some more.
+pub const DIRECT_BYTES_MAX: u32 = 512 << 10;
 /// Frames of the mesh end at multiples of this; they are never written to disk.
 const ALIGN: u32 = 8;
 const ENTRIES_HEAD: usize = CLAIM_BYTES + 32;

@@ -265,6 +265,29 @@ fn catch_up_waits_for_the_shard() {
     });
 }
 
+/// A shard that asks again and again, faster than a slow peer answers, still gets its answer.
+#[test]
+fn impatience_does_not_starve_catch_up() {
+    run(|executor| async move {
+        let (mut listeners, nodes) = listeners(2);
+        let (two, one) = (listeners.pop().unwrap(), listeners.pop().unwrap());
+        let slow = Node::start_paced(&executor, identity(1), one, &nodes, 3_000_000);
+        let node = Node::start(&executor, identity(2), two, &nodes);
+        fill(&slow.world, 100);
+        let nag = async {
+            loop {
+                catch_up(&node, 0);
+                pause(Duration::from_millis(30)).await;
+            }
+        };
+        let first = async { entries(&node).await.1[0].instance };
+        assert_eq!(futures_lite::future::or(first, nag).await, Instance(0));
+        // What the shard lost it gets again.
+        catch_up(&node, 0);
+        assert_eq!(entries(&node).await.1[0].instance, Instance(0));
+    });
+}
+
 /// Damage at the peer that is furthest is passed by: another one has the entry.
 #[test]
 fn damaged_entries_come_from_another_peer() {

@@ -165,6 +165,17 @@ impl Node {
         listener: TcpListener,
         nodes: &[(NodeId, String)],
     ) -> Node {
+        let pace = crate::peers::FETCH_BYTES_PER_S;
+        Node::start_paced(executor, identity, listener, nodes, pace)
+    }
+
+    pub fn start_paced(
+        executor: &LocalExecutor<'_>,
+        identity: Identity,
+        listener: TcpListener,
+        nodes: &[(NodeId, String)],
+        fetch_bytes_per_s: u64,
+    ) -> Node {
         let world = Rc::new(World::default());
         let gauges = Arc::new(Gauges::default());
         let address = listener.local_addr().unwrap().to_string();
@@ -172,7 +183,7 @@ impl Node {
             identity,
             nodes: nodes.to_vec(),
             packet_max: PACKET_MAX,
-            fetch_bytes_per_s: crate::peers::FETCH_BYTES_PER_S,
+            fetch_bytes_per_s,
         };
         let mock = Mock(world.clone());
         let peers = Peers::new(options, Some(listener), mock, gauges.clone()).unwrap();
