@@ -1,11 +1,13 @@
 //! Chainring: the appliance around the replicated log.
 //!
 //! [`config`] is one file with every limit; [`records`] is what a value packet holds; [`mail`] is
-//! what a node's shard and its control thread say to each other; [`gauges`] is what it publishes.
+//! what a node's shard and its control thread say to each other; [`gauges`] is what it publishes;
+//! [`peers`] keeps the connections to the other nodes.
 
 pub mod config;
 pub mod control;
 pub mod gauges;
 pub mod http;
 pub mod mail;
+pub mod peers;
 pub mod records;
