@@ -278,6 +278,7 @@ impl World {
 
     fn carry_out(&mut self, at: usize, action: &Action) {
         let (me, before) = (self.ids[at], self.predecessor(at));
+        if self.healing && std::env::var_os("TRACE").is_some() { eprintln!("T {at} {action:?}"); }
         match *action {
             Action::Keep { id, forward } => {
                 self.nodes[at].pending.push(Item::Value(id));
