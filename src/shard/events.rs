@@ -6,7 +6,7 @@
 use super::packets::{FORWARD, Home, PacketIx};
 use super::{DECLARE, Shard, links};
 use crate::device::{Device, Port};
-use chainring_net::hello;
+use chainring_net::declare::Declare;
 use chainring_net::pool::Range;
 use chainring_net::wire::{Event, LinkKind};
 use chainring_ring::actions::Input;
@@ -42,10 +42,10 @@ impl<M: Port + Device> Shard<M> {
 
     fn take_declare(&mut self, header: &Header, range: Range, ix: PacketIx) {
         let body = &self.machine.bytes(range)[HEADER_BYTES..][..header.length as usize];
-        let declare = hello::Declare::decode(body);
+        let declare = Declare::decode(body);
         self.packets.settle(ix);
         match declare {
-            Ok(hello::Declare { origin, session, to, .. }) => {
+            Ok(Declare { origin, session, to, .. }) => {
                 self.step(Input::Missing { origin, session, to });
             }
             Err(_) => {
