@@ -3,6 +3,7 @@
 //! [`config`] is one file with every limit; [`records`] is what a value packet holds; [`mail`] is
 //! what a node's shard and its control thread say to each other; [`gauges`] is what it publishes.
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod gauges;
