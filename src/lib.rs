@@ -1,7 +1,8 @@
 //! Chainring: the appliance around the replicated log.
 //!
 //! [`config`] is one file with every limit; [`records`] is what a value packet holds; [`mail`] is
-//! what a node's shard and its control thread say to each other; [`gauges`] is what it publishes.
+//! what a node's shard and its control thread say to each other; [`gauges`] is what it publishes;
+//! [`peers`] keeps the connections to the other nodes.
 
 pub mod cli;
 pub mod config;
@@ -9,4 +10,5 @@ pub mod control;
 pub mod gauges;
 pub mod http;
 pub mod mail;
+pub mod peers;
 pub mod records;

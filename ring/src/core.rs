@@ -348,6 +348,18 @@ impl Core {
         self.claim
     }
 
+    /// What an order block of the log is to say of delivery: in this log, up to and with this
+    /// block, the newest order of each instance below the position is the decided one, at
+    /// whatever ballot it lies there.
+    ///
+    /// The claim itself would not do: it authorises entries at its ballot or later, and what was
+    /// delivered before the ballot's base lies in the log at lower ballots. Recovery would stop
+    /// there, values of closed sessions would come alive again beside those of the next, and the
+    /// node would answer *never had* for what it had voted for.
+    pub fn claim_to_log(&self) -> Claim {
+        Claim { ballot: Ballot::ZERO, position: self.delivered }
+    }
+
     /// Position delivered here.
     pub fn delivered(&self) -> Instance {
         self.delivered

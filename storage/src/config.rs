@@ -125,13 +125,17 @@ impl LogConfig {
             && (BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&self.block);
         let group = self.group_bytes_max.div_ceil(GROUP_ALIGN).saturating_mul(GROUP_ALIGN);
         let least = group.saturating_mul(GROUPS_PER_SEGMENT_MIN).saturating_add(GROUP_ALIGN);
-        let smallest = order_block_bytes(1, self.block) as u32 + self.block;
+        // The block may be nonsense; that is reported first.
+        let smallest = order_block_bytes(1, BLOCK_BYTES_MIN).max(self.block as usize) as u32;
         let rules = [
             (block, "block must be 512, 1024, 2048 or 4096"),
             (self.segment_bytes.is_multiple_of(GROUP_ALIGN), "segment_bytes: a multiple of 4096"),
             (self.segment_bytes <= SEGMENT_BYTES_MAX, "segment_bytes must be at most 2 GiB"),
             (self.segment_bytes >= least, "segment_bytes: at least 16 groups of group_bytes_max"),
-            (self.group_bytes_max >= smallest, "group_bytes_max: at least one order and value"),
+            (
+                self.group_bytes_max >= smallest.saturating_add(self.block),
+                "group_bytes_max: at least one order and value",
+            ),
             (
                 (2..=GROUPS_IN_FLIGHT_MAX).contains(&self.groups_in_flight),
                 "2 to 16 groups in flight",

@@ -85,6 +85,11 @@ pub fn open(path: &Path, access: Access, development: bool) -> std::io::Result<F
         .open(path)
 }
 
+/// Whether an existing file opens past the page cache: for those who only look.
+pub(crate) fn opens_direct(path: &Path) -> bool {
+    open(path, Access::Read, false).is_ok()
+}
+
 /// Makes names in `dir` durable.
 ///
 /// # Errors

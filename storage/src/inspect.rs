@@ -4,6 +4,7 @@
 //! is reported as a cut that recovery would make.
 
 use crate::config::{GROUP_ALIGN, Identity, LogConfig, segment_of};
+use crate::direct::opens_direct;
 use crate::error::LogError;
 use crate::scan::{ScanInput, Scanned, scan};
 use crate::segment::{decode_header, list_segments, segment_path};
@@ -52,15 +53,17 @@ pub struct Report {
 /// [`LogError::Foreign`] if its files disagree on that; [`LogError::Io`].
 pub fn inspect(dir: &Path) -> Result<Report, LogError> {
     let superblock = read_superblock(dir);
+    let first = list_segments(dir)?.first().map_or(0, |(number, _)| *number);
+    let development = !opens_direct(&segment_path(dir, first));
     let identity = match &superblock {
         Ok(superblock) => superblock.identity,
         Err(_) => identity_by_segment(dir)?,
     };
-    // Cached reads see what a writer beside wrote directly, and need nothing of the file system.
-    let config = LogConfig { development: true, ..LogConfig::new(identity, GROUP_ALIGN) };
+    // As the writer beside writes: cached reads could keep what it has since overwritten.
+    let config = LogConfig { development, ..LogConfig::new(identity, GROUP_ALIGN) };
     let (sealed, first_segment, damage) = match &superblock {
         Ok(superblock) => (superblock.sealed, superblock.first_segment, &superblock.damage[..]),
-        Err(_) => (0, list_segments(dir)?.first().map_or(0, |(number, _)| *number), &[][..]),
+        Err(_) => (0, first, &[][..]),
     };
     let (start, alone) = (None, false);
     let input = ScanInput { dir, config: &config, sealed, first_segment, start, alone, damage };

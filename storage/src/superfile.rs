@@ -5,7 +5,7 @@
 //! failed write nothing more is accepted.
 
 use crate::config::Identity;
-use crate::direct::{Access, AlignedBuf, is_full, open, sync_dir};
+use crate::direct::{Access, AlignedBuf, is_full, open, opens_direct, sync_dir};
 use crate::error::LogError;
 use crate::superblock::{Choice, Copy, SUPERBLOCK_BYTES, Superblock, choose, decode};
 use std::fs::File;
@@ -142,7 +142,9 @@ impl SuperblockFile {
 /// As [`SuperblockFile::open`] but `Foreign`.
 pub fn read_superblock(dir: &Path) -> Result<Superblock, LogError> {
     let path = superblock_path(dir);
-    let file = open(&path, Access::Read, true).map_err(|source| match source.kind() {
+    // As a node beside writes it: cached reads could keep what it has since overwritten.
+    let development = !opens_direct(&path);
+    let file = open(&path, Access::Read, development).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => LogError::NoSuperblock { path: path.clone() },
         _ => LogError::io("open of", &path, source),
     })?;
