@@ -6,6 +6,7 @@
 //! for it.
 
 pub mod catalog;
+pub mod disk;
 pub mod front;
 pub mod status;
 pub mod wait;

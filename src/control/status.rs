@@ -169,6 +169,9 @@ impl Control {
                 "node": g.coordinator.get(),
                 "incarnation": g.ballot_incarnation.get(),
             },
+            "members": cluster.nodes.iter().map(|member| {
+                json!({ "id": member.id.0, "http": format!("http://{}", member.http) })
+            }).collect::<Vec<_>>(),
             "layout": cluster.nodes.iter().map(|member| member.id.0).collect::<Vec<_>>(),
             "positions": {
                 "received": g.received.get(),
