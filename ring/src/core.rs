@@ -82,8 +82,9 @@ pub struct Core {
     pub(crate) appended: u64,
     pub(crate) persisted: u64,
     pub(crate) role: Role,
-    /// A 1B that waits for stable media: candidate's ballot, promise before, log ticket.
-    pub(crate) answer_due: Option<(Ballot, Ballot, u64)>,
+    /// A 1B that waits for stable media: candidate's ballot, log ticket.
+    pub(crate) answer_due: Option<(Ballot, u64)>,
+    /// Nothing was ever accepted here above this ballot and below the one promised.
     pub(crate) answer_before: Ballot,
     pub(crate) damaged: bool,
     /// Where the own session's predecessors are closed; values may leave when all nodes have
@@ -120,7 +121,8 @@ impl Core {
             persisted: 0,
             role: Role::Follower,
             answer_due: None,
-            answer_before: Ballot::ZERO,
+            // What was promised before that is forgotten: anything up to it may hide in damage.
+            answer_before: recovered.promised,
             damaged: recovered.damaged,
             opened_at: first_session.then_some(Instance(0)),
             liveness: Liveness::default(),
@@ -416,7 +418,7 @@ impl Core {
         self.damaged
     }
 
-    /// What was promised before the ballot that is answered for.
+    /// What was promised before the ballot that is answered for; never less.
     pub fn promised_before(&self) -> Ballot {
         self.answer_before
     }
