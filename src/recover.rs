@@ -149,18 +149,10 @@ pub fn open(config: &Config, preallocate: usize) -> Result<Opened, RecoverError>
         chainring_storage::recover(dir, &limits, &mut file, &mut superblock, &mut |group| {
             replay.take(group);
         })?;
-    for cut in &found.cuts {
-        remarks.push(format!(
-            "a torn write was cut: segment {}, offset {}, {} bytes",
-            cut.segment, cut.offset, cut.bytes
-        ));
-    }
-    for unknown in &found.unknowns {
-        remarks.push(format!(
-            "damage below the seal: segment {}, offset {}, {} bytes; it is fetched from peers",
-            unknown.segment, unknown.offset, unknown.bytes
-        ));
-    }
+    let cut = |damage| format!("a torn write was cut: {}", describe(damage));
+    let unknown = |damage| format!("damage below the seal, fetched from peers: {}", describe(damage));
+    remarks.extend(found.cuts.iter().map(cut));
+    remarks.extend(found.unknowns.iter().map(unknown));
     let promised = superblock.promised.max(found.ballot);
     let mut reader = LogReader::new(dir, limits.identity, config.node.development);
     let delivered = replay.deliver(&mut reader, config.limits.topics as usize);
@@ -242,6 +234,11 @@ fn settings(config: &Config, superblock: &Superblock) -> Settings {
         session: superblock.session(),
         durability: config.cluster.durability,
     }
+}
+
+fn describe(damage: &chainring_storage::Damage) -> String {
+    let place = |at: u64| format!("segment {} byte {}", at >> 32, at & 0xffff_ffff);
+    format!("from {} to {}", place(damage.from), place(damage.to))
 }
 
 /// What the walk over the log collects.
