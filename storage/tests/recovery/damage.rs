@@ -3,6 +3,7 @@
 use crate::common::{Kept, Node, TestDir, config, poke, ten_groups};
 use chainring_storage::config::address;
 use chainring_storage::segment::segment_path;
+use chainring_storage::{DamageState, LogError, inspect};
 
 /// Every kind of damage to a sealed group in the middle: it alone is unknown, and a node alone
 /// refuses and names the range.

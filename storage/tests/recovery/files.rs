@@ -5,6 +5,7 @@ use chainring_ring::header::Header;
 use chainring_ring::ids::{ClusterId, NodeId};
 use chainring_storage::config::address;
 use chainring_storage::segment::segment_path;
+use chainring_storage::{DamageState, Identity, LogError, ScanInput, inspect, scan};
 
 #[test]
 fn another_nodes_log_is_refused() {

@@ -3,6 +3,7 @@
 use crate::common::{Kept, Node, TestDir, ballot, config, identity, poke};
 use chainring_storage::segment::segment_path;
 use chainring_storage::superfile::read_superblock;
+use chainring_storage::{AlignedBuf, LogError, LogReader, inspect};
 
 #[test]
 fn a_log_over_many_segments_comes_back_whole() {
