@@ -4,13 +4,15 @@
 //! the four links to the neighbours. Nothing here allocates, locks or formats after start; every
 //! buffer has a stated limit. `unsafe` lives in `uring`, `pool` and `mailbox` alone.
 
+pub mod declare;
 mod event;
 pub mod hello;
 mod inbound;
-mod link;
+pub mod link;
 pub mod mailbox;
 mod outbound;
 pub mod pool;
+mod refusal;
 pub mod socket;
 pub mod uring;
 pub mod wire;

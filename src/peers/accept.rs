@@ -1,0 +1,225 @@
+//! The listener and the acceptor's half of the handshake.
+//!
+//! Invariants: the shard is told to prepare, answers from where on the peer is to send, and gets
+//! the connection, in this order and one connection at a time for each purpose; a newer
+//! connection makes an older one in the handshake give way, for the peer only dials again when it
+//! has lost the older one.
+
+use crate::mail::Command;
+use crate::peers::handshake::{Refused, refuse, take_hello, welcome};
+use crate::peers::problems::About;
+use crate::peers::stream::{Stream, StreamError, close_gently};
+use crate::peers::wait::{Bell, Giver, later, pause, within};
+use crate::peers::{Host, Peers, link_index, serve};
+use async_io::Async;
+use chainring_net::hello::{Hello, Purpose, Resume};
+use chainring_net::socket::tune;
+use chainring_ring::ids::NodeId;
+use futures_lite::future::{or, yield_now};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Longest time from a connection to the end of its handshake.
+pub const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+/// Most connections in a handshake; further ones are closed at once.
+pub const HALF_OPEN_MAX: u32 = 64;
+/// Wait after the listener failed, mostly for want of file descriptors.
+const LISTENER_PAUSE: Duration = Duration::from_millis(100);
+
+/// The state of the incoming side.
+#[derive(Debug, Default)]
+pub struct Accepting {
+    half_open: Rc<Cell<u32>>,
+    next_token: Cell<u64>,
+    resumes: RefCell<BTreeMap<u64, Giver<Resume>>>,
+    /// Of the newest connection, data and control.
+    newest: [Cell<u64>; 2],
+    /// True while a connection is between "prepare" and "incoming" at the shard.
+    busy: [Cell<bool>; 2],
+    bell: Bell,
+}
+
+impl Accepting {
+    /// The shard's answer to [`Command::PrepareIncoming`].
+    pub fn resume(&self, token: u64, resume: Resume) {
+        if let Some(giver) = self.resumes.borrow_mut().remove(&token) {
+            giver.give(resume);
+        }
+    }
+
+    fn token(&self) -> u64 {
+        self.next_token.replace(self.next_token.get() + 1)
+    }
+}
+
+/// A place among the half-open connections; taken when the connection is accepted, for its task
+/// may begin later.
+struct HalfOpen(Rc<Cell<u32>>);
+
+impl HalfOpen {
+    fn take(accepting: &Accepting) -> Option<HalfOpen> {
+        let taken = accepting.half_open.get();
+        (taken < HALF_OPEN_MAX).then(|| {
+            accepting.half_open.set(taken + 1);
+            HalfOpen(accepting.half_open.clone())
+        })
+    }
+}
+
+impl Drop for HalfOpen {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// A connection's turn at the shard, from "prepare" to "incoming".
+struct Turn<'a> {
+    accepting: &'a Accepting,
+    link: usize,
+    token: u64,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.accepting.resumes.borrow_mut().remove(&self.token);
+        self.accepting.busy[self.link].set(false);
+        self.accepting.bell.ring();
+    }
+}
+
+/// Accepts connections for ever.
+pub async fn listen<H: Host>(peers: Rc<Peers<H>>) {
+    let Some(listener) = &peers.listener else { return };
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => match HalfOpen::take(&peers.accepting) {
+                Some(place) => peers.spawn(greet(peers.clone(), stream, place)),
+                None => {
+                    let text = format!("more than {HALF_OPEN_MAX} connections without a handshake");
+                    peers.problems.set(About::Listener, text);
+                }
+            },
+            Err(error) => {
+                let text = format!("cannot accept connections of peers: {error}");
+                peers.problems.set(About::Listener, text);
+                pause(LISTENER_PAUSE).await;
+            }
+        }
+        // A flood of connections must not keep everything else from its turn.
+        yield_now().await;
+    }
+}
+
+/// What a connection is after its handshake.
+enum Greeted {
+    /// With the shard.
+    Handed,
+    /// A peer's, to be served here.
+    Serve(NodeId, Stream),
+}
+
+async fn greet<H: Host>(peers: Rc<Peers<H>>, stream: Stream, place: HalfOpen) {
+    let greeted = within(HANDSHAKE_TIME, handshake(&peers, stream)).await;
+    drop(place);
+    match greeted {
+        Some(Ok(Greeted::Serve(from, stream))) => serve::serve(peers, from, stream).await,
+        Some(Ok(Greeted::Handed)) => {}
+        Some(Err(error)) if error.is_bad_frame() => peers.gauges.bad_frames.add(1),
+        // The peer gave up, or was too slow: it dials again and says so on its side.
+        Some(Err(_)) | None => {}
+    }
+}
+
+async fn handshake<H: Host>(peers: &Peers<H>, stream: Stream) -> Result<Greeted, StreamError> {
+    tune(stream.get_ref(), None)?;
+    let hello = match take_hello(&stream, &peers.identity.get()).await? {
+        Ok(hello) => hello,
+        Err(refused) => {
+            turn_away(peers, &stream, refused).await;
+            return Ok(Greeted::Handed);
+        }
+    };
+    if let Some(refused) = out_of_place(peers, &hello) {
+        turn_away(peers, &stream, refused).await;
+        return Ok(Greeted::Handed);
+    }
+    let from = hello.identity.node;
+    peers.problems.clear(About::incoming(from, hello.purpose));
+    if hello.purpose == Purpose::Peer {
+        welcome(&stream, &peers.identity.get(), from, Resume::Peer).await?;
+        return Ok(Greeted::Serve(from, stream));
+    }
+    hand_over(peers, from, hello.purpose, stream).await?;
+    Ok(Greeted::Handed)
+}
+
+async fn turn_away<H: Host>(peers: &Peers<H>, stream: &Stream, refused: Refused) {
+    let (node, purpose) = (refused.node, refused.purpose);
+    let who = if node.0 == 0 { "an unknown node".into() } else { format!("node {}", node.0) };
+    let text = format!("refused a connection of {who}: {}", refused.refusal.text);
+    peers.problems.set(About::incoming(node, purpose), text);
+    // If the refusal cannot be sent, the peer sees the connection closed and asks again.
+    let _ = refuse(stream, &peers.identity.get(), refused.refusal).await;
+    close_gently(stream).await;
+}
+
+/// Checks that only the neighbours' circle can know.
+fn out_of_place<H: Host>(peers: &Peers<H>, hello: &Hello) -> Option<Refused> {
+    let from = hello.identity.node;
+    if !peers.meshes.contains_key(&from) {
+        let text = format!("node {} is not among the other nodes of the cluster", from.0);
+        return Some(Refused::place(hello, text));
+    }
+    if let Err(error) = peers.lives.learn(&hello.identity) {
+        return Some(Refused::differs(hello, &error));
+    }
+    let predecessor = peers.predecessor();
+    if hello.purpose == Purpose::Peer || predecessor == Some(from) {
+        return None;
+    }
+    let before = predecessor.map_or(0, |node| node.0);
+    let text = format!("values and orders come from node {before} here, not from node {}", from.0);
+    Some(Refused::place(hello, text))
+}
+
+/// Gives a data or control connection to the shard.
+async fn hand_over<H: Host>(
+    peers: &Peers<H>,
+    from: NodeId,
+    kind: Purpose,
+    stream: Stream,
+) -> Result<(), StreamError> {
+    let accepting = &peers.accepting;
+    let Some(link) = link_index(kind) else { return Ok(()) };
+    let generation = accepting.newest[link].get() + 1;
+    accepting.newest[link].set(generation);
+    accepting.bell.ring();
+    let newest = || accepting.newest[link].get() == generation;
+    let my_turn = || (!newest() || !accepting.busy[link].get()).then_some(());
+    accepting.bell.until(my_turn).await;
+    if !newest() {
+        return Err(StreamError::Superseded);
+    }
+    accepting.busy[link].set(true);
+    let token = accepting.token();
+    let _turn = Turn { accepting, link, token };
+    let (giver, resume) = later();
+    accepting.resumes.borrow_mut().insert(token, giver);
+    peers.host.send(Command::PrepareIncoming { kind, token }).await;
+    let superseded = accepting.bell.until(|| (!newest()).then_some(None));
+    let resume = or(resume, superseded).await.ok_or(StreamError::Superseded)?;
+    welcome(&stream, &peers.identity.get(), from, resume).await?;
+    let fd = blocking(stream)?.into();
+    peers.host.send(Command::Incoming { kind, from, fd }).await;
+    Ok(())
+}
+
+/// Back to the mode that the uring wants: it answers EAGAIN on a socket that never blocks.
+pub fn blocking(stream: Async<TcpStream>) -> Result<TcpStream, StreamError> {
+    let stream = stream.into_inner()?;
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}

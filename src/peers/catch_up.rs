@@ -1,0 +1,232 @@
+//! Catching up: decided entries from the peer that is furthest, answer after answer.
+//!
+//! Invariants: one catch-up at a time, the newest request counts. The next answer is on its way
+//! while the shard takes the one before; at most [`AHEAD_MAX`] answers are with the shard and not
+//! yet delivered. It ends when no peer has more, or when the shard got further by itself.
+//! "Trimmed" is said only if every peer that can be reached no longer holds the first entry.
+
+use crate::gauges::Halt;
+use crate::mail::Command;
+use crate::peers::frames::{ANSWER_BYTES, Ask, Entries, Standing};
+use crate::peers::mesh::Answer;
+use crate::peers::problems::About;
+use crate::peers::wait::{Bell, Later, all, pause, within};
+use crate::peers::{Host, Peers};
+use chainring_ring::ids::{Instance, NodeId};
+use futures_lite::future::or;
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Most answers with the shard that it has not delivered.
+pub const AHEAD_MAX: usize = 4;
+/// Longest wait for an answer.
+const ANSWER_TIME: Duration = Duration::from_secs(15);
+/// Longest wait for all peers to say how far they are.
+const PROBE_TIME: Duration = Duration::from_secs(2);
+/// Wait between attempts while no peer can help.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// The same when all of them have trimmed what is needed.
+const TRIMMED_PAUSE: Duration = Duration::from_secs(1);
+/// The shard took an answer but did not deliver it: after so long it is fetched again.
+const DELIVERY_TIME: Duration = Duration::from_secs(3);
+/// How often the shard's progress is looked at.
+const DELIVERY_POLL: Duration = Duration::from_millis(2);
+/// Fetching again what the shard does not deliver ends after so many times; it asks again.
+const STALLS_MAX: u32 = 3;
+
+/// The catch-up asked for.
+#[derive(Debug, Default)]
+pub struct CatchingUp {
+    wanted: Cell<Option<Instance>>,
+    generation: Cell<u64>,
+    /// First instance of the answer that is awaited.
+    asking: Cell<Option<Instance>>,
+    bell: Bell,
+    /// True if the halt that the gauges show is ours.
+    trimmed: Cell<bool>,
+}
+
+impl CatchingUp {
+    /// Catch up from here; replaces what was asked before. If just that is under way it is left
+    /// alone: whoever asks again sooner than a slow peer answers must not end up with nothing.
+    pub fn start(&self, from: Instance) {
+        if self.asking.get() == Some(from) {
+            return;
+        }
+        self.wanted.set(Some(from));
+        self.generation.set(self.generation.get() + 1);
+        self.bell.ring();
+    }
+}
+
+/// Serves requests to catch up for ever.
+pub async fn run<H: Host>(peers: Rc<Peers<H>>) {
+    let state = &peers.catching_up;
+    loop {
+        let from = state.bell.until(|| state.wanted.take()).await;
+        let generation = state.generation.get();
+        let replaced = state.bell.until(|| (state.generation.get() != generation).then_some(()));
+        or(replaced, catch_up(&peers, from)).await;
+        state.asking.set(None);
+    }
+}
+
+/// How reading from one peer ended.
+enum Ended {
+    /// It has nothing more; another one may have.
+    Dry,
+    /// The shard is further than what was fetched.
+    Overtaken,
+    /// It failed, or cannot serve what it claims to hold.
+    Failed,
+    /// The shard does not deliver what it got.
+    Stalled,
+}
+
+async fn catch_up<H: Host>(peers: &Peers<H>, from: Instance) {
+    let mut next = from;
+    let (mut avoid, mut stalls) = (None, 0);
+    loop {
+        if peers.host.delivered() > next || peers.meshes.is_empty() {
+            return;
+        }
+        peers.catching_up.asking.set(Some(next));
+        let standings = probe(peers, next).await;
+        let Some(peer) = choose(&standings, next, avoid) else {
+            if standings.is_empty() {
+                pause(RETRY_PAUSE).await;
+            } else if standings.iter().all(|(_, standing)| standing.first > next) {
+                say_trimmed(peers, &standings, next);
+                pause(TRIMMED_PAUSE).await;
+            } else if standings.iter().any(|(_, standing)| standing.delivered > next) {
+                // Whoever holds it cannot be used at the moment.
+                avoid = None;
+                pause(RETRY_PAUSE).await;
+            } else {
+                return;
+            }
+            continue;
+        };
+        match read_from(peers, peer, &mut next).await {
+            Ended::Overtaken => return,
+            Ended::Dry => {
+                avoid = None;
+                continue;
+            }
+            Ended::Failed => avoid = Some(peer),
+            Ended::Stalled => {
+                stalls += 1;
+                if stalls == STALLS_MAX {
+                    return;
+                }
+                next = peers.host.delivered();
+            }
+        }
+        pause(RETRY_PAUSE).await;
+    }
+}
+
+/// Asks all peers how far they are; those that can be reached answer.
+async fn probe<H: Host>(peers: &Peers<H>, from: Instance) -> Vec<(NodeId, Standing)> {
+    let asked = peers.meshes.iter().map(|(node, mesh)| {
+        let answer = mesh.ask(Ask { from, limit: 0 });
+        async move {
+            match within(PROBE_TIME, answer).await.flatten() {
+                Some(Answer::Entries(entries)) => Some((*node, entries.standing)),
+                _ => None,
+            }
+        }
+    });
+    all(asked).await.into_iter().flatten().collect()
+}
+
+/// The peer that is furthest among those that hold `next`.
+fn choose(
+    standings: &[(NodeId, Standing)],
+    next: Instance,
+    avoid: Option<NodeId>,
+) -> Option<NodeId> {
+    let holds = |standing: &Standing| standing.first <= next && standing.delivered > next;
+    let able = standings.iter().filter(|(node, it)| holds(it) && Some(*node) != avoid);
+    able.max_by_key(|(_, standing)| standing.delivered).map(|(node, _)| *node)
+}
+
+fn say_trimmed<H: Host>(peers: &Peers<H>, standings: &[(NodeId, Standing)], next: Instance) {
+    let first = standings.iter().map(|(_, standing)| standing.first.0).min().unwrap_or(0);
+    let text = format!(
+        "this node needs entries from {} on, but no peer that can be reached holds any below \
+         {first}: start it with an empty directory, or bring a node back that holds them",
+        next.0
+    );
+    peers.problems.set(About::CatchUp, text);
+    if peers.gauges.halt.get() == Halt::None as u64 {
+        peers.gauges.halt.set(Halt::Trimmed as u64);
+        peers.catching_up.trimmed.set(true);
+    }
+}
+
+fn say_not_trimmed<H: Host>(peers: &Peers<H>) {
+    peers.problems.clear(About::CatchUp);
+    if peers.catching_up.trimmed.take() && peers.gauges.halt.get() == Halt::Trimmed as u64 {
+        peers.gauges.halt.set(Halt::None as u64);
+    }
+}
+
+/// Reads from one peer as long as it has something; `next` moves on.
+async fn read_from<H: Host>(peers: &Peers<H>, peer: NodeId, next: &mut Instance) -> Ended {
+    let Some(mesh) = peers.meshes.get(&peer) else { return Ended::Failed };
+    let ask = |from| mesh.ask(Ask { from, limit: ANSWER_BYTES });
+    let mut ends = VecDeque::with_capacity(AHEAD_MAX + 1);
+    let asking = &peers.catching_up.asking;
+    asking.set(Some(*next));
+    let mut pending = ask(*next);
+    loop {
+        let Some(entries) = answered(pending).await else { return Ended::Failed };
+        let Entries { standing, orders, frames, .. } = *entries;
+        let Some(last) = orders.last() else {
+            let dry = standing.delivered <= *next;
+            return if dry { Ended::Dry } else { Ended::Failed };
+        };
+        say_not_trimmed(peers);
+        *next = last.instance.next();
+        asking.set(Some(*next));
+        pending = ask(*next);
+        ends.push_back(*next);
+        peers.host.send(Command::Entries { claim: standing.claim, orders, frames }).await;
+        if !room_ahead(peers, &mut ends).await {
+            return Ended::Stalled;
+        }
+        if peers.host.delivered() > *next {
+            return Ended::Overtaken;
+        }
+    }
+}
+
+async fn answered(pending: Later<Answer>) -> Option<Box<Entries>> {
+    match within(ANSWER_TIME, pending).await.flatten()? {
+        Answer::Entries(entries) => Some(entries),
+        Answer::Value(_) | Answer::NotHeld => None,
+    }
+}
+
+/// Waits until the shard has delivered enough of what it got; false if it does not move.
+async fn room_ahead<H: Host>(peers: &Peers<H>, ends: &mut VecDeque<Instance>) -> bool {
+    let (mut delivered, mut moved) = (peers.host.delivered(), Instant::now());
+    loop {
+        while ends.front().is_some_and(|end| *end <= delivered) {
+            ends.pop_front();
+        }
+        if ends.len() < AHEAD_MAX {
+            return true;
+        }
+        pause(DELIVERY_POLL).await;
+        let now = peers.host.delivered();
+        if now > delivered {
+            (delivered, moved) = (now, Instant::now());
+        } else if moved.elapsed() > DELIVERY_TIME {
+            return false;
+        }
+    }
+}

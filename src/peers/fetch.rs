@@ -1,0 +1,108 @@
+//! Finding single values: at their origin first, then at the other peers in turn.
+//!
+//! Invariants: one search a value, at most [`SEARCHES_MAX`] at a time and [`WAITING_MAX`] waiting.
+//! The shard hears [`Command::Value`] once for a search that finds, [`Command::NotHeld`] once for
+//! one in which every other node said that it does not hold the value, and nothing for one that
+//! ran out of time while some node could not be asked: it asks again if it still needs the value.
+
+use crate::mail::Command;
+use crate::peers::mesh::Answer;
+use crate::peers::wait::{pause, within};
+use crate::peers::{Host, Peers};
+use chainring_ring::ids::{NodeId, ValueId};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Most searches at a time.
+pub const SEARCHES_MAX: usize = 64;
+/// Most searches that wait for their turn; what is asked for beyond is forgotten.
+pub const WAITING_MAX: usize = 4096;
+/// Wait between two rounds of a search.
+const ROUND_PAUSE: Duration = Duration::from_millis(100);
+/// After "not held by anybody" a value is not asked for again before this.
+const NOT_HELD_PAUSE: Duration = Duration::from_millis(500);
+/// Longest wait for one peer's answer.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
+/// Longest search.
+const SEARCH_TIME: Duration = Duration::from_secs(10);
+
+/// The searches under way.
+#[derive(Debug, Default)]
+pub struct Fetches {
+    /// Under way or waiting.
+    known: RefCell<BTreeSet<ValueId>>,
+    waiting: RefCell<VecDeque<ValueId>>,
+    running: Cell<usize>,
+    /// When nobody held it. Entries older than [`NOT_HELD_PAUSE`] are dropped.
+    not_held: RefCell<BTreeMap<ValueId, Instant>>,
+}
+
+/// Begins a search, unless it is under way.
+pub fn fetch<H: Host>(peers: &Rc<Peers<H>>, id: ValueId) {
+    let fetches = &peers.fetches;
+    if fetches.known.borrow().contains(&id) || fetches.waiting.borrow().len() >= WAITING_MAX {
+        return;
+    }
+    fetches.known.borrow_mut().insert(id);
+    fetches.waiting.borrow_mut().push_back(id);
+    if fetches.running.get() < SEARCHES_MAX {
+        fetches.running.set(fetches.running.get() + 1);
+        peers.spawn(work(peers.clone()));
+    }
+}
+
+/// Searches until nothing waits any more.
+async fn work<H: Host>(peers: Rc<Peers<H>>) {
+    let fetches = &peers.fetches;
+    loop {
+        let next = fetches.waiting.borrow_mut().pop_front();
+        let Some(id) = next else { break };
+        let found = within(SEARCH_TIME, search(&peers, id)).await;
+        fetches.known.borrow_mut().remove(&id);
+        if let Some(command) = found {
+            peers.host.send(command).await;
+        }
+    }
+    fetches.running.set(fetches.running.get() - 1);
+}
+
+async fn search<H: Host>(peers: &Peers<H>, id: ValueId) -> Command {
+    wait_if_lately_not_held(&peers.fetches, id).await;
+    loop {
+        let mut denied = 0;
+        for node in candidates(peers, id.origin) {
+            let Some(mesh) = peers.meshes.get(&node) else { continue };
+            match within(ANSWER_TIME, mesh.fetch(id)).await.flatten() {
+                Some(Answer::Value(frame)) => return Command::Value { frame },
+                Some(Answer::NotHeld) => denied += 1,
+                Some(Answer::Entries(_)) | None => {}
+            }
+        }
+        if denied == peers.meshes.len() {
+            peers.fetches.not_held.borrow_mut().insert(id, Instant::now());
+            return Command::NotHeld { id };
+        }
+        pause(ROUND_PAUSE).await;
+    }
+}
+
+async fn wait_if_lately_not_held(fetches: &Fetches, id: ValueId) {
+    let since = {
+        let mut not_held = fetches.not_held.borrow_mut();
+        not_held.retain(|_, since| since.elapsed() < NOT_HELD_PAUSE);
+        not_held.get(&id).copied()
+    };
+    if let Some(since) = since {
+        pause(NOT_HELD_PAUSE.saturating_sub(since.elapsed())).await;
+    }
+}
+
+/// All other nodes, the origin first and then onwards in the circle.
+fn candidates<H: Host>(peers: &Peers<H>, origin: NodeId) -> Vec<NodeId> {
+    let mut nodes: Vec<_> = peers.meshes.keys().copied().collect();
+    let first = nodes.iter().position(|node| *node >= origin).unwrap_or(0);
+    nodes.rotate_left(first);
+    nodes
+}

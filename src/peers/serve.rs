@@ -1,0 +1,207 @@
+//! The answering end of the mesh: direct messages in, entries and values out.
+//!
+//! Invariants: one connection a peer is served, a newer one takes its place; requests are
+//! answered in the order in which they came; answers never hold up direct messages, for a ballot
+//! must not wait behind a node that catches up. Memory a connection: one frame coming in, one
+//! answer going out and [`REQUESTS_MAX`] requests.
+
+use crate::mail::Command;
+use crate::peers::frames::{Ask, Envelope, Gather, Standing, decode_ask, decode_id, has_frame};
+use crate::peers::problems::About;
+use crate::peers::stream::{Stream, StreamError, read_frame, write};
+use crate::peers::wait::{Bell, pause};
+use crate::peers::{Host, Peers};
+use chainring_net::hello::Purpose;
+use chainring_ring::header::{HEADER_BYTES, Kind};
+use chainring_ring::ids::{Entry, NodeId, ValueId};
+use futures_lite::future::or;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// Requests of one connection that wait for their answers; above it nothing more is read.
+pub const REQUESTS_MAX: usize = 256;
+
+#[derive(Debug)]
+enum Request {
+    Entries(Ask),
+    Value(ValueId),
+}
+
+#[derive(Debug, Default)]
+struct Desk {
+    requests: RefCell<VecDeque<Request>>,
+    bell: Bell,
+}
+
+/// Serves a peer's connection until it ends.
+pub async fn serve<H: Host>(peers: Rc<Peers<H>>, from: NodeId, stream: Stream) {
+    let generation = peers.serving.replace(from);
+    let desk = Desk::default();
+    let superseded = async {
+        peers.serving.superseded(from, generation).await;
+        StreamError::Superseded
+    };
+    let work = or(listen(&peers, from, &stream, &desk), answer(&peers, &stream, &desk));
+    let error = or(work, superseded).await;
+    if error.is_bad_frame() {
+        peers.gauges.bad_frames.add(1);
+        let text = format!("closed a connection of node {}: {error}", from.0);
+        peers.problems.set(About::incoming(from, Purpose::Peer), text);
+    }
+}
+
+/// Takes frames in until the connection fails.
+async fn listen<H: Host>(
+    peers: &Peers<H>,
+    from: NodeId,
+    stream: &Stream,
+    desk: &Desk,
+) -> StreamError {
+    loop {
+        let envelope = peers.envelope();
+        let (header, frame) = match read_frame(stream, &envelope, envelope.ask_limit()).await {
+            Ok(read) => read,
+            Err(error) => return error,
+        };
+        let body = &frame[HEADER_BYTES..HEADER_BYTES + header.length as usize];
+        let request = match header.kind {
+            Kind::Prepare | Kind::Promise | Kind::Reject if header.origin == from => {
+                peers.host.send(Command::Direct { from, frame }).await;
+                continue;
+            }
+            Kind::FetchEntries => decode_ask(body).map(Request::Entries),
+            Kind::FetchValue => decode_id(body).map(Request::Value),
+            kind => return StreamError::Unexpected { code: kind as u8 },
+        };
+        match request {
+            Ok(request) => desk.requests.borrow_mut().push_back(request),
+            Err(error) => return error.into(),
+        }
+        desk.bell.ring();
+        desk.bell.until(|| (desk.requests.borrow().len() < REQUESTS_MAX).then_some(())).await;
+    }
+}
+
+/// Answers requests until the connection fails.
+async fn answer<H: Host>(peers: &Peers<H>, stream: &Stream, desk: &Desk) -> StreamError {
+    loop {
+        let request = desk.bell.until(|| desk.requests.borrow_mut().pop_front()).await;
+        desk.bell.ring();
+        let frame = match request {
+            Request::Entries(ask) => entries(peers, ask).await,
+            Request::Value(id) => value(peers, id).await,
+        };
+        peers.bucket.take(frame.len()).await;
+        if let Err(error) = write(stream, &frame).await {
+            return error;
+        }
+    }
+}
+
+/// The answer to an [`Ask`]: as many entries as there are and fit, perhaps none.
+async fn entries<H: Host>(peers: &Peers<H>, ask: Ask) -> Vec<u8> {
+    let (host, envelope) = (&peers.host, peers.envelope());
+    let mut gather = Gather::new(ask.limit);
+    let mut at = ask.from;
+    while !gather.full() && at < host.delivered() {
+        let Some((order, place)) = host.entry(at) else { break };
+        if has_frame(&order, place) {
+            let start = gather.frames.len();
+            let read = host.read(place, &mut gather.frames).await;
+            // What is damaged here must not be handed on; the peer finds it elsewhere.
+            if !read || !is_value_of(&envelope, &gather.frames[start..], order.entry) {
+                gather.frames.truncate(start);
+                break;
+            }
+        }
+        gather.push(order);
+        at = at.next();
+    }
+    envelope.entries(&standing(host), ask.from, &gather.orders, &gather.frames)
+}
+
+fn is_value_of(envelope: &Envelope, frame: &[u8], entry: Entry) -> bool {
+    envelope.value(frame).is_ok_and(|header| {
+        header.size as usize == frame.len() && entry == Entry::Value(header.value_id())
+    })
+}
+
+fn standing<H: Host>(host: &H) -> Standing {
+    Standing { claim: host.claim(), first: host.first(), delivered: host.delivered() }
+}
+
+/// A value's frame, from the log or from what the shard still holds, or "not held".
+async fn value<H: Host>(peers: &Peers<H>, id: ValueId) -> Vec<u8> {
+    let (host, envelope) = (&peers.host, peers.envelope());
+    let entry = Entry::Value(id);
+    let mut frame = Vec::new();
+    if let Some((order, place)) = host.find(id)
+        && has_frame(&order, place)
+        && host.read(place, &mut frame).await
+        && is_value_of(&envelope, &frame, entry)
+    {
+        return frame;
+    }
+    frame.clear();
+    if host.read_held(id, &mut frame).await && is_value_of(&envelope, &frame, entry) {
+        return frame;
+    }
+    envelope.not_held(id)
+}
+
+/// Which connection of each peer is the one served.
+#[derive(Debug, Default)]
+pub struct Serving {
+    generations: RefCell<BTreeMap<NodeId, u64>>,
+    bell: Bell,
+}
+
+impl Serving {
+    /// A new connection of this peer; older ones end.
+    fn replace(&self, peer: NodeId) -> u64 {
+        let mut generations = self.generations.borrow_mut();
+        let generation = generations.entry(peer).or_default();
+        *generation += 1;
+        let generation = *generation;
+        drop(generations);
+        self.bell.ring();
+        generation
+    }
+
+    async fn superseded(&self, peer: NodeId, generation: u64) {
+        let newest = || self.generations.borrow().get(&peer).copied();
+        self.bell.until(|| (newest() != Some(generation)).then_some(())).await;
+    }
+}
+
+/// Limits what all answers together take from the network: a token bucket in debt.
+#[derive(Debug)]
+pub struct Bucket {
+    bytes_per_s: u64,
+    free_at: Cell<Instant>,
+}
+
+impl Bucket {
+    /// What the bucket lends at once, as time.
+    const BURST: Duration = Duration::from_millis(50);
+
+    /// A bucket that refills at `bytes_per_s`, at least 1.
+    pub fn new(bytes_per_s: u64) -> Bucket {
+        Bucket { bytes_per_s: bytes_per_s.max(1), free_at: Cell::new(Instant::now()) }
+    }
+
+    /// Takes `bytes`, then waits until they are earned but for the burst.
+    pub async fn take(&self, bytes: usize) {
+        let now = Instant::now();
+        let cost =
+            Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / self.bytes_per_s);
+        let free_at = self.free_at.get().max(now) + cost;
+        self.free_at.set(free_at);
+        let debt = free_at.saturating_duration_since(now);
+        if debt > Self::BURST {
+            pause(debt - Self::BURST).await;
+        }
+    }
+}
