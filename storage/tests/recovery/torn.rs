@@ -139,3 +139,33 @@ fn a_cut_over_the_end_of_a_segment() {
     let kept = node.kept;
     assert_eq!(Node::start(&dir.0).unwrap().kept, kept);
 }
+
+/// A crash in the middle of recovery: the cut is recorded, and none, some or all of it is zeroed,
+/// but the seal is not written. The next recovery decides the same.
+#[test]
+fn a_crash_during_recovery_changes_nothing() {
+    for zeroed in 0..5u64 {
+        let dir = TestDir::new();
+        let mut node = Node::start(&dir.0).unwrap();
+        node.append(&[1024]);
+        let (torn, landed) = (node.plan(&[5120]), node.plan(&[5120]));
+        node.write_part(&torn, 0..1024);
+        node.write_part(&landed, 0..landed.bytes.len());
+        let kept = node.kept.clone();
+        drop(node);
+        let before = std::fs::read(segment_path(&dir.0, 0)).unwrap();
+        drop(Node::start(&dir.0).unwrap());
+        poke(&dir.0, 0, 0, &before);
+        let at = u64::from(torn.plan.offset);
+        poke(&dir.0, 0, at, &vec![0; 4096 * zeroed as usize]);
+        let mut node = Node::start(&dir.0).unwrap();
+        assert_eq!(node.kept, kept, "{zeroed} sectors zeroed");
+        assert!(!node.recovered.damaged);
+        node.append(&[5120]);
+        node.append(&[5120]);
+        let kept = node.kept;
+        let node = Node::start(&dir.0).unwrap();
+        assert_eq!(node.kept, kept, "{zeroed} sectors zeroed");
+        assert!(node.recovered.cuts.is_empty() && !node.recovered.damaged);
+    }
+}
