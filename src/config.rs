@@ -427,4 +427,4 @@ fn is_address(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -67,7 +67,13 @@ gauges! {
     control_in_up,
     /// 1 while the link is up.
     control_out_up,
-    /// Frames that were damaged, foreign or impossible; each closed its connection.
+    /// 1 while the node's session is open: it takes records.
+    open,
+    /// Time of the newest delivery, microseconds since the start of the process.
+    last_delivery_us,
+    /// Frames on links that were damaged, foreign or impossible; each closed its connection.
+    bad_shard_frames,
+    /// The same for connections before and beside the links.
     bad_frames,
     /// Bytes received on the data link.
     data_in_bytes,

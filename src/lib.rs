@@ -4,8 +4,17 @@
 //! what a node's shard and its control thread say to each other; [`gauges`] is what it publishes;
 //! [`peers`] keeps the connections to the other nodes.
 
+pub mod cli;
 pub mod config;
+pub mod control;
+pub mod device;
 pub mod gauges;
+pub mod groups;
+pub mod http;
 pub mod mail;
+pub mod node;
 pub mod peers;
 pub mod records;
+pub mod recover;
+pub mod shard;
+pub mod source;

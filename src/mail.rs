@@ -8,6 +8,7 @@
 use bytes::Bytes;
 use chainring_net::hello::{Purpose as LinkKind, Resume};
 use chainring_ring::ids::{Claim, Instance, NodeId, Order, Sequence, Session, ValueId};
+use crate::source::Source;
 use std::os::fd::OwnedFd;
 
 /// Id of a topic: its creation entry's place among all creation entries of the log.
@@ -37,12 +38,26 @@ pub struct Append {
     pub ends: Vec<u32>,
     /// Records put into packets so far; the shard's own note.
     pub taken: u32,
-    /// The last value that holds records of this request; set with the last record.
-    pub last_value: ValueId,
     /// Offset of the first record; set at delivery.
-    pub first_offset: u64,
+    pub first_offset: Option<u64>,
     /// Offset of the last record; set at delivery.
     pub last_offset: u64,
+    /// All records are delivered; the shard's own note.
+    pub finished: bool,
+}
+
+impl Append {
+    /// A request as it goes to the shard.
+    pub fn new(token: u64, topic: TopicId, body: Bytes, ends: Vec<u32>) -> Append {
+        let (taken, first_offset, last_offset, finished) = (0, None, 0, false);
+        Append { token, topic, body, ends, taken, first_offset, last_offset, finished }
+    }
+
+    /// The next `count` records got offsets from `first` on.
+    pub fn number(&mut self, first: u64, count: u32) {
+        self.first_offset.get_or_insert(first);
+        self.last_offset = first + u64::from(count) - 1;
+    }
 }
 
 /// Control thread to shard.
@@ -137,6 +152,8 @@ pub enum Command {
     },
     /// No further segment can be had: the disk is full or the log is at its limit.
     NoSegment,
+    /// Take records from this source beside those of clients.
+    Load(Box<dyn Source>),
     /// Open a ballot.
     Campaign,
     /// Take no new records; answer [`Notice::Drained`] when all own ones are delivered and, in
@@ -155,6 +172,8 @@ pub enum Refusal {
     LogFull,
     /// The ring halted for good; `status` names the reason.
     Halted,
+    /// Too many requests are open.
+    Busy,
 }
 
 /// Shard to control thread.

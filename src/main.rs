@@ -1,2 +1,5 @@
-//! The command.
-fn main() {}
+//! The command. Everything it does is in the library, [`chainring::cli`].
+
+fn main() -> std::process::ExitCode {
+    chainring::cli::main()
+}

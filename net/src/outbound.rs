@@ -231,4 +231,45 @@ mod tests {
         assert_eq!(out.report(), Some((0, true)));
         out.push(range(0, 8), 9).unwrap();
     }
+
+    /// What is in flight is not filled again; a short send goes on before what came after it.
+    #[test]
+    fn the_two_buffers_take_turns() {
+        let bytes = crate::pool::PAGE_BYTES;
+        let mut plan = crate::pool::ArenaPlan {
+            receive: bytes,
+            own: 0,
+            side: 0,
+            blocks: 0,
+            control_in: bytes,
+            control_out: bytes,
+        };
+        plan.control_out *= 2;
+        let mut arena = Arena::new(&plan).unwrap();
+        let mut out = ControlOut::new(arena.regions().control_out);
+        let put = |out: &mut ControlOut, arena: &mut Arena, byte| {
+            out.fill(arena, |free| {
+                let frame = free.get_mut(..3000).unwrap_or_default();
+                frame.fill(byte);
+                frame.len()
+            })
+        };
+        assert_eq!(out.begin(), None);
+        assert_eq!(put(&mut out, &mut arena, 1), Ok(()));
+        let first = out.begin().unwrap();
+        for byte in [2, 3] {
+            assert_eq!(put(&mut out, &mut arena, byte), Ok(()));
+        }
+        assert_eq!(put(&mut out, &mut arena, 4), Err(Refused::Full));
+        assert_eq!(out.begin(), None, "one send in flight");
+        assert_eq!(arena.bytes(first), [1; 3000]);
+        out.sent(1000);
+        let rest = out.begin().unwrap();
+        assert_eq!(rest, range(first.offset + 1000, 2000));
+        out.sent(2000);
+        let second = out.begin().unwrap();
+        assert_eq!(arena.bytes(second), [[2; 3000], [3; 3000]].concat());
+        out.sent(6000);
+        assert_eq!((out.begin(), out.waiting()), (None, 0));
+    }
 }

@@ -60,7 +60,8 @@ pub enum UringError {
     TooOld,
     /// The kernel found no memory for the queues.
     #[error(
-        "no memory for the queues of io_uring; free memory, or raise the memory cgroup's limit"
+        "no memory for the queues of io_uring: free memory, raise the memory cgroup's limit, or \
+         RLIMIT_MEMLOCK (`ulimit -l`), which counts them too"
     )]
     Memory,
     /// Pinning the packet memory exceeds the limit.
@@ -422,6 +423,10 @@ mod tests {
         assert_eq!(count, 2);
         assert_eq!(uring.ranges[first].iov_len, 1536);
         assert_eq!(uring.ranges[first + 1].iov_len, 521);
+        // Through the mirror, but not out of it.
+        let long = [range(end - 512, 1024), range(512, end - 1024), range(end - 512, 1024)];
+        let (_, count) = uring.gather(long.into_iter());
+        assert_eq!(count, 2);
         // Without the wrap they are no neighbours.
         let (_, count) = uring.gather([range(1024, 512), range(0, 512)].into_iter());
         assert_eq!(count, 2);

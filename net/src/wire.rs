@@ -18,12 +18,14 @@ pub use crate::link::{LinkError, LinkKind, Refused};
 use crate::mailbox::Waker;
 pub use crate::outbound::FORWARDS_MAX;
 use crate::outbound::{ControlOut, DataOut};
-use crate::pool::{Arena, Range, Regions};
+use crate::pool::{Arena, Range};
 use crate::uring::{OPS_MAX, Token, Uring, UringError};
 use chainring_ring::header::{HEADER_BYTES, Kind};
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
+
+mod memory;
 
 /// Most writes in flight, done-but-unreported ones included.
 pub const WRITES_MAX: usize = 16;
@@ -102,7 +104,7 @@ impl Wire {
         })
     }
 
-    /// Takes over a connected socket whose handshake is over; replaces an old one of the kind as
+    /// Takes over a connected socket, blocking or not, whose handshake is over; replaces an old one of the kind as
     /// [`Wire::detach`] does.
     pub fn attach(&mut self, kind: LinkKind, fd: OwnedFd) {
         self.detach(kind);
@@ -385,9 +387,10 @@ impl Wire {
     /// [`Refused`].
     ///
     /// # Panics
-    /// If the range is empty.
+    /// If the range is empty, or [`Wire::bytes`] would not show it.
     pub fn forward(&mut self, range: Range, token: u64) -> Result<(), Refused> {
         assert!(range.bytes > 0);
+        self.assert_shown(range);
         if !self.attached(LinkKind::DataOut) {
             return Err(Refused::Down);
         }
@@ -426,6 +429,9 @@ impl Wire {
     ///
     /// # Errors
     /// [`Refused::Full`] while [`WRITES_MAX`] are in flight or untold.
+    ///
+    /// # Panics
+    /// If there are no ranges, too many, or one that [`Wire::bytes`] would not show.
     pub fn write(
         &mut self,
         token: u64,
@@ -437,6 +443,7 @@ impl Wire {
         if self.writes_in_flight + self.written.len() == WRITES_MAX {
             return Err(Refused::Full);
         }
+        ranges.iter().for_each(|range| self.assert_shown(*range));
         self.writes_in_flight += 1;
         self.counters.writes += 1;
         let token = Token { what: WRITE, value: token };
@@ -447,56 +454,6 @@ impl Wire {
     /// Writes that are not told as done yet.
     pub fn writes_open(&self) -> usize {
         self.writes_in_flight + self.written.len()
-    }
-
-    /// The bytes of a range.
-    ///
-    /// # Panics
-    /// If it lies outside the arena, or in a part of the receive buffers that was not handed out
-    /// or is released: the kernel may be writing there.
-    pub fn bytes(&self, range: Range) -> &[u8] {
-        let regions = self.uring.arena().regions();
-        if range.offset < 2 * regions.receive.bytes {
-            assert!(self.data_in.holds(range), "received bytes that are not held");
-        } else if range.end() > regions.control_in.offset {
-            assert!(self.control_in.holds(range), "control bytes that are not held");
-        }
-        self.uring.arena().bytes(range)
-    }
-
-    /// The bytes of a range of own, side or blocks, to be written. Nothing of it may be in flight.
-    ///
-    /// # Panics
-    /// If it lies elsewhere.
-    pub fn bytes_mut(&mut self, range: Range) -> &mut [u8] {
-        self.assert_ours(range);
-        self.uring.arena_mut().bytes_mut(range)
-    }
-
-    /// Copies a range that [`Wire::bytes`] would show to one that [`Wire::bytes_mut`] would.
-    ///
-    /// # Panics
-    /// As those, or if the sizes differ.
-    pub fn copy(&mut self, from: Range, to: Range) {
-        let _ = self.bytes(from);
-        self.assert_ours(to);
-        self.uring.arena_mut().copy(from, to);
-    }
-
-    fn assert_ours(&self, range: Range) {
-        let Regions { own, side, blocks, .. } = self.uring.arena().regions();
-        let ours = [own, side, blocks].into_iter().any(|region| region.contains(range));
-        assert!(ours, "only own, side and blocks are written by the shard");
-    }
-
-    /// Where the regions lie.
-    pub fn regions(&self) -> &Regions {
-        self.uring.arena().regions()
-    }
-
-    /// Whether writes use the registered memory.
-    pub fn fixed(&self) -> bool {
-        self.uring.fixed()
     }
 
     /// Counters since start.

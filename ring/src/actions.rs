@@ -172,7 +172,7 @@ pub enum Action {
 /// Most actions that wait for the caller.
 pub const ACTIONS_MAX: usize = 1024;
 /// Room that a step needs at its start.
-pub const STEP_ROOM: usize = 64;
+pub const STEP_ROOM: usize = 128;
 
 /// A bounded list of actions.
 #[derive(Debug)]

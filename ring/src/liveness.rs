@@ -52,6 +52,8 @@ pub struct Liveness {
     /// What was called for last, and ticks since.
     called: Option<Call>,
     called_ticks: u32,
+    /// Ticks for which a value that would be ordered next has been missing.
+    waits: u32,
     /// Highest sign of life heard.
     beat_ballot: Ballot,
     beat: u64,
@@ -88,6 +90,7 @@ impl Core {
         self.keep_campaigning(out);
         self.lowest_campaigns(out);
         self.repair(out);
+        self.call_for_next(out);
     }
 
     /// End of what is open here: ordered or claimed.
@@ -121,7 +124,12 @@ impl Core {
         if lowest && matches!(self.role, Role::Follower) && (first || silent) {
             self.campaign(out);
         }
-        let stuck = matches!(self.role, Role::Coordinator(_)) && self.liveness.still >= STUCK_TICKS;
+        let stuck = match self.role {
+            Role::Coordinator(_) => self.liveness.still >= STUCK_TICKS,
+            // What was reported may have gone for ever since: ask again.
+            Role::Candidate(_) => self.liveness.campaign >= STUCK_TICKS,
+            Role::Follower => false,
+        };
         if stuck {
             self.liveness.still = 0;
             self.campaign(out);
@@ -138,9 +146,13 @@ impl Core {
         if self.liveness.still < FETCH_TICKS {
             return;
         }
-        let first = self.missing_values().next();
+        // Values help only where the next entry is known; and what everybody else has delivered
+        // comes with its entry, whatever became of its session here.
+        let entries = behind && (!self.knows_next() || self.liveness.still >= RESET_TICKS);
+        let first = self.missing_values().next().filter(|_| !entries);
         if let Some(first) = first {
-            if self.calls_for_value(first) {
+            // A candidate calls for what was reported to it.
+            if !matches!(self.role, Role::Candidate(_)) && self.calls_for_value(first) {
                 self.missing_values().take(FETCHES_MAX).for_each(|id| out.push(Action::Fetch(id)));
             }
         } else if behind {
@@ -151,6 +163,34 @@ impl Core {
                 self.want_catch_up(out);
             }
         }
+    }
+
+    /// True if the entry that is delivered next is held and its decision is known.
+    fn knows_next(&self) -> bool {
+        let slot = self.window.get(self.delivered);
+        slot.is_some_and(|slot| slot.order.decided || slot.order.ballot >= self.claim.ballot)
+    }
+
+    /// A coordinator calls for the values that it would order next and that its predecessor
+    /// declared missing: no order names them yet, so nobody else will.
+    fn call_for_next(&mut self, out: &mut Actions) {
+        let waits = self.values_to_order().next().is_some();
+        let ticks = if waits { self.liveness.waits % REPEAT_TICKS + 1 } else { 0 };
+        self.liveness.waits = ticks;
+        if ticks == FETCH_TICKS {
+            self.values_to_order().for_each(|id| out.push(Action::Fetch(id)));
+        }
+    }
+
+    fn values_to_order(&self) -> impl Iterator<Item = ValueId> {
+        self.settings.nodes.iter().filter_map(|node| {
+            let Role::Coordinator(tip) = &self.role else { return None };
+            let lane = self.lanes.of(*node)?;
+            let (origin, session) = (*node, lane.session());
+            let sequence = tip.table.of(*node)?.next_of(session)?;
+            let missing = sequence < lane.next() && lane.ticket(sequence).is_none();
+            missing.then_some(ValueId { origin, session, sequence })
+        })
     }
 
     /// The ordered values, decided or not, that did not come.

@@ -79,8 +79,9 @@ limits! {
     /// Records in one HTTP answer, and the memory it is made in. 64 MiB; a client goes on at
     /// the next offset that the answer names.
     http_answer_bytes: u32 = 64 << 20,
-    /// All HTTP bodies and answers in memory. 256 MiB = 2 bodies and 2 answers at their limits.
-    http_memory_bytes: u32 = 256 << 20,
+    /// All HTTP bodies and answers in memory. 512 MiB holds the worst body, 64 MiB of empty lines
+    /// with 4 bytes for the end of each (320 MiB), and three others.
+    http_memory_bytes: u32 = 512 << 20,
     /// HTTP connections at a time. 1,024 x 16 KiB of header = 16 MiB.
     http_connections: u32 = 1024,
     /// Request line and headers of one HTTP request. 16 KiB.

@@ -56,7 +56,8 @@ pub fn options(packet_max: u32, spin: Duration) -> WireOptions {
         packet_max,
         control_max: 1 << 12,
         spin,
-        uring: UringOptions { fixed: true },
+        // Only writes gain by it, and a user's memlock limit may be small.
+        uring: UringOptions { fixed: false },
     }
 }
 
@@ -86,6 +87,12 @@ pub fn tcp_pair() -> (TcpStream, TcpStream) {
         chainring_net::socket::tune(stream, None).unwrap();
     }
     (out, into)
+}
+
+/// As the control thread hands it over: nonblocking.
+pub fn handed_over(stream: TcpStream) -> OwnedFd {
+    stream.set_nonblocking(true).unwrap();
+    stream.into()
 }
 
 pub fn header(kind: Kind, size: u32, origin: u8, sequence: u64) -> Header {
@@ -271,8 +278,8 @@ pub fn ring(plan: &Plan) -> Vec<Report> {
             [(LinkKind::DataOut, LinkKind::DataIn), (LinkKind::ControlOut, LinkKind::ControlIn)];
         for (near, far) in kinds {
             let (out, into) = tcp_pair();
-            links[node].push((near, out.into()));
-            links[(node + 1) % nodes].push((far, into.into()));
+            links[node].push((near, handed_over(out)));
+            links[(node + 1) % nodes].push((far, handed_over(into)));
         }
     }
     let (barrier, done) = (Arc::new(Barrier::new(nodes)), Arc::new(AtomicU8::new(0)));

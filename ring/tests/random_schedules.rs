@@ -1,0 +1,59 @@
+//! The core under thousands of random schedules. `CHAINRING_SEEDS` sets how many per shape.
+
+mod world;
+
+use chainring_ring::ids::Durability;
+use world::{Plan, World};
+
+fn seeds(usual: u64) -> u64 {
+    let text = std::env::var("CHAINRING_SEEDS").ok();
+    text.map_or(usual, |text| text.parse().expect("CHAINRING_SEEDS is a number"))
+}
+
+fn first_seed() -> u64 {
+    let text = std::env::var("CHAINRING_FIRST_SEED").ok();
+    text.map_or(0, |text| text.parse().expect("CHAINRING_FIRST_SEED is a number"))
+}
+
+fn run_all(nodes: usize, durability: Durability, damaged: usize, usual: u64) {
+    let (mut delivered, first) = (0, first_seed());
+    let count = seeds(usual);
+    for seed in first..first + count {
+        let calm = [3, 10, 40][(seed % 3) as usize];
+        let plan = Plan { seed, nodes, durability, steps: 1200, calm, damaged };
+        let mut world = World::new(plan);
+        let run = std::panic::AssertUnwindSafe(|| world.run());
+        if let Err(fault) = std::panic::catch_unwind(run) {
+            eprintln!("fault under {plan:?}");
+            std::panic::resume_unwind(fault);
+        }
+        delivered += world.check.chosen.len();
+    }
+    println!(
+        "{nodes} nodes {durability:?}: {count} seeds, {} entries a run",
+        delivered as u64 / count
+    );
+}
+
+macro_rules! shapes {
+    ($($name:ident: $nodes:expr, $durability:ident, $damaged:expr, $usual:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            run_all($nodes, Durability::$durability, $damaged, $usual);
+        }
+    )*};
+}
+
+shapes! {
+    one_node_sync: 1, Sync, 0, 300;
+    two_nodes_sync: 2, Sync, 0, 300;
+    three_nodes_sync: 3, Sync, 0, 1500;
+    three_nodes_sync_damaged: 3, Sync, 1, 500;
+    four_nodes_sync: 4, Sync, 0, 200;
+    five_nodes_sync: 5, Sync, 0, 400;
+    five_nodes_sync_damaged: 5, Sync, 2, 200;
+    seven_nodes_sync: 7, Sync, 0, 100;
+    one_node_memory: 1, Memory, 0, 100;
+    three_nodes_memory: 3, Memory, 0, 500;
+    five_nodes_memory: 5, Memory, 0, 200;
+}

@@ -1,0 +1,189 @@
+//! The links between neighbours: FIFO, broken at any moment, resumed as production does.
+
+use super::World;
+use chainring_ring::actions::Input;
+use chainring_ring::ids::{Ballot, Claim, Instance, NodeId, Order, Sequence, Session, ValueId};
+use chainring_ring::votes::Vote;
+use std::collections::VecDeque;
+
+/// What travels on a link.
+#[derive(Clone, Debug)]
+pub enum Frame {
+    Value(ValueId),
+    Missing(NodeId, Session, Sequence),
+    Order(Order),
+    Votes(Vec<Vote>, Claim, (Ballot, u64)),
+}
+
+/// Both links from a node to its successor.
+#[derive(Default)]
+pub struct Link {
+    data_up: bool,
+    control_up: bool,
+    data: VecDeque<Frame>,
+    control: VecDeque<Frame>,
+    /// Next order to send, and at which ballot.
+    cursor: (Ballot, Option<Instance>),
+}
+
+impl Link {
+    pub fn send_data(&mut self, frame: Frame) {
+        if self.data_up {
+            self.data.push_back(frame);
+        }
+    }
+
+    pub fn break_data(&mut self) {
+        self.data_up = false;
+        self.data.clear();
+    }
+
+    pub fn break_control(&mut self) {
+        self.control_up = false;
+        self.control.clear();
+    }
+}
+
+impl World {
+    pub fn predecessor(&self, at: usize) -> usize {
+        (at + self.nodes.len() - 1) % self.nodes.len()
+    }
+
+    fn successor(&self, at: usize) -> usize {
+        (at + 1) % self.nodes.len()
+    }
+
+    pub fn break_link(&mut self, at: usize) {
+        if self.random.one_in(3) || !self.nodes[at].up() || !self.nodes[self.successor(at)].up() {
+            self.links[at].break_data();
+            self.links[at].break_control();
+        } else if self.random.one_in(2) {
+            self.links[at].break_data();
+        } else {
+            self.links[at].break_control();
+        }
+    }
+
+    /// Opens the links from `at` to its successor again, from where the successor stands.
+    pub fn resume(&mut self, at: usize) {
+        let to = self.successor(at);
+        if to == at || !self.nodes[at].up() || !self.nodes[to].up() {
+            return;
+        }
+        if !self.links[at].control_up {
+            let core = self.nodes[to].core();
+            let next = core.received().max(core.delivered());
+            self.links[at].cursor = (core.promised(), Some(next));
+            self.links[at].control_up = true;
+            // The first frame of a link shows all.
+            self.send_votes(at);
+        }
+        if !self.links[at].data_up {
+            self.links[at].data_up = true;
+            for origin in 0..self.ids.len() {
+                self.resume_origin(at, to, self.ids[origin]);
+            }
+        }
+    }
+
+    fn resume_origin(&mut self, at: usize, to: usize, origin: NodeId) {
+        if origin == self.ids[to] {
+            return;
+        }
+        let theirs = self.nodes[to].core().lanes().of(origin).expect("a lane");
+        let ours = self.nodes[at].core().lanes().of(origin).expect("a lane");
+        let session = ours.session();
+        if session < theirs.session() || session == Session::NONE {
+            return;
+        }
+        let from = if session == theirs.session() { theirs.next() } else { Sequence(0) };
+        let mut frames = Vec::new();
+        for sequence in from.0..ours.next().0 {
+            let id = ValueId { origin, session, sequence: Sequence(sequence) };
+            frames.push(match ours.ticket(Sequence(sequence)) {
+                Some(_) => Frame::Value(id),
+                None => Frame::Missing(origin, session, Sequence(sequence + 1)),
+            });
+        }
+        frames.into_iter().for_each(|frame| self.links[at].send_data(frame));
+    }
+
+    /// Sends orders and votes on the control link.
+    pub fn pump_control(&mut self, at: usize) {
+        let to = self.successor(at);
+        if to == at || !self.nodes[at].up() || !self.links[at].control_up {
+            return;
+        }
+        let limit = if self.healing { u64::MAX } else { 1 + self.random.below(8) };
+        self.send_orders(at, limit);
+        let core = self.nodes[at].core.as_mut().expect("the node is up");
+        if core.take_votes_changed() || self.healing {
+            self.send_votes(at);
+        }
+    }
+
+    fn send_orders(&mut self, at: usize, limit: u64) {
+        let to = self.successor(at);
+        let core = self.nodes[at].core();
+        let promised = core.promised();
+        let link = &mut self.links[at];
+        if link.cursor.0 != promised {
+            link.cursor = (promised, None);
+        }
+        if promised.node == self.ids[to] {
+            return;
+        }
+        if link.cursor.1.is_none() {
+            // The base is known once an order of the ballot is: look for the first one held.
+            let window = core.window();
+            let range = window.first().0..core.received().0;
+            let first = range.map(Instance).find(|at| window.holds_at(*at, promised));
+            link.cursor.1 = first;
+        }
+        let Some(cursor) = &mut link.cursor.1 else { return };
+        *cursor = (*cursor).max(core.window().first());
+        let mut sent = 0;
+        while *cursor < core.received() && sent < limit {
+            if let Some(slot) = core.window().get(*cursor)
+                && slot.order.ballot == promised
+            {
+                link.control.push_back(Frame::Order(slot.order));
+                sent += 1;
+            }
+            *cursor = cursor.next();
+        }
+    }
+
+    fn send_votes(&mut self, at: usize) {
+        self.check.published(&self.nodes[at]);
+        let core = self.nodes[at].core();
+        let votes = core.votes().iter().copied().collect();
+        let frame = Frame::Votes(votes, core.claim(), core.newest_beat());
+        self.links[at].control.push_back(frame);
+    }
+
+    /// The next frame of one of the links from `at` arrives; false if there was none.
+    pub fn arrive(&mut self, at: usize) -> bool {
+        let to = self.successor(at);
+        let link = &mut self.links[at];
+        let data_first = self.random.one_in(2);
+        let (first, second) = match data_first {
+            true => (&mut link.data, &mut link.control),
+            false => (&mut link.control, &mut link.data),
+        };
+        let Some(frame) = first.pop_front().or_else(|| second.pop_front()) else { return false };
+        match frame {
+            Frame::Value(id) => self.step(to, Input::Value(id)),
+            Frame::Missing(origin, session, upto) => {
+                self.step(to, Input::Missing { origin, session, to: upto });
+            }
+            Frame::Order(order) => self.step(to, Input::Order(order)),
+            Frame::Votes(votes, claim, (ballot, beat)) => {
+                votes.into_iter().for_each(|vote| self.step(to, Input::Vote(vote)));
+                self.step(to, Input::Claim(claim));
+                self.step(to, Input::Beat { ballot, beat });
+            }
+        }
+        true
+    }
+}

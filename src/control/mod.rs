@@ -1,0 +1,487 @@
+//! The control thread: it knows the catalog, answers clients, and passes mail on.
+//!
+//! Invariants: everything here lives on one thread (`Rc`, `RefCell`, no lock), and no borrow is
+//! held over an `await`; an append is answered once, and the memory that it holds is paid for
+//! until the shard has given it back; mail that is not for this module goes to whoever registered
+//! for it.
+
+pub mod catalog;
+pub mod disk;
+pub mod front;
+pub mod status;
+pub mod wait;
+
+use crate::config::Config;
+use crate::gauges::{Gauges, Halt, State};
+use crate::http::{Budget, HttpCounters, Permit};
+use crate::mail::{Append, Command, Notice, Place, Refusal, TopicId};
+use async_executor::LocalExecutor;
+use async_io::{Async, Timer};
+use bytes::Bytes;
+use catalog::Catalog;
+use chainring_net::mailbox::{Receiver, Sender, Waker};
+use chainring_ring::ids::ValueId;
+use futures_lite::FutureExt;
+use futures_lite::future::yield_now;
+use std::cell::{Cell, Ref, RefCell};
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use wait::{Signal, Slot};
+
+/// Letters taken before other tasks get a turn.
+const PUMP_LETTERS: usize = 4096;
+/// A creation entry that has not come out is proposed again: the session may have been closed
+/// under it. A second entry for a name counts as nothing.
+const CREATE_AGAIN: Duration = Duration::from_secs(2);
+/// How long a full mailbox is left alone.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+
+/// Reads a frame of the log on disk into a buffer, verified; or says why not.
+pub type DiskRead = Box<dyn Fn(Place, &mut Vec<u8>) -> Result<(), String>>;
+
+/// Where delivered frames are read.
+pub enum ReadPath {
+    /// From the segments, on this thread: at most one packet at a time.
+    Disk(DiskRead),
+    /// From the memory log, by asking the shard.
+    Memory,
+}
+
+/// What the control thread is made of.
+pub struct Parts {
+    /// Configuration.
+    pub config: Config,
+    /// The node's figures.
+    pub gauges: std::sync::Arc<Gauges>,
+    /// To the shard.
+    pub commands: Sender<Command>,
+    /// Wakes the shard.
+    pub shard: Waker,
+    /// From the shard.
+    pub notices: Receiver<Notice>,
+    /// Wakes this thread.
+    pub own: Waker,
+    /// Where delivered frames are read.
+    pub read: ReadPath,
+    /// What recovery found.
+    pub catalog: Catalog,
+}
+
+/// Why an append was not answered with offsets.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// Surely not appended.
+    #[error("{reason}; nothing was appended, send it again later")]
+    NotNow {
+        /// Code for clients.
+        code: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The log has as many topics as it may have.
+    #[error("the log has {limit} topics, the limit `topics`; nothing was appended")]
+    TooManyTopics {
+        /// The limit.
+        limit: u32,
+    },
+    /// May or may not come out later.
+    #[error("{reason}; the outcome is unknown: read the topic before you send it again")]
+    Unknown {
+        /// Why.
+        reason: &'static str,
+    },
+}
+
+enum Outcome {
+    Appended(u64, u64),
+    Refused(Refusal),
+    Unknown,
+}
+
+struct Pending {
+    slot: Slot<Outcome>,
+    /// Held until the shard gave the records back, whether anybody still waits or not.
+    _permit: Permit,
+}
+
+/// A buffer that comes back, and whether it was filled.
+type ReadBack = (Vec<u8>, bool);
+type Problems = RefCell<Option<Box<dyn Fn() -> Vec<String>>>>;
+type Dispatch = RefCell<Option<Box<dyn Fn(Notice)>>>;
+
+/// The control thread's state; see the file's head.
+pub struct Control {
+    /// Configuration.
+    pub config: Config,
+    /// The node's figures.
+    pub gauges: std::sync::Arc<Gauges>,
+    /// Memory for bodies and answers.
+    pub budget: Budget,
+    /// Figures of the HTTP server.
+    pub http: Rc<HttpCounters>,
+    /// Notified after mail was taken.
+    pub changed: Signal,
+    commands: RefCell<Sender<Command>>,
+    shard: Waker,
+    notices: RefCell<Receiver<Notice>>,
+    own: Waker,
+    read: ReadPath,
+    catalog: RefCell<Catalog>,
+    appends: RefCell<HashMap<u64, Pending>>,
+    reads: RefCell<HashMap<u64, Slot<ReadBack>>>,
+    creating: RefCell<HashMap<String, Instant>>,
+    token: Cell<u64>,
+    draining: Cell<bool>,
+    on_peers: Dispatch,
+    on_node: Dispatch,
+    problems: Problems,
+    /// The last failure to read the log.
+    read_error: RefCell<Option<String>>,
+}
+
+impl Control {
+    /// Nothing runs before [`Control::start`]; register handlers in between.
+    pub fn new(parts: Parts) -> Rc<Control> {
+        let budget = Budget::new(parts.config.limits.http_memory_bytes.into());
+        Rc::new(Control {
+            config: parts.config,
+            gauges: parts.gauges,
+            budget,
+            http: Rc::default(),
+            changed: Signal::default(),
+            commands: RefCell::new(parts.commands),
+            shard: parts.shard,
+            notices: RefCell::new(parts.notices),
+            own: parts.own,
+            read: parts.read,
+            catalog: RefCell::new(parts.catalog),
+            appends: RefCell::default(),
+            reads: RefCell::default(),
+            creating: RefCell::default(),
+            token: Cell::new(0),
+            draining: Cell::new(false),
+            on_peers: RefCell::default(),
+            on_node: RefCell::default(),
+            problems: RefCell::default(),
+            read_error: RefCell::default(),
+        })
+    }
+
+    /// Takes Resume, LinkDown, Direct, FetchValue and CatchUp.
+    pub fn on_peers(&self, handler: impl Fn(Notice) + 'static) {
+        *self.on_peers.borrow_mut() = Some(Box::new(handler));
+    }
+
+    /// Takes NeedSegment, Drained and Stopped.
+    pub fn on_node(&self, handler: impl Fn(Notice) + 'static) {
+        *self.on_node.borrow_mut() = Some(Box::new(handler));
+    }
+
+    /// Names what keeps peers apart; shown as it is by `status`.
+    pub fn set_problems(&self, problems: impl Fn() -> Vec<String> + 'static) {
+        *self.problems.borrow_mut() = Some(Box::new(problems));
+    }
+
+    /// What [`Control::set_problems`] names now, and the last failure to read the log.
+    pub fn problems(&self) -> Vec<String> {
+        let of_peers = self.problems.borrow().as_ref().map(|problems| problems());
+        let mut problems = of_peers.unwrap_or_default();
+        problems.extend(self.read_error.borrow().clone());
+        problems
+    }
+
+    /// Starts the tasks: mail, and HTTP on a listener that is bound already.
+    pub fn start(self: &Rc<Self>, executor: &Rc<LocalExecutor<'static>>, http: TcpListener) {
+        executor.spawn(Rc::clone(self).pump()).detach();
+        let server = front::server(self);
+        let serve = crate::http::server::serve(server, http, Rc::clone(executor));
+        executor.spawn(serve).detach();
+    }
+
+    /// Refuses appends from now on; the node is stopping.
+    pub fn refuse_appends(&self) {
+        self.draining.set(true);
+        self.changed.notify();
+    }
+
+    /// True after [`Control::refuse_appends`].
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Appends that wait for their answer.
+    pub fn open_appends(&self) -> usize {
+        self.appends.borrow().len()
+    }
+
+    /// The catalog. Not to be held over an `await`.
+    pub fn catalog(&self) -> Ref<'_, Catalog> {
+        self.catalog.borrow()
+    }
+
+    /// Sends a command, or gives it back when the mailbox is full.
+    ///
+    /// # Errors
+    /// The command.
+    #[expect(clippy::result_large_err, reason = "the caller gets back what it gave")]
+    pub fn try_send(&self, command: Command) -> Result<(), Command> {
+        self.commands.borrow_mut().try_send(command)?;
+        self.shard.wake();
+        Ok(())
+    }
+
+    /// Sends a command; waits while the mailbox is full.
+    pub async fn send(&self, mut command: Command) {
+        while let Err(back) = self.try_send(command) {
+            command = back;
+            Timer::after(FULL_PAUSE).await;
+        }
+    }
+
+    /// Reads the frame of a delivered value into `buffer`; false if it is not there any more.
+    pub async fn read(&self, place: Place, buffer: &mut Vec<u8>) -> bool {
+        match &self.read {
+            ReadPath::Disk(read) => match read(place, buffer) {
+                Ok(()) => true,
+                Err(reason) => {
+                    let reason = format!("reading the log at {:#x}: {reason}", place.at);
+                    *self.read_error.borrow_mut() = Some(reason);
+                    false
+                }
+            },
+            ReadPath::Memory => {
+                buffer.clear();
+                buffer.reserve(place.bytes as usize);
+                let command = |token, buffer| Command::ReadMemory { token, place, buffer };
+                self.ask(command, buffer).await
+            }
+        }
+    }
+
+    /// Reads the frame of an undelivered value that the shard holds.
+    pub async fn read_held(&self, id: ValueId, buffer: &mut Vec<u8>) -> bool {
+        buffer.clear();
+        buffer.reserve(self.config.packet_max() as usize);
+        self.ask(|token, buffer| Command::ReadHeld { token, id, buffer }, buffer).await
+    }
+
+    async fn ask(
+        &self,
+        command: impl FnOnce(u64, Vec<u8>) -> Command,
+        buffer: &mut Vec<u8>,
+    ) -> bool {
+        let token = self.next_token();
+        let slot = Slot::default();
+        self.reads.borrow_mut().insert(token, slot.clone());
+        self.send(command(token, std::mem::take(buffer))).await;
+        let (filled, found) = slot.take().await;
+        *buffer = filled;
+        found
+    }
+
+    fn next_token(&self) -> u64 {
+        self.token.set(self.token.get() + 1);
+        self.token.get()
+    }
+
+    /// Appends records, in order, creating the topic if need be; the first and last offset.
+    ///
+    /// `ends` are the ends of the records in `body`; without any, only the topic is created.
+    ///
+    /// # Errors
+    /// [`AppendError`].
+    pub async fn append(
+        &self,
+        topic: &str,
+        body: Bytes,
+        ends: Vec<u32>,
+        permit: Permit,
+    ) -> Result<Option<(u64, u64)>, AppendError> {
+        let timeout = Duration::from_millis(self.config.limits.append_timeout_ms.into());
+        let deadline = Instant::now() + timeout;
+        self.check_open()?;
+        let topic = self.topic_for(topic, deadline).await?;
+        if ends.is_empty() {
+            return Ok(None);
+        }
+        self.check_open()?;
+        let token = self.next_token();
+        let append = Append::new(token, topic, body, ends);
+        if self.try_send(Command::Append(Box::new(append))).is_err() {
+            return Err(not_now("busy", "the shard has no room for another append"));
+        }
+        let slot = Slot::default();
+        let pending = Pending { slot: slot.clone(), _permit: permit };
+        self.appends.borrow_mut().insert(token, pending);
+        let late = async {
+            Timer::at(deadline).await;
+            None
+        };
+        match async { Some(slot.take().await) }.or(late).await {
+            Some(Outcome::Appended(first, last)) => Ok(Some((first, last))),
+            Some(Outcome::Refused(refusal)) => Err(refused(refusal)),
+            Some(Outcome::Unknown) => {
+                Err(AppendError::Unknown { reason: "the node's session was closed meanwhile" })
+            }
+            None => Err(AppendError::Unknown { reason: "not delivered within append_timeout_ms" }),
+        }
+    }
+
+    /// Why an append would be refused now.
+    fn check_open(&self) -> Result<(), AppendError> {
+        let state = self.gauges.state.get();
+        if self.draining.get() || state == State::Draining as u64 || state == State::Stopped as u64
+        {
+            return Err(refused(Refusal::Draining));
+        }
+        if state == State::Halted as u64 || self.gauges.halt.get() != Halt::None as u64 {
+            return Err(refused(Refusal::Halted));
+        }
+        if self.gauges.log_full.get() != 0 {
+            return Err(refused(Refusal::LogFull));
+        }
+        if state == State::Starting as u64 {
+            return Err(not_now("starting", "the node is starting"));
+        }
+        Ok(())
+    }
+
+    /// The id of a topic, which is proposed if there is none.
+    async fn topic_for(&self, name: &str, deadline: Instant) -> Result<TopicId, AppendError> {
+        loop {
+            let seen = self.changed.generation();
+            if let Some(id) = self.catalog.borrow().topic(name) {
+                return Ok(id);
+            }
+            if Instant::now() >= deadline {
+                self.creating.borrow_mut().remove(name);
+                return Err(not_now("no_topic_yet", "the topic was not created in time"));
+            }
+            self.check_open()?;
+            self.propose_topic(name)?;
+            let again = deadline.min(Instant::now() + CREATE_AGAIN);
+            let late = async {
+                Timer::at(again).await;
+            };
+            self.changed.beyond(seen).or(late).await;
+        }
+    }
+
+    fn propose_topic(&self, name: &str) -> Result<(), AppendError> {
+        let mut creating = self.creating.borrow_mut();
+        if creating.get(name).is_some_and(|at| at.elapsed() < CREATE_AGAIN) {
+            return Ok(());
+        }
+        let limit = self.config.limits.topics;
+        let topics = self.catalog.borrow().topics().len() + creating.len();
+        if topics >= limit as usize && !creating.contains_key(name) {
+            return Err(AppendError::TooManyTopics { limit });
+        }
+        if self.try_send(Command::CreateTopic { name: name.into() }).is_err() {
+            return Err(not_now("busy", "the shard has no room for another topic"));
+        }
+        creating.insert(name.to_owned(), Instant::now());
+        Ok(())
+    }
+
+    /// Takes mail for ever.
+    async fn pump(self: Rc<Self>) {
+        let bell = Async::new_nonblocking(self.own.clone()).expect("an eventfd can be polled");
+        loop {
+            self.own.take();
+            if self.take_mail() {
+                yield_now().await;
+            } else if self.own.prepare_sleep() {
+                let _ = bell.readable().await;
+                self.own.awake();
+                self.own.drain();
+            }
+        }
+    }
+
+    /// Takes what is in the mailbox, up to a limit; false if there was nothing.
+    fn take_mail(&self) -> bool {
+        let mut memory_first = None;
+        for taken in 0..PUMP_LETTERS {
+            let notice = self.notices.borrow_mut().try_recv();
+            match notice {
+                None if taken == 0 => return false,
+                None => break,
+                // The last one says it all.
+                Some(Notice::MemoryFirst { at }) => memory_first = Some(at),
+                Some(notice) => self.dispatch(notice),
+            }
+        }
+        if let Some(at) = memory_first {
+            self.catalog.borrow_mut().on_memory_first(at);
+        }
+        self.changed.notify();
+        true
+    }
+
+    fn dispatch(&self, notice: Notice) {
+        match notice {
+            Notice::Appended(append) => {
+                let outcome = Outcome::Appended(append.first_offset.unwrap_or_default(), append.last_offset);
+                self.answer(&append, outcome);
+            }
+            Notice::Refused(append, refusal) => self.answer(&append, Outcome::Refused(refusal)),
+            Notice::Unknown(append) => self.answer(&append, Outcome::Unknown),
+            Notice::Instance { order, place } => {
+                self.catalog.borrow_mut().on_instance(order, place);
+            }
+            Notice::Run { topic, first_offset, count, at } => {
+                self.catalog.borrow_mut().on_run(topic, first_offset, count, at);
+            }
+            Notice::Topic { id, name } => {
+                self.creating.borrow_mut().remove(&*name);
+                self.catalog.borrow_mut().on_topic(id, &name);
+            }
+            Notice::MemoryFirst { at } => self.catalog.borrow_mut().on_memory_first(at),
+            Notice::Read { token, buffer, found } => {
+                if let Some(slot) = self.reads.borrow_mut().remove(&token) {
+                    slot.put((buffer, found));
+                }
+            }
+            notice @ (Notice::NeedSegment { .. } | Notice::Drained | Notice::Stopped(_)) => {
+                pass(&self.on_node, notice);
+            }
+            notice @ (Notice::Resume { .. }
+            | Notice::LinkDown { .. }
+            | Notice::Direct { .. }
+            | Notice::FetchValue { .. }
+            | Notice::CatchUp { .. }) => pass(&self.on_peers, notice),
+        }
+    }
+
+    fn answer(&self, append: &Append, outcome: Outcome) {
+        if let Some(pending) = self.appends.borrow_mut().remove(&append.token) {
+            pending.slot.put(outcome);
+        }
+    }
+}
+
+fn pass(to: &Dispatch, notice: Notice) {
+    if let Some(handler) = &*to.borrow() {
+        handler(notice);
+    }
+}
+
+fn not_now(code: &'static str, reason: &str) -> AppendError {
+    AppendError::NotNow { code, reason: reason.to_owned() }
+}
+
+fn refused(refusal: Refusal) -> AppendError {
+    match refusal {
+        Refusal::Draining => not_now("draining", "the node is stopping"),
+        Refusal::Busy => not_now("busy", "too many appends are open at this node"),
+        Refusal::LogFull => {
+            not_now("log_full", "the log has no room: free disk space or raise log_bytes")
+        }
+        Refusal::Halted => {
+            not_now("halted", "the ring halted; `chainring status` names the reason")
+        }
+    }
+}

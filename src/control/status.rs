@@ -1,0 +1,259 @@
+//! What a node says of itself: status, readiness with reasons, metrics.
+//!
+//! Invariant: one list of reasons; `/readyz`, `/status` and the exit code of `chainring status`
+//! all read it.
+
+use super::Control;
+use crate::config::durability_name;
+use crate::gauges::{Gauge, Gauges, Halt, State};
+use crate::http::Response;
+use crate::records::Digest;
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+/// Why a node is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// Code for programs.
+    pub code: &'static str,
+    /// For people: what, and what to do.
+    pub message: String,
+    /// True if the node cannot serve because of it; false if it serves with less than it should
+    /// have.
+    pub blocks: bool,
+}
+
+/// Figures that only rise; the others go up and down.
+const COUNTERS: &[&str] = &[
+    "records",
+    "bytes",
+    "proposed",
+    "bad_frames",
+    "data_in_bytes",
+    "data_out_bytes",
+    "groups",
+    "log_bytes",
+    "enters",
+    "fetched",
+];
+
+/// Name of a state, as in JSON.
+pub fn state_name(state: u64) -> &'static str {
+    const NAMES: [&str; 8] = [
+        "starting",
+        "follower",
+        "coordinator",
+        "candidate",
+        "catching_up",
+        "draining",
+        "stopped",
+        "halted",
+    ];
+    NAMES.get(state as usize).copied().unwrap_or("unknown")
+}
+
+fn halt_reason(halt: u64) -> Option<(&'static str, &'static str)> {
+    const AMNESIA: u64 = Halt::Amnesia as u64;
+    const LOG_FAILED: u64 = Halt::LogFailed as u64;
+    const TRIMMED: u64 = Halt::Trimmed as u64;
+    match halt {
+        AMNESIA => Some((
+            "amnesia",
+            "fewer than a quorum of nodes remember their votes, the ring can never go on: save what is needed, then start all nodes with a higher cluster.epoch and empty directories",
+        )),
+        LOG_FAILED => Some((
+            "log_failed",
+            "a write or flush of the log failed: check the disk, then restart this node",
+        )),
+        TRIMMED => {
+            Some(("trimmed", "no peer holds all entries that this node needs: it can not catch up"))
+        }
+        _ => None,
+    }
+}
+
+impl Control {
+    /// Everything that is wrong now.
+    pub fn reasons(&self) -> Vec<Reason> {
+        let gauges = &*self.gauges;
+        let mut reasons = Vec::new();
+        let mut add = |blocks, code, message: &str| {
+            reasons.push(Reason { code, message: message.to_owned(), blocks });
+        };
+        if let Some((code, message)) = halt_reason(gauges.halt.get()) {
+            add(true, code, message);
+        }
+        let state = gauges.state.get();
+        match state {
+            s if s == State::Starting as u64 => add(true, "starting", "the node is starting"),
+            s if s == State::CatchingUp as u64 => {
+                add(true, "catching_up", "the node fetches what was decided without it");
+            }
+            s if s == State::Stopped as u64 => add(true, "stopped", "the node has stopped"),
+            s if s == State::Halted as u64 && gauges.halt.get() == 0 => {
+                add(true, "halted", "the node halted");
+            }
+            _ => {}
+        }
+        if self.is_draining() || state == State::Draining as u64 {
+            add(true, "draining", "the node is stopping");
+        }
+        if gauges.coordinator.get() == 0 {
+            add(true, "no_coordinator", "no coordinator is known");
+        }
+        if gauges.log_full.get() != 0 {
+            let message = "the log has no room: free disk space or raise limits.log_bytes";
+            add(true, "log_full", message);
+        }
+        if self.config.cluster.nodes.len() > 1 {
+            for (code, gauge, message) in links(gauges) {
+                if gauge.get() == 0 {
+                    add(true, code, message);
+                }
+            }
+        }
+        if gauges.votes.get() == 0 {
+            let message = "the node has forgotten its votes: it learns and never votes";
+            add(false, "forgot_votes", message);
+        }
+        for problem in self.problems() {
+            add(false, "problem", &problem);
+        }
+        reasons
+    }
+
+    /// `/livez`: the process works, whatever the ring does.
+    pub(super) fn livez(&self) -> Response {
+        if self.gauges.state.get() == State::Stopped as u64 {
+            return Response::error(503, "stopped", "the shard has ended");
+        }
+        Response::json(200, &json!({ "v": 1, "live": true }))
+    }
+
+    /// `/readyz`: the node takes appends and serves reads; or why not.
+    pub(super) fn readyz(&self) -> Response {
+        let blocking: Vec<Value> =
+            self.reasons().iter().filter(|reason| reason.blocks).map(reason_json).collect();
+        let ready = blocking.is_empty();
+        let body = json!({ "v": 1, "ready": ready, "reasons": blocking });
+        let response = Response::json(if ready { 200 } else { 503 }, &body);
+        if ready { response } else { response.with("Retry-After", 1) }
+    }
+
+    /// `/status`.
+    pub fn status(&self) -> Value {
+        let g = &*self.gauges;
+        let cluster = &self.config.cluster;
+        let reasons = self.reasons();
+        let catalog = self.catalog();
+        let known = g.received.get().max(g.decided.get());
+        let digest = Digest::from_halves(g.digest_low.get(), g.digest_high.get());
+        json!({
+            "v": 1,
+            "node": self.config.node.id.0,
+            "cluster": format!("{:032x}", cluster.id.0),
+            "epoch": cluster.epoch.0,
+            "nodes": cluster.nodes.len(),
+            "durability": durability_name(cluster.durability),
+            "block": cluster.block,
+            "state": state_name(g.state.get()),
+            "ready": !reasons.iter().any(|reason| reason.blocks),
+            "reasons": reasons.iter().map(reason_json).collect::<Vec<_>>(),
+            "halt": halt_reason(g.halt.get()).map(|(code, _)| code),
+            "votes": g.votes.get() != 0,
+            "incarnation": g.incarnation.get(),
+            "start": g.start.get(),
+            "coordinator": Some(g.coordinator.get()).filter(|node| *node != 0),
+            "ballot": {
+                "round": g.ballot_round.get(),
+                "node": g.coordinator.get(),
+                "incarnation": g.ballot_incarnation.get(),
+            },
+            "members": cluster.nodes.iter().map(|member| {
+                json!({ "id": member.id.0, "http": format!("http://{}", member.http) })
+            }).collect::<Vec<_>>(),
+            "layout": cluster.nodes.iter().map(|member| member.id.0).collect::<Vec<_>>(),
+            "positions": {
+                "received": g.received.get(),
+                "durable": g.durable.get(),
+                "decided": g.decided.get(),
+                "delivered": g.delivered.get(),
+                "delivered_everywhere": g.delivered_everywhere.get(),
+                "first": catalog.first().0,
+                "readable": catalog.delivered().0,
+            },
+            "lag": known.saturating_sub(g.delivered.get()),
+            "records": g.records.get(),
+            "bytes": g.bytes.get(),
+            "digest": format!("{:032x}", digest.0),
+            "topics": catalog.topics().len(),
+            "log": {
+                "bytes": g.log_bytes.get(),
+                "groups": g.groups.get(),
+                "behind_bytes": g.log_behind_bytes.get(),
+                "behind_us": g.log_behind_us.get(),
+                "full": g.log_full.get() != 0,
+            },
+            "links": {
+                "data_in": g.data_in_up.get() != 0,
+                "data_out": g.data_out_up.get() != 0,
+                "control_in": g.control_in_up.get() != 0,
+                "control_out": g.control_out_up.get() != 0,
+            },
+            "bad_frames": g.bad_frames.get(),
+            "open_appends": self.open_appends(),
+            "http": {
+                "connections": self.http.connections.get(),
+                "requests": self.http.requests.get(),
+                "bad": self.http.bad.get(),
+                "timeouts": self.http.timeouts.get(),
+                "refused": self.http.refused.get(),
+                "memory_bytes": self.budget.used(),
+            },
+        })
+    }
+
+    /// `/metrics`: Prometheus text.
+    pub(super) fn metrics(&self) -> Response {
+        let mut out = String::new();
+        let node = self.config.node.id.0;
+        self.gauges.each(|name, value| {
+            metric(&mut out, name, COUNTERS.contains(&name), node, value);
+        });
+        let ready = u64::from(!self.reasons().iter().any(|reason| reason.blocks));
+        let topics = self.catalog().topics().len() as u64;
+        for (name, counter, value) in [
+            ("ready", false, ready),
+            ("topics", false, topics),
+            ("open_appends", false, self.open_appends() as u64),
+            ("http_connections", false, self.http.connections.get()),
+            ("http_memory_bytes", false, self.budget.used()),
+            ("http_requests", true, self.http.requests.get()),
+            ("http_bad", true, self.http.bad.get()),
+            ("http_timeouts", true, self.http.timeouts.get()),
+            ("http_refused", true, self.http.refused.get()),
+        ] {
+            metric(&mut out, name, counter, node, value);
+        }
+        Response::new(200, "text/plain; version=0.0.4", out.into_bytes())
+    }
+}
+
+fn metric(out: &mut String, name: &str, counter: bool, node: u8, value: u64) {
+    let (kind, suffix) = if counter { ("counter", "_total") } else { ("gauge", "") };
+    let _ = writeln!(out, "# TYPE chainring_{name}{suffix} {kind}");
+    let _ = writeln!(out, "chainring_{name}{suffix}{{node=\"{node}\"}} {value}");
+}
+
+fn reason_json(reason: &Reason) -> Value {
+    json!({ "code": reason.code, "message": reason.message, "blocks": reason.blocks })
+}
+
+fn links(gauges: &Gauges) -> [(&'static str, &Gauge, &'static str); 4] {
+    [
+        ("data_in_down", &gauges.data_in_up, "no data link from the predecessor"),
+        ("data_out_down", &gauges.data_out_up, "no data link to the successor"),
+        ("control_in_down", &gauges.control_in_up, "no control link from the predecessor"),
+        ("control_out_down", &gauges.control_out_up, "no control link to the successor"),
+    ]
+}

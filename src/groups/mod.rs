@@ -1,0 +1,168 @@
+//! Groups: the topics of a log and their offsets.
+//!
+//! Replicated state: a function of the delivered prefix. Invariants: a topic's id is the place of
+//! its creation entry among those that counted; offsets of a topic are given in order of delivery,
+//! without a gap; the digest covers every delivered record. Nothing is allocated after `new`.
+
+use crate::mail::TopicId;
+use crate::records::{Digest, Run, RunError, records, runs};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Topics and offsets.
+#[derive(Clone, Debug)]
+pub struct Groups {
+    /// Open addressing: hash of the name (its identity here) and id.
+    names: Box<[Option<(u128, TopicId)>]>,
+    /// By topic id, the offset of its next record.
+    next: Vec<u64>,
+    limit: usize,
+    records: u64,
+    bytes: u64,
+    digest: Digest,
+}
+
+/// What the delivery of a value did.
+#[derive(Debug)]
+pub enum Delivered<'a> {
+    /// Records got offsets.
+    Run {
+        /// Of which topic.
+        topic: TopicId,
+        /// Offset of the first.
+        first_offset: u64,
+        /// How many.
+        count: u32,
+        /// Byte offset of the run in the body.
+        at: u32,
+    },
+    /// A topic came into being.
+    Topic {
+        /// Its id.
+        id: TopicId,
+        /// Its name.
+        name: &'a str,
+    },
+}
+
+impl Groups {
+    /// No topics; room for `limit`.
+    pub fn new(limit: usize) -> Groups {
+        let slots = (2 * limit).next_power_of_two();
+        Groups {
+            names: vec![None; slots].into_boxed_slice(),
+            next: Vec::with_capacity(limit),
+            limit,
+            records: 0,
+            bytes: 0,
+            digest: Digest(0),
+        }
+    }
+
+    /// Delivers the body of a value; tells what it did, run by run.
+    ///
+    /// # Errors
+    /// [`RunError`] for a body that no batcher of ours fills; what lies before is delivered.
+    pub fn deliver(
+        &mut self,
+        body: &[u8],
+        mut tell: impl FnMut(Delivered<'_>),
+    ) -> Result<(), RunError> {
+        for run in runs(body) {
+            match run? {
+                Run::Records { topic, count, bytes, at } => {
+                    let Some(next) = self.next.get_mut(topic.0 as usize) else { continue };
+                    let first_offset = *next;
+                    for (offset, record) in (first_offset..).zip(records(bytes)) {
+                        self.digest.add(topic, offset, record);
+                        self.bytes += record.len() as u64;
+                    }
+                    *next += u64::from(count);
+                    self.records += u64::from(count);
+                    tell(Delivered::Run { topic, first_offset, count, at: at as u32 });
+                }
+                Run::Create { name, .. } => {
+                    if let Some(id) = self.create(name) {
+                        tell(Delivered::Topic { id, name });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The id of a new topic; `None` if the name has one, or there are too many.
+    fn create(&mut self, name: &str) -> Option<TopicId> {
+        let hash = xxh3_128(name.as_bytes());
+        let mask = self.names.len() - 1;
+        let mut slot = hash as usize & mask;
+        while let Some((known, _)) = self.names[slot] {
+            if known == hash {
+                return None;
+            }
+            slot = (slot + 1) & mask;
+        }
+        if self.next.len() == self.limit {
+            return None;
+        }
+        let id = TopicId(self.next.len() as u32);
+        self.names[slot] = Some((hash, id));
+        self.next.push(0);
+        Some(id)
+    }
+
+    /// Records delivered.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Bytes of the records delivered.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The running digest.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Offset of a topic's next record.
+    pub fn end(&self, topic: TopicId) -> Option<u64> {
+        self.next.get(topic.0 as usize).copied()
+    }
+
+    /// True if no further topic can come into being.
+    pub fn is_full(&self) -> bool {
+        self.next.len() == self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::RunWriter;
+
+    #[test]
+    fn a_name_has_one_id_and_offsets_have_no_gap() {
+        let mut body = [0u8; 4096];
+        let mut writer = RunWriter::new();
+        for name in ["a", "b", "a", "c"] {
+            assert!(writer.create(&mut body, name));
+        }
+        for topic in [0, 1, 0] {
+            assert!(writer.push(&mut body, TopicId(topic), b"x\n"));
+        }
+        assert!(writer.push(&mut body, TopicId(9), b"nobody's\n"));
+        let mut groups = Groups::new(2);
+        let (mut ids, mut runs) = (vec![], vec![]);
+        let told = groups.deliver(&body[..writer.bytes()], |delivered| match delivered {
+            Delivered::Topic { id, name } => ids.push((id.0, name.to_owned())),
+            Delivered::Run { topic, first_offset, count, .. } => {
+                runs.push((topic.0, first_offset, count));
+            }
+        });
+        assert!(told.is_ok());
+        assert_eq!(ids, [(0, "a".to_owned()), (1, "b".to_owned())], "the third is one too many");
+        assert_eq!(runs, [(0, 0, 1), (1, 0, 1), (0, 1, 1)]);
+        assert_eq!((groups.records(), groups.bytes(), groups.is_full()), (3, 6, true));
+    }
+}

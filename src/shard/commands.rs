@@ -1,0 +1,310 @@
+//! What the control thread asks for.
+//!
+//! Invariant: a command is answered or has no answer; one that finds no room in the loop stays in
+//! the mailbox.
+
+use super::packets::{Home, PacketIx};
+use super::{Shard, direct, lanes_of};
+use crate::device::{Device, Port};
+use crate::mail::{Command, Notice, Refusal};
+use chainring_net::hello::{self, Purpose, Resume};
+use chainring_net::wire::LinkKind;
+use chainring_ring::actions::Input;
+use chainring_ring::header::Header;
+use chainring_ring::ids::{
+    Durability, Entry, NODES_MAX, NodeId, Order, Sequence, Session, ValueId,
+};
+use chainring_ring::lanes::LANE_PACKETS;
+
+/// Decided entries from a peer, taken in as there is room.
+#[derive(Debug)]
+pub(super) struct Entries {
+    orders: Vec<Order>,
+    frames: Vec<u8>,
+    /// Entries taken in.
+    taken: usize,
+    /// Where the next frame begins.
+    at: usize,
+}
+
+impl<M: Port + Device> Shard<M> {
+    pub(super) fn take_commands(&mut self) {
+        while self.has_room() && self.stop.is_none() && self.take_entries() {
+            let Some(command) = self.commands.try_recv() else { return };
+            self.busy = true;
+            self.take_command(command);
+        }
+    }
+
+    fn take_command(&mut self, command: Command) {
+        match command {
+            Command::Append(append) => self.take_append(append),
+            Command::CreateTopic { name } => self.batcher.create(name),
+            Command::Load(source) => self.batcher.load(source),
+            Command::PrepareIncoming { kind, token } => self.prepare_incoming(kind, token),
+            Command::Incoming { kind, fd, .. } => self.machine.attach(incoming(kind), fd),
+            Command::Outgoing { kind, to, fd, resume } => {
+                self.machine.detach(outgoing(kind));
+                self.take_reports();
+                self.machine.attach(outgoing(kind), fd);
+                self.resume(to, &resume);
+            }
+            Command::Direct { from, frame } => self.take_direct(from, &frame),
+            Command::Entries { orders, frames, .. } => {
+                self.entries = Some(Entries { orders, frames, taken: 0, at: 0 });
+            }
+            Command::Value { frame } => self.take_value(&frame),
+            Command::NotHeld { .. } => {}
+            Command::ReadMemory { token, place, mut buffer } => {
+                let place = chainring_storage::Place { at: place.at, bytes: place.bytes };
+                let frame = self.memory.as_ref().and_then(|memory| memory.get(place));
+                buffer.clear();
+                let found = frame.is_some_and(|frame| buffer.capacity() >= frame.len());
+                if found {
+                    buffer.extend_from_slice(frame.unwrap_or_default());
+                }
+                self.outbox.push(Notice::Read { token, buffer, found });
+            }
+            Command::ReadHeld { token, id, mut buffer } => {
+                let found = self.read_held(&id, &mut buffer);
+                self.outbox.push(Notice::Read { token, buffer, found });
+            }
+            Command::Segment { number, fd } => self.take_segment(number, fd),
+            Command::NoSegment => {
+                if let Some(journal) = &mut self.journal {
+                    journal.full = true;
+                }
+            }
+            Command::Campaign => self.step(Input::Campaign),
+            Command::Drain => {
+                self.draining = true;
+                self.batcher.draining = true;
+            }
+            Command::Stop => self.stop = Some(self.finish()),
+        }
+    }
+
+    fn take_append(&mut self, append: Box<crate::mail::Append>) {
+        let log_full = self.journal.as_ref().is_some_and(|journal| journal.full);
+        let refusal = if self.core.is_forgotten() {
+            Some(Refusal::Halted)
+        } else if log_full {
+            Some(Refusal::LogFull)
+        } else {
+            None
+        };
+        let refused = match refusal {
+            Some(refusal) => Err((append, refusal)),
+            None => self.batcher.append(append),
+        };
+        if let Err((append, refusal)) = refused {
+            self.outbox.push(Notice::Refused(append, refusal));
+        }
+    }
+
+    /// Drops the incoming link, so that what is held does not change before the peer is told.
+    fn prepare_incoming(&mut self, kind: Purpose, token: u64) {
+        self.machine.detach(incoming(kind));
+        let resume = match kind {
+            Purpose::Data => {
+                let mut held = [hello::Held::default(); NODES_MAX];
+                let mut count = 0;
+                for (origin, session, next) in lanes_of(&self.core) {
+                    held[usize::from(count)] = hello::Held { origin, session, next };
+                    count += 1;
+                }
+                Resume::Data { count, held }
+            }
+            _ => {
+                let received = self.core.received().max(self.core.delivered());
+                Resume::Control { ballot: self.core.promised(), received }
+            }
+        };
+        self.outbox.push(Notice::Resume { token, resume });
+    }
+
+    /// After a detach, forwards come back before anything new is queued.
+    fn take_reports(&mut self) {
+        self.forget_backlog();
+        self.take_events();
+    }
+
+    /// The successor said what it holds: send what is above.
+    fn resume(&mut self, to: NodeId, resume: &Resume) {
+        match resume {
+            Resume::Control { ballot, received } => {
+                self.control_out.resume(&self.core, *ballot, *received);
+            }
+            Resume::Data { count, held } => {
+                let held = &held[..usize::from(*count).min(NODES_MAX)];
+                for node in 1..=NODES_MAX as u8 {
+                    let node = NodeId(node);
+                    if node != to {
+                        let theirs = held.iter().find(|held| held.origin == node);
+                        let theirs = theirs.map(|held| (held.session, held.next));
+                        self.resume_origin(node, theirs.unwrap_or_default());
+                    }
+                }
+            }
+            Resume::Peer => {}
+        }
+    }
+
+    fn resume_origin(&mut self, origin: NodeId, theirs: (Session, Sequence)) {
+        let Some(lane) = self.core.lanes().of(origin) else { return };
+        let (session, end) = (lane.session(), lane.next());
+        if session == Session::NONE || theirs.0 > session {
+            return;
+        }
+        let mut declared = if theirs.0 == session { theirs.1 } else { Sequence(0) };
+        let first = Sequence(declared.0.max(end.0.saturating_sub(LANE_PACKETS)));
+        for sequence in first.0..end.0 {
+            let id = ValueId { origin, session, sequence: Sequence(sequence) };
+            let Some(ix) = self.packets.find(&id).filter(|ix| self.is_held(*ix)) else { continue };
+            if declared < id.sequence {
+                self.declare(origin, session, (declared, id.sequence));
+            }
+            self.forward(ix);
+            declared = id.sequence.next();
+        }
+        if declared < end {
+            self.declare(origin, session, (declared, end));
+        }
+    }
+
+    fn take_direct(&mut self, from: NodeId, frame: &[u8]) {
+        let parsed = Header::decode(frame, direct::DIRECT_MAX)
+            .and_then(|header| Ok((header, header.check_body(frame)?)));
+        let Ok((header, body)) = parsed else { return self.bad_frames += 1 };
+        match direct::input(&header, from, body) {
+            Ok(input) => self.step(input),
+            Err(_) => self.bad_frames += 1,
+        }
+    }
+
+    /// A fetched value.
+    fn take_value(&mut self, frame: &[u8]) {
+        let Ok(header) = Header::decode(frame, u32::MAX) else { return self.bad_frames += 1 };
+        if let Some(ix) = self.insert_fetched(&header, frame) {
+            self.fetched += 1;
+            self.judge(ix, Input::Value(header.value_id()));
+        }
+    }
+
+    fn insert_fetched(&mut self, header: &Header, frame: &[u8]) -> Option<PacketIx> {
+        if frame.len() != header.size as usize {
+            self.bad_frames += 1;
+            return None;
+        }
+        let range = self.side.take(header.size)?;
+        self.machine.bytes_mut(range).copy_from_slice(frame);
+        Some(self.packets.insert(header.value_id(), range, Home::Side, 0))
+    }
+
+    /// Decided entries from a peer, as far as there is room. True when all are taken.
+    fn take_entries(&mut self) -> bool {
+        let Some(mut entries) = self.entries.take() else { return true };
+        while let Some(order) = entries.orders.get(entries.taken).copied() {
+            if !self.has_room() || !self.take_entry(&order, &mut entries) {
+                self.entries = Some(entries);
+                return false;
+            }
+            entries.taken += 1;
+        }
+        true
+    }
+
+    /// One entry; false if it has to wait for room.
+    fn take_entry(&mut self, order: &Order, entries: &mut Entries) -> bool {
+        // What a peer delivered lies there at the ballot of its decision, or a later one.
+        let input = Input::Decided { order: *order, ballot: order.ballot };
+        let Entry::Value(id) = order.entry else {
+            self.step(input);
+            return true;
+        };
+        let frame = frame_at(&entries.frames, entries.at, id);
+        if order.instance != self.core.delivered() || self.core.lanes().ticket(&id).is_some() {
+            self.judge_absent(id, input);
+        } else if let Some(header) = frame {
+            let frame = &entries.frames[entries.at..][..header.size as usize];
+            let Some(ix) = self.insert_fetched(&header, frame) else { return false };
+            self.fetched += 1;
+            self.judge(ix, input);
+        } else if !self.core.table().counts(&id) {
+            self.judge_absent(id, input);
+        }
+        entries.at += frame.map_or(0, |header| header.size as usize);
+        true
+    }
+
+    /// A value that counts as nothing has no packet; the core still answers for it.
+    fn judge_absent(&mut self, id: ValueId, input: Input<'_>) {
+        let empty = chainring_net::pool::Range::default();
+        let ix = self.packets.insert(id, empty, Home::Gone, 0);
+        self.judge(ix, input);
+    }
+
+    fn take_segment(&mut self, number: u32, fd: std::os::fd::OwnedFd) {
+        let Some(journal) = &mut self.journal else { return };
+        self.machine.add_segment(number, fd);
+        match journal.add_segment(number) {
+            Ok(()) => journal.full = false,
+            Err(error) => self.failure = Some(error),
+        }
+    }
+
+    pub(super) fn check_drained(&mut self) {
+        let sealed = self
+            .journal
+            .as_ref()
+            .is_none_or(|journal| journal.is_idle() && !journal.needs_seal());
+        if self.draining && !self.drained && self.batcher.is_idle() && sealed {
+            self.drained = true;
+            self.outbox.push(Notice::Drained);
+            self.outbox.flush(&mut self.packets);
+        }
+    }
+
+    /// Closes the links and, if it was drained, brings everything to stable media and sets the
+    /// clean-stop mark. A memory log has nothing to mark.
+    fn finish(&mut self) -> bool {
+        for kind in LinkKind::ALL {
+            self.machine.detach(kind);
+        }
+        if !self.drained || self.durability == Durability::Memory {
+            return false;
+        }
+        for _ in 0..10_000 {
+            self.write();
+            self.machine.poll(chainring_net::wire::Wait::UpTo(std::time::Duration::from_millis(1)));
+            self.now_us += 1_000;
+            self.take_events();
+            let idle = self.journal.as_ref().is_none_or(|journal| journal.is_idle());
+            let sealed = self.journal.as_ref().is_none_or(|journal| !journal.needs_seal());
+            if self.failure.is_some() {
+                return false;
+            }
+            if idle && sealed {
+                self.superblock.clean = true;
+                self.write_superblock();
+                return self.failure.is_none();
+            }
+        }
+        false
+    }
+}
+
+/// The header of the next value frame, if it is the one of this id.
+fn frame_at(frames: &[u8], at: usize, id: ValueId) -> Option<Header> {
+    let rest = frames.get(at..)?;
+    let header = Header::decode(rest, u32::MAX).ok()?;
+    (header.value_id() == id && rest.len() >= header.size as usize).then_some(header)
+}
+
+fn incoming(purpose: Purpose) -> LinkKind {
+    if purpose == Purpose::Data { LinkKind::DataIn } else { LinkKind::ControlIn }
+}
+
+fn outgoing(purpose: Purpose) -> LinkKind {
+    if purpose == Purpose::Data { LinkKind::DataOut } else { LinkKind::ControlOut }
+}

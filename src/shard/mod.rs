@@ -1,0 +1,489 @@
+//! The shard: the one loop that owns a ring's data path.
+//!
+//! A turn: take the clock as given, take in events and commands, step the core, carry out its
+//! actions, batch, write, send, submit once. Generic over port and device, so that a simulator
+//! runs this loop too. Invariants: nothing here allocates, locks or formats between start and end
+//! of load (ballot changes, link changes and fetches may); what the core is told is true.
+
+mod actions;
+mod batcher;
+mod commands;
+mod deliver;
+pub mod direct;
+mod events;
+mod journal;
+pub mod links;
+mod outbox;
+mod packets;
+mod pools;
+mod publish;
+
+use crate::config::Config;
+use crate::device::{Device, Port};
+use crate::gauges::Gauges;
+use crate::groups::Groups;
+use crate::mail::{Command, Notice};
+use batcher::{BatchLimits, Batcher};
+use chainring_net::mailbox::{Receiver, Sender as Mailbox, Waker};
+use chainring_net::pool::Range;
+use chainring_net::wire::{LinkKind, Wait};
+use chainring_ring::actions::{Actions, Input, STEP_ROOM};
+use chainring_ring::core::Core;
+use chainring_ring::ids::{
+    Ballot, Durability, NODES_MAX, NodeId, Sequence, Session, ValueId,
+};
+use chainring_ring::window::WINDOW;
+use chainring_storage::{LogWriter, MemoryLog, Superblock};
+use direct::Sender;
+use hdrhistogram::Histogram;
+pub use journal::Journal;
+use journal::JournalLimits;
+use links::ControlOut;
+use outbox::Outbox;
+use packets::{EVERYWHERE, FORWARD, Home, PacketIx, Packets};
+use pools::{OwnPool, SidePool};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Microseconds of a tick of the core.
+const TICK_US: u64 = 10_000;
+/// An idle log is sealed after this.
+const SEAL_US: u64 = 1_000;
+/// Packets in memory at a time: the receive buffer may be full of the smallest.
+const PACKETS_MAX: usize = 1 << 17;
+/// Longest wait for an event.
+const WAIT_MAX_US: u64 = 10_000;
+
+/// What a shard is made of.
+pub struct ShardParts<M> {
+    /// Port and device.
+    pub machine: M,
+    /// The protocol core, recovered.
+    pub core: Core,
+    /// Topics and offsets at the position that the core has delivered.
+    pub groups: Groups,
+    /// As last written.
+    pub superblock: Superblock,
+    /// The log's writer; none in memory durability.
+    pub log: Option<LogWriter>,
+    /// Undelivered value frames that recovery found, and where.
+    pub held: Vec<(crate::mail::Place, Vec<u8>)>,
+    /// From the control thread.
+    pub commands: Receiver<Command>,
+    /// To the control thread.
+    pub notices: Mailbox<Notice>,
+    /// Wakes the control thread.
+    pub control_waker: Waker,
+    /// Published figures.
+    pub gauges: Arc<Gauges>,
+}
+
+/// How a shard ended.
+pub struct Ended {
+    /// True if everything is on stable media and the clean-stop mark is set.
+    pub clean: bool,
+    /// Batcher to delivery at the origin, microseconds, of all own records.
+    pub latency: Histogram<u64>,
+    /// What made it stop, if it did not stop by command.
+    pub failure: Option<chainring_storage::LogError>,
+}
+
+impl Ended {
+    /// Of a shard that never ran.
+    pub fn nothing() -> Ended {
+        let latency = Histogram::new_with_bounds(1, 100_000_000, 3).expect("valid bounds");
+        Ended { clean: false, latency, failure: None }
+    }
+}
+
+/// The loop and all that it owns.
+pub struct Shard<M> {
+    machine: M,
+    core: Core,
+    actions: Actions,
+    groups: Groups,
+    superblock: Superblock,
+    durability: Durability,
+    sender: Sender,
+    packets: Packets,
+    own: OwnPool,
+    side: SidePool,
+    batcher: Batcher,
+    journal: Option<Journal>,
+    memory: Option<MemoryLog>,
+    memory_first: u64,
+    control_out: ControlOut,
+    outbox: Outbox,
+    commands: Receiver<Command>,
+    gauges: Arc<Gauges>,
+    /// Packets to forward that the port had no room for.
+    backlog: VecDeque<Forward>,
+    own_sent: VecDeque<PacketIx>,
+    /// The packet that the core is asked about.
+    judged: Option<PacketIx>,
+    promise_written: Option<Ballot>,
+    session_taken: Option<Session>,
+    /// Catch-up entries that wait for room.
+    entries: Option<commands::Entries>,
+    /// Where a control frame's body lies while it is read.
+    control_body: Vec<u8>,
+    last_persisted: u64,
+    persist_lag: PersistLag,
+    now_us: u64,
+    next_tick_us: u64,
+    idle_since_us: u64,
+    last_delivery_us: u64,
+    busy: bool,
+    draining: bool,
+    drained: bool,
+    stop: Option<bool>,
+    failure: Option<chainring_storage::LogError>,
+    latency: Histogram<u64>,
+    bad_bodies: u64,
+    bad_frames: u64,
+    fetched: u64,
+    turn_us_max: u64,
+}
+
+/// Something for the data link.
+#[derive(Clone, Copy, Debug)]
+enum Forward {
+    Packet(PacketIx),
+    /// A frame that says what will not come, in the side pool.
+    Declare(Range),
+}
+
+/// Async durability: how far the log may be behind.
+#[derive(Clone, Copy, Debug)]
+struct PersistLag {
+    us: u64,
+    bytes: u64,
+}
+
+impl<M: Port + Device> Shard<M> {
+    /// A shard at its start.
+    pub fn new(config: &Config, parts: ShardParts<M>) -> Shard<M> {
+        let limits = &config.limits;
+        let regions = parts.machine.regions();
+        let durability = config.cluster.durability;
+        let journal_limits = JournalLimits {
+            group_bytes: limits.group_bytes,
+            group_orders: limits.group_orders as usize,
+            groups_in_flight: limits.groups_in_flight as usize,
+            block: config.cluster.block,
+        };
+        let batch = BatchLimits {
+            packet_bytes: limits.packet_bytes,
+            packet_max: config.packet_max(),
+            window_bytes: limits.window_bytes,
+            block: config.cluster.block,
+        };
+        let memory = (durability == Durability::Memory)
+            .then(|| MemoryLog::new(limits.memory_log_bytes as usize));
+        let journal = parts.log.map(|log| Journal::new(log, journal_limits, regions.blocks));
+        let latency = Histogram::new_with_bounds(1, 100_000_000, 3).expect("valid bounds");
+        let mut shard = Shard {
+            sender: Sender {
+                cluster: config.cluster.id,
+                epoch: config.cluster.epoch,
+                node: config.node.id,
+            },
+            machine: parts.machine,
+            core: parts.core,
+            actions: Actions::new(),
+            groups: parts.groups,
+            superblock: parts.superblock,
+            durability,
+            packets: Packets::new(PACKETS_MAX),
+            own: OwnPool::new(regions.own),
+            side: SidePool::new(regions.side),
+            batcher: Batcher::new(batch),
+            journal,
+            memory,
+            memory_first: 0,
+            control_out: ControlOut::default(),
+            outbox: Outbox::new(parts.notices, parts.control_waker),
+            commands: parts.commands,
+            gauges: parts.gauges,
+            backlog: VecDeque::with_capacity(PACKETS_MAX),
+            own_sent: VecDeque::with_capacity(chainring_ring::lanes::LANE_PACKETS as usize),
+            judged: None,
+            promise_written: None,
+            session_taken: None,
+            entries: None,
+            control_body: Vec::with_capacity(links::CONTROL_MAX as usize),
+            last_persisted: 0,
+            persist_lag: PersistLag {
+                us: u64::from(limits.async_behind_ms) * 1000,
+                bytes: u64::from(limits.async_behind_bytes),
+            },
+            now_us: 0,
+            next_tick_us: 0,
+            idle_since_us: 0,
+            last_delivery_us: 0,
+            busy: false,
+            draining: false,
+            drained: false,
+            stop: None,
+            failure: None,
+            latency,
+            bad_bodies: 0,
+            bad_frames: 0,
+            fetched: 0,
+            turn_us_max: 0,
+        };
+        shard.take_recovered(parts.held);
+        shard
+    }
+
+    /// Undelivered values that recovery found lie in the side pool from the start.
+    fn take_recovered(&mut self, held: Vec<(crate::mail::Place, Vec<u8>)>) {
+        for (place, frame) in held {
+            let header = chainring_ring::header::Header::decode(&frame, u32::MAX)
+                .expect("recovery has verified it");
+            let id = header.value_id();
+            if self.core.lanes().ticket(&id).is_none() {
+                continue;
+            }
+            let range = self.side.take(frame.len() as u32).expect("the side pool holds a window");
+            self.machine.bytes_mut(range).copy_from_slice(&frame);
+            let ix = self.packets.insert(id, range, Home::Side, 0);
+            self.packets.get_mut(ix).place = Some(place);
+            self.packets.hold(ix);
+        }
+    }
+
+    /// One turn at the time `now_us` of a clock that never goes back: how long to wait for the
+    /// next one, in [`Shard::poll`]; `None` when it is over.
+    pub fn turn(&mut self, now_us: u64) -> Option<Wait> {
+        self.now_us = now_us;
+        self.busy = false;
+        self.take_events();
+        self.take_commands();
+        self.tick();
+        self.propose();
+        self.step(Input::Continue);
+        self.write();
+        self.persist();
+        self.send();
+        self.settle_own();
+        self.give_back();
+        self.tell_memory_first();
+        self.outbox.flush(&mut self.packets);
+        self.check_drained();
+        let over = self.failure.is_some() || self.stop.is_some();
+        (!over).then(|| self.wait())
+    }
+
+    /// Submits what the turn queued and waits for more; `worked_us` is what the turn took.
+    pub fn poll(&mut self, wait: Wait, worked_us: u64) {
+        self.turn_us_max = self.turn_us_max.max(worked_us);
+        self.machine.poll(wait);
+    }
+
+    /// Readers learn what the memory log has dropped.
+    fn tell_memory_first(&mut self) {
+        let first = self.memory.as_ref().map_or(0, MemoryLog::first);
+        if first != self.memory_first {
+            self.memory_first = first;
+            self.outbox.push(Notice::MemoryFirst { at: first });
+        }
+    }
+
+    fn wait(&self) -> Wait {
+        if self.busy || (!self.backlog.is_empty() && self.machine.attached(LinkKind::DataOut)) {
+            return Wait::No;
+        }
+        let mut until = self.next_tick_us.saturating_sub(self.now_us).min(WAIT_MAX_US);
+        if let Some(journal) = &self.journal {
+            if !journal.is_idle() {
+                until = until.min(50);
+            } else if journal.needs_seal() {
+                until = until.min(SEAL_US);
+            }
+        }
+        if !self.outbox.is_empty() {
+            until = until.min(1_000);
+        }
+        Wait::UpTo(Duration::from_micros(until.max(1)))
+    }
+
+    fn tick(&mut self) {
+        if self.now_us >= self.next_tick_us {
+            self.next_tick_us = self.now_us + TICK_US;
+            self.step(Input::Tick);
+            self.publish();
+        }
+    }
+
+    /// True while the loop may take in more: the outbox can hold what a step delivers.
+    fn has_room(&self) -> bool {
+        self.outbox.room() > 2 * WINDOW as usize
+            && self.packets.room() > 2
+            && self.journal.as_ref().is_none_or(|journal| journal.room() > 2 * WINDOW as usize)
+    }
+
+    /// Steps the core and carries out what it says.
+    fn step(&mut self, input: Input<'_>) {
+        assert!(self.actions.room() >= STEP_ROOM);
+        self.core.step(input, &mut self.actions);
+        self.carry_out();
+        if self.core.take_votes_changed() {
+            self.control_out.votes_changed();
+        }
+    }
+
+    /// Fills and proposes own packets.
+    fn propose(&mut self) {
+        while let Some(id) = self.core.next_own_id() {
+            if self.packets.room() < 2 || !self.has_room() {
+                return;
+            }
+            let machine = &mut self.machine;
+            let mut memory = |range: Range, fill: &mut dyn FnMut(&mut [u8])| {
+                fill(machine.bytes_mut(range));
+            };
+            if !self.batcher.fill(&self.own, id, &mut memory, self.now_us) {
+                return;
+            }
+            self.seal(id);
+            self.busy = true;
+        }
+    }
+
+    fn seal(&mut self, id: ValueId) {
+        let machine = &mut self.machine;
+        let sealed = self.batcher.seal(&mut self.own, id, &self.sender, &mut |range, write| {
+            write(machine.bytes_mut(range));
+        });
+        let ix = self.packets.insert(id, sealed.range, Home::Own, u64::from(sealed.behind));
+        self.packets.need(ix, EVERYWHERE);
+        self.own_sent.push_back(ix);
+        self.gauges.proposed.add(1);
+        self.judge(ix, Input::Value(id));
+    }
+
+    /// Asks the core about a packet.
+    fn judge(&mut self, ix: PacketIx, input: Input<'_>) {
+        assert!(self.judged.is_none());
+        self.judged = Some(ix);
+        self.step(input);
+        assert!(self.judged.is_none(), "the core answers with Keep or Drop");
+    }
+
+    /// Submits commit groups, or the last seal of an idle log.
+    fn write(&mut self) {
+        let (core, machine) = (&self.core, &mut self.machine);
+        let Some(journal) = &mut self.journal else { return };
+        let submitted = journal.submit(machine, &mut self.packets, core, self.now_us);
+        match submitted {
+            Ok(true) => self.busy = true,
+            Ok(false) => {}
+            Err(error) => return self.failure = Some(error),
+        }
+        if !journal.needs_seal() {
+            self.idle_since_us = self.now_us;
+        } else if self.now_us >= self.idle_since_us + SEAL_US || self.draining {
+            if let Err(error) = journal.submit_seal(machine, core) {
+                self.failure = Some(error);
+            }
+        }
+        if let Some(number) = journal.segment_to_ask() {
+            self.outbox.push(Notice::NeedSegment { number });
+        }
+    }
+
+    /// Memory durability and, within its bound, async: what is in memory counts as persisted.
+    fn persist(&mut self) {
+        let at_once = match (self.durability, &self.journal) {
+            (Durability::Memory, _) => true,
+            (Durability::Async, Some(journal)) => {
+                let (bytes, oldest) = journal.behind();
+                let age = oldest.map_or(0, |oldest| self.now_us.saturating_sub(oldest));
+                let near = journal.pending_orders() < WINDOW as usize / 4;
+                near && bytes < self.persist_lag.bytes && age < self.persist_lag.us
+            }
+            _ => false,
+        };
+        if let Some(ballot) = self.promise_written.take() {
+            self.step(Input::Promised(ballot));
+        }
+        if let Some(session) = self.session_taken.take() {
+            self.step(Input::Session(session));
+        }
+        // A step may append: go on until nothing new is there.
+        while at_once && self.core.appended() > self.last_persisted && self.has_room() {
+            self.last_persisted = self.core.appended();
+            self.step(Input::Persisted(self.last_persisted));
+        }
+    }
+
+    /// Forwards what waits, and flushes the control link.
+    fn send(&mut self) {
+        while let Some(forward) = self.backlog.front().copied() {
+            let (range, token) = match forward {
+                Forward::Packet(ix) => (self.packets.get(ix).range, u64::from(ix)),
+                Forward::Declare(range) => (range, DECLARE | u64::from(range.offset)),
+            };
+            match self.machine.forward(range, token) {
+                Ok(()) => self.backlog.pop_front(),
+                Err(chainring_net::wire::Refused::Full) => break,
+                Err(chainring_net::wire::Refused::Down) => {
+                    self.forget_backlog();
+                    break;
+                }
+            };
+        }
+        self.control_out.flush(&self.core, &self.sender, &mut self.machine, self.now_us);
+    }
+
+    /// The link is down: what waits for it is found again by the next resume.
+    fn forget_backlog(&mut self) {
+        while let Some(forward) = self.backlog.pop_front() {
+            match forward {
+                Forward::Packet(ix) => self.release(ix, FORWARD),
+                Forward::Declare(range) => self.side.give_back(range),
+            }
+        }
+    }
+
+    /// Gives memory back, and keeps the receive buffer from filling up.
+    fn give_back(&mut self) {
+        let receive = self.machine.regions().receive.bytes;
+        while self.machine.received_held() > receive / 4 * 3 {
+            let Some(ix) = self.packets.oldest_received() else { break };
+            let range = self.packets.get(ix).range;
+            let Some(to) = self.side.take(range.bytes) else { break };
+            self.machine.copy(range, to);
+            self.packets.moved(ix, to);
+            self.release_received();
+        }
+        self.release_received();
+        if let Some(behind) = self.packets.free_own() {
+            self.own.give_back(behind);
+        }
+    }
+
+    fn release_received(&mut self) {
+        if let Some(position) = self.packets.free_received() {
+            self.machine.release_received(position);
+        }
+    }
+
+    /// The outcome, once [`Shard::turn`] was `None`.
+    pub fn end(self) -> Ended {
+        Ended { clean: self.stop == Some(true), latency: self.latency, failure: self.failure }
+    }
+}
+
+/// Marks the token of a declaration.
+const DECLARE: u64 = 1 << 63;
+
+/// Whose lanes are told to a predecessor.
+fn lanes_of(core: &Core) -> impl Iterator<Item = (NodeId, Session, Sequence)> {
+    (1..=NODES_MAX as u8).map(NodeId).filter_map(|node| {
+        let lane = core.lanes().of(node)?;
+        (lane.session() != Session::NONE).then(|| (node, lane.session(), lane.next()))
+    })
+}

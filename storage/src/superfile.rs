@@ -1,0 +1,256 @@
+//! The file of the superblock: four copies, a MiB apart, written one after another.
+//!
+//! Invariants: a write is done when three copies hold it; sequences rise over all that was ever
+//! read, intact or not chosen, so that two different superblocks never carry the same one. After a
+//! failed write nothing more is accepted.
+
+use crate::config::Identity;
+use crate::direct::{Access, AlignedBuf, is_full, open, opens_direct, sync_dir};
+use crate::error::LogError;
+use crate::superblock::{Choice, Copy, SUPERBLOCK_BYTES, Superblock, choose, decode};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// Copies in the file.
+pub const COPIES: usize = 4;
+/// Distance between copies, bytes: further than one mishap of a disk reaches.
+pub const COPY_DISTANCE: u64 = 1 << 20;
+/// Copies that have to be written before a write is done.
+pub const COPIES_WRITTEN_MIN: usize = 3;
+
+/// The open file.
+#[derive(Debug)]
+pub struct SuperblockFile {
+    file: File,
+    buf: AlignedBuf,
+    /// Highest sequence in the file.
+    sequence: u64,
+    /// Body checksum of the newest one written or chosen.
+    parent: u128,
+    poisoned: bool,
+}
+
+/// The path of the superblock.
+pub fn superblock_path(dir: &Path) -> PathBuf {
+    dir.join("superblock")
+}
+
+impl SuperblockFile {
+    /// Makes the file of a new store, durably. It never replaces one.
+    ///
+    /// # Errors
+    /// [`LogError::Exists`], [`LogError::Full`], [`LogError::Io`].
+    pub fn create(
+        dir: &Path,
+        superblock: &Superblock,
+        development: bool,
+    ) -> Result<SuperblockFile, LogError> {
+        let path = superblock_path(dir);
+        if path.exists() {
+            return Err(LogError::Exists { path });
+        }
+        let partial = dir.join("superblock.new");
+        let _ = std::fs::remove_file(&partial);
+        let bytes = COPIES as u64 * COPY_DISTANCE;
+        let error = |source| match is_full(&source) {
+            true => LogError::Full { dir: dir.to_path_buf(), bytes },
+            false => LogError::io("creation of", &path, source),
+        };
+        let zero = || {
+            let file = open(&partial, Access::Create, development)?;
+            file.write_all_at(&AlignedBuf::new(bytes as usize), 0)?;
+            file.sync_all()
+        };
+        let made = zero().map_err(error).and_then(|()| {
+            let file = open(&partial, Access::WriteDurable, development).map_err(error)?;
+            let mut file = SuperblockFile::over(file, 0, 0);
+            file.write(superblock)?;
+            std::fs::rename(&partial, &path).map_err(error)?;
+            Ok(file)
+        });
+        if made.is_err() {
+            let _ = std::fs::remove_file(&partial);
+        }
+        sync_dir(dir)?;
+        made
+    }
+
+    /// Opens the file and chooses the copy that counts, by [`choose`].
+    ///
+    /// # Errors
+    /// [`LogError::NoSuperblock`], [`LogError::SuperblockUnreadable`] and
+    /// [`LogError::SuperblockFork`] mean that this node has lost its memory; nothing is formatted.
+    /// [`LogError::Foreign`] if it is of another cluster, epoch, ring or node.
+    pub fn open(
+        dir: &Path,
+        identity: &Identity,
+        development: bool,
+    ) -> Result<(SuperblockFile, Superblock), LogError> {
+        let path = superblock_path(dir);
+        let file = open(&path, Access::WriteDurable, development).map_err(|source| match source
+            .kind()
+        {
+            std::io::ErrorKind::NotFound => LogError::NoSuperblock { path: path.clone() },
+            _ => LogError::io("open of", &path, source),
+        })?;
+        // What an earlier process wrote and did not sync must not count before it is durable.
+        file.sync_all().map_err(|source| LogError::io("sync of", &path, source))?;
+        let copies = read_copies(&file);
+        let newest = copies.iter().flatten().map(|copy| copy.sequence).max().unwrap_or(0);
+        let copy = chosen(&path, &copies)?;
+        if copy.superblock.identity != *identity {
+            let (expected, found) = (Box::new(*identity), Box::new(copy.superblock.identity));
+            return Err(LogError::Foreign { path, expected, found });
+        }
+        // A newer one that was never acknowledged is no parent, and its sequence is used up: a gap
+        // of one more keeps the next write from being taken for its child.
+        let sequence = if newest > copy.sequence { newest + 1 } else { newest };
+        Ok((SuperblockFile::over(file, sequence, copy.checksum), copy.superblock))
+    }
+
+    fn over(file: File, sequence: u64, parent: u128) -> SuperblockFile {
+        let buf = AlignedBuf::new(SUPERBLOCK_BYTES);
+        SuperblockFile { file, buf, sequence, parent, poisoned: false }
+    }
+
+    /// Writes the copies one after another, each durable before the next begins, so that at most
+    /// one is torn. Blocks. Allocates nothing.
+    ///
+    /// # Errors
+    /// [`LogError::Poisoned`] if fewer than three copies could be written, now or before.
+    pub fn write(&mut self, superblock: &Superblock) -> Result<(), LogError> {
+        if self.poisoned {
+            return Err(LogError::Poisoned);
+        }
+        self.sequence += 1;
+        let (mut written, mut checksum) = (0, 0);
+        for copy in 0..COPIES {
+            checksum = superblock.encode(copy as u8, self.sequence, self.parent, &mut self.buf);
+            let at = copy as u64 * COPY_DISTANCE;
+            written += usize::from(self.file.write_all_at(&self.buf, at).is_ok());
+        }
+        self.parent = checksum;
+        self.poisoned = written < COPIES_WRITTEN_MIN;
+        if self.poisoned { Err(LogError::Poisoned) } else { Ok(()) }
+    }
+}
+
+/// Reads the superblock of a directory without changing or locking anything: for inspection.
+///
+/// # Errors
+/// As [`SuperblockFile::open`] but `Foreign`.
+pub fn read_superblock(dir: &Path) -> Result<Superblock, LogError> {
+    let path = superblock_path(dir);
+    // As a node beside writes it: cached reads could keep what it has since overwritten.
+    let development = !opens_direct(&path);
+    let file = open(&path, Access::Read, development).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => LogError::NoSuperblock { path: path.clone() },
+        _ => LogError::io("open of", &path, source),
+    })?;
+    Ok(chosen(&path, &read_copies(&file))?.superblock)
+}
+
+fn read_copies(file: &File) -> [Option<Copy>; COPIES] {
+    let mut buf = AlignedBuf::new(SUPERBLOCK_BYTES);
+    core::array::from_fn(|copy| {
+        file.read_exact_at(&mut buf, copy as u64 * COPY_DISTANCE).ok()?;
+        decode(&buf).ok()
+    })
+}
+
+fn chosen(path: &Path, copies: &[Option<Copy>; COPIES]) -> Result<Copy, LogError> {
+    let path = path.to_path_buf();
+    match choose(copies) {
+        Choice::Open(copy) => Ok(*copy),
+        Choice::Unreadable { intact } => Err(LogError::SuperblockUnreadable { path, intact }),
+        Choice::Fork { sequence } => Err(LogError::SuperblockFork { path, sequence }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::direct::tests::TestDir;
+    use crate::segment::tests::{identity, small};
+    use chainring_ring::ids::{Durability, NodeId};
+
+    fn sample() -> Superblock {
+        Superblock::new(identity(), Durability::Sync, 512, 3)
+    }
+
+    fn spoil(dir: &Path, copy: usize) {
+        let file = std::fs::OpenOptions::new().write(true).open(superblock_path(dir)).unwrap();
+        file.write_all_at(b"spoiled", copy as u64 * COPY_DISTANCE + 300).unwrap();
+        file.sync_all().unwrap();
+    }
+
+    /// All 16 patterns of damaged copies: two intact ones open, fewer do not.
+    #[test]
+    fn every_pattern_of_damaged_copies() {
+        for pattern in 0..16u32 {
+            let dir = TestDir::new();
+            let development = small(&dir.0).development;
+            let mut superblock = sample();
+            let mut file = SuperblockFile::create(&dir.0, &superblock, development).unwrap();
+            superblock.start = 7;
+            file.write(&superblock).unwrap();
+            drop(file);
+            (0..COPIES)
+                .filter(|copy| pattern >> copy & 1 == 1)
+                .for_each(|copy| spoil(&dir.0, copy));
+            let intact = 4 - pattern.count_ones() as usize;
+            match SuperblockFile::open(&dir.0, &identity(), development) {
+                Ok((mut file, read)) => {
+                    assert!(intact >= 2, "pattern {pattern:04b}");
+                    assert_eq!(read, superblock);
+                    file.write(&read).unwrap();
+                    assert_eq!(read_superblock(&dir.0).unwrap(), superblock, "all rewritten");
+                }
+                Err(LogError::SuperblockUnreadable { intact: counted, .. }) => {
+                    assert!(intact < 2, "pattern {pattern:04b}");
+                    assert_eq!(counted, intact);
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// A write that reached one copy and was never acknowledged: the old one counts, and what is
+    /// written next is not taken for a fork of the lost one, whatever becomes of the copies.
+    #[test]
+    fn a_torn_write_is_passed_over() {
+        let dir = TestDir::new();
+        let development = small(&dir.0).development;
+        let mut file = SuperblockFile::create(&dir.0, &sample(), development).unwrap();
+        let torn = Superblock { start: 5, ..sample() };
+        torn.encode(0, 2, file.parent, &mut file.buf);
+        file.file.write_all_at(&file.buf, 0).unwrap();
+        drop(file);
+        let (mut file, read) = SuperblockFile::open(&dir.0, &identity(), development).unwrap();
+        assert_eq!(read, sample());
+        let next = Superblock { start: 6, ..sample() };
+        // The new write reaches all copies but the first, which keeps the torn one.
+        let mut kept = AlignedBuf::new(SUPERBLOCK_BYTES);
+        file.file.read_exact_at(&mut kept, 0).unwrap();
+        file.write(&next).unwrap();
+        file.file.write_all_at(&kept, 0).unwrap();
+        let (_, read) = SuperblockFile::open(&dir.0, &identity(), development).unwrap();
+        assert_eq!(read, next);
+    }
+
+    #[test]
+    fn missing_foreign_and_existing() {
+        let dir = TestDir::new();
+        let development = small(&dir.0).development;
+        let missing = SuperblockFile::open(&dir.0, &identity(), development).unwrap_err();
+        assert!(matches!(missing, LogError::NoSuperblock { .. }));
+        SuperblockFile::create(&dir.0, &sample(), development).unwrap();
+        let exists = SuperblockFile::create(&dir.0, &sample(), development).unwrap_err();
+        assert!(matches!(exists, LogError::Exists { .. }));
+        let other = Identity { node: NodeId(3), ..identity() };
+        let foreign = SuperblockFile::open(&dir.0, &other, development).unwrap_err();
+        assert!(matches!(foreign, LogError::Foreign { .. }));
+        assert!(foreign.to_string().contains("node 2") && foreign.to_string().contains("node 3"));
+    }
+}

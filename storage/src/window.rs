@@ -1,0 +1,137 @@
+//! A moving view of a segment for reading it in order, in large direct reads.
+//!
+//! Invariant: a part that the disk does not give reads as bytes that no checksum accepts, so that a
+//! latent error and damage meet the same rows of the table (row 16 of reliability, §6).
+
+use crate::config::GROUP_ALIGN;
+use crate::direct::{Access, AlignedBuf, open};
+use crate::error::LogError;
+use crate::segment::segment_path;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+/// Bytes of the view at first; a larger group makes it grow, to a segment at most.
+const WINDOW_BYTES: usize = 2 << 20;
+/// One read, bytes.
+const READ_BYTES: usize = 1 << 20;
+/// What unreadable sectors read as: no header and no value.
+const UNREADABLE: u8 = 0xff;
+
+pub(crate) struct Window {
+    dir: PathBuf,
+    development: bool,
+    file: Option<(u32, File)>,
+    buf: AlignedBuf,
+    start: usize,
+    filled: usize,
+}
+
+impl Window {
+    pub fn new(dir: PathBuf, development: bool) -> Window {
+        let buf = AlignedBuf::new(WINDOW_BYTES);
+        Window { dir, development, file: None, buf, start: 0, filled: 0 }
+    }
+
+    /// `bytes` bytes of a segment from `offset`, a multiple of 4096; fewer at the end of the
+    /// segment, which is `limit` bytes long.
+    pub fn get(
+        &mut self,
+        segment: u32,
+        limit: u32,
+        offset: u32,
+        bytes: u32,
+    ) -> Result<&[u8], LogError> {
+        let offset = offset as usize;
+        let end = (offset + bytes as usize).min(limit as usize).max(offset);
+        let held = self.file.as_ref().is_some_and(|(number, _)| *number == segment)
+            && offset >= self.start
+            && end <= self.start + self.filled;
+        if !held && end > offset {
+            self.fill(segment, limit as usize, offset, end)?;
+        }
+        match end > offset {
+            true => Ok(&self.buf[offset - self.start..end - self.start]),
+            false => Ok(&[]),
+        }
+    }
+
+    fn fill(
+        &mut self,
+        segment: u32,
+        limit: usize,
+        offset: usize,
+        end: usize,
+    ) -> Result<(), LogError> {
+        let path = segment_path(&self.dir, segment);
+        self.filled = 0;
+        if self.file.as_ref().is_none_or(|(number, _)| *number != segment) {
+            let file = open(&path, Access::Read, self.development)
+                .map_err(|source| LogError::io("open of", &path, source))?;
+            self.file = Some((segment, file));
+        }
+        let (_, file) = self.file.as_ref().expect("opened above");
+        let align = GROUP_ALIGN as usize;
+        self.buf.grow((end - offset).div_ceil(align) * align);
+        let wanted = self.buf.len().min(limit - offset);
+        let mut read = |out: &mut [u8], at: u64| file.read_exact_at(out, at);
+        for (index, out) in self.buf[..wanted].chunks_mut(READ_BYTES).enumerate() {
+            let at = (offset + index * READ_BYTES) as u64;
+            read_marking(&mut read, out, at)
+                .map_err(|source| LogError::io("read of", &path, source))?;
+        }
+        (self.start, self.filled) = (offset, wanted);
+        Ok(())
+    }
+}
+
+/// Reads `out`; where the disk fails, halves down to 4096 bytes and marks what stays unreadable.
+fn read_marking(
+    read: &mut impl FnMut(&mut [u8], u64) -> std::io::Result<()>,
+    out: &mut [u8],
+    at: u64,
+) -> std::io::Result<()> {
+    let Err(error) = read(out, at) else { return Ok(()) };
+    let latent = [libc::EIO, libc::ENODATA, libc::ETIMEDOUT, libc::EBADMSG, libc::EILSEQ];
+    let latent = error.raw_os_error().is_some_and(|code| latent.contains(&code));
+    if !latent && error.kind() != std::io::ErrorKind::UnexpectedEof {
+        return Err(error);
+    }
+    let align = GROUP_ALIGN as usize;
+    if out.len() <= align {
+        out.fill(UNREADABLE);
+        return Ok(());
+    }
+    let middle = (out.len() / 2).div_ceil(align) * align;
+    let (low, high) = out.split_at_mut(middle);
+    read_marking(read, low, at)?;
+    read_marking(read, high, at + middle as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_latent_error_costs_one_sector() {
+        let mut reads = 0;
+        let mut read = |out: &mut [u8], at: u64| {
+            reads += 1;
+            let bad = 5 * 4096;
+            if at <= bad && bad < at + out.len() as u64 {
+                return Err(std::io::Error::from_raw_os_error(libc::EIO));
+            }
+            out.fill(7);
+            Ok(())
+        };
+        let mut out = vec![0; 16 * 4096];
+        read_marking(&mut read, &mut out, 0).unwrap();
+        for (sector, bytes) in out.chunks(4096).enumerate() {
+            let expected = if sector == 5 { UNREADABLE } else { 7 };
+            assert!(bytes.iter().all(|byte| *byte == expected), "sector {sector}");
+        }
+        assert!(reads < 16);
+        let mut refused = |_: &mut [u8], _| Err(std::io::Error::from_raw_os_error(libc::EACCES));
+        assert!(read_marking(&mut refused, &mut out, 0).is_err());
+    }
+}
