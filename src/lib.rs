@@ -12,3 +12,4 @@ pub mod http;
 pub mod mail;
 pub mod peers;
 pub mod records;
+pub mod source;

@@ -8,6 +8,7 @@
 pub mod catalog;
 pub mod disk;
 pub mod front;
+pub mod source;
 pub mod status;
 pub mod wait;
 
@@ -308,16 +309,7 @@ impl Control {
         }
         self.check_open()?;
         let token = self.next_token();
-        let append = Append {
-            token,
-            topic,
-            body,
-            ends,
-            taken: 0,
-            last_value: ValueId::default(),
-            first_offset: 0,
-            last_offset: 0,
-        };
+        let append = Append::new(token, topic, body, ends);
         if self.try_send(Command::Append(Box::new(append))).is_err() {
             return Err(not_now("busy", "the shard has no room for another append"));
         }
@@ -433,7 +425,8 @@ impl Control {
     fn dispatch(&self, notice: Notice) {
         match notice {
             Notice::Appended(append) => {
-                let outcome = Outcome::Appended(append.first_offset, append.last_offset);
+                let outcome =
+                    Outcome::Appended(append.first_offset.unwrap_or_default(), append.last_offset);
                 self.answer(&append, outcome);
             }
             Notice::Refused(append, refusal) => self.answer(&append, Outcome::Refused(refusal)),
@@ -485,6 +478,7 @@ fn not_now(code: &'static str, reason: &str) -> AppendError {
 fn refused(refusal: Refusal) -> AppendError {
     match refusal {
         Refusal::Draining => not_now("draining", "the node is stopping"),
+        Refusal::Busy => not_now("busy", "too many appends are open at this node"),
         Refusal::LogFull => {
             not_now("log_full", "the log has no room: free disk space or raise log_bytes")
         }

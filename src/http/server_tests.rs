@@ -96,6 +96,24 @@ fn bodies_by_length_in_chunks_and_pipelined() {
     assert_eq!(figures()[2..], [4, 0, 0, 0]);
 }
 
+/// Bodies beyond what one read takes come whole: by length, and in one large chunk.
+#[test]
+fn large_bodies_come_whole() {
+    let large = Limits { http_body_bytes: 4 << 20, http_memory_bytes: 16 << 20, ..limits() };
+    let (address, figures) = start(large);
+    let body = vec![b'x'; 3_000_001];
+    let url = format!("http://{address}");
+    let answer = client::request(&url, "POST", "/a", &body, Duration::from_secs(5)).unwrap();
+    assert_eq!(answer.body, b"POST /a 3000001");
+    let head =
+        "POST /b HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let mut bytes = format!("{head}{:x}\r\n", body.len()).into_bytes();
+    bytes.extend_from_slice(&body);
+    bytes.extend_from_slice(b"\r\n0\r\n\r\n");
+    assert!(talk(address, &bytes).ends_with("POST /b 3000001"));
+    assert_eq!(figures()[2..], [2, 0, 0, 0]);
+}
+
 #[test]
 fn a_client_that_expects_is_invited_or_refused_before_it_sends() {
     let (address, _) = start(limits());

@@ -243,6 +243,10 @@ fn nothing_compared_is_a_failure_and_so_is_no_log() {
     assert_eq!(verify(&c.dirs).unwrap_err().code, "nothing_compared");
     let empty = cluster(&[(&[], 0), (&[], 0)]);
     assert_eq!(verify(&empty.dirs).unwrap().exit, Exit::Ok);
+    let dir = TestDir::new("memory");
+    let superblock = Superblock::new(identity(1), Durability::Memory, 512, 3);
+    drop(SuperblockFile::create(&dir.0, &superblock, true).unwrap());
+    assert_eq!(verify(std::slice::from_ref(&dir.0)).unwrap_err().code, "no_log");
     let dir = TestDir::new("none");
     assert_eq!(verify(&[dir.0.join("missing")]).unwrap_err().exit, Exit::NotFound);
     assert_eq!(verify(std::slice::from_ref(&dir.0)).unwrap_err().exit, Exit::NotFound);
