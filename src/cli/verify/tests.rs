@@ -261,3 +261,17 @@ fn inspect_shows_a_good_log() {
     assert_eq!(output.json["segments"][0]["last_instance"], 3);
     assert!(output.text.contains("0..=3"));
 }
+
+#[test]
+fn the_control_thread_reads_frames_from_disk_and_refuses_damaged_ones() {
+    let c = cluster(&[(LOG, 4)]);
+    let read = crate::control::disk::disk_read(&c.dirs[0], identity(1), true);
+    let (segment, offset) = c.places[0][1];
+    let bytes = frame(1, LOG[1]).len() as u32;
+    let place = crate::mail::Place { at: u64::from(segment) << 32 | u64::from(offset), bytes };
+    let mut out = vec![1; 10];
+    read(place, &mut out).unwrap();
+    assert_eq!(out, frame(1, LOG[1]));
+    flip(&c.dirs[0], c.places[0][1], 300);
+    assert!(read(place, &mut out).is_err());
+}
