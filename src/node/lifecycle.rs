@@ -10,7 +10,7 @@ use crate::peers::{CommandSink, LogSource, Peers};
 use async_executor::LocalExecutor;
 use async_io::Timer;
 use chainring_ring::ids::{Ballot, Claim, Instance, Order, ValueId};
-use chainring_storage::{LogConfig, create_segment, open_segment};
+use chainring_storage::{LogConfig, LogError, create_segment, open_segment};
 use futures_lite::FutureExt;
 use std::cell::Cell;
 use std::net::TcpListener;
@@ -179,7 +179,11 @@ async fn make_segment(maker: Rc<Maker>, control: Rc<Control>, number: u32) {
         let over = (u64::from(number) + 1) * u64::from(maker.limits.segment_bytes);
         let (dir, limits) = (maker.dir.clone(), maker.limits.clone());
         let make = move || {
-            create_segment(&dir, &limits, number)?;
+            match create_segment(&dir, &limits, number) {
+                // Made by an earlier life, which did not come to write to it.
+                Ok(()) | Err(LogError::Exists { .. }) => {}
+                Err(error) => return Err(error),
+            }
             open_segment(&dir, number, limits.development)
         };
         let made = if over > maker.log_bytes { None } else { blocking::unblock(make).await.ok() };
