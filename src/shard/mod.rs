@@ -382,10 +382,10 @@ impl<M: Port + Device> Shard<M> {
         }
         if !journal.needs_seal() {
             self.idle_since_us = self.now_us;
-        } else if self.now_us >= self.idle_since_us + SEAL_US || self.draining {
-            if let Err(error) = journal.submit_seal(machine, core) {
-                self.failure = Some(error);
-            }
+        } else if (self.now_us >= self.idle_since_us + SEAL_US || self.draining)
+            && let Err(error) = journal.submit_seal(machine, core)
+        {
+            self.failure = Some(error);
         }
         if let Some(number) = journal.segment_to_ask() {
             self.outbox.push(Notice::NeedSegment { number });
