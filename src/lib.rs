@@ -7,9 +7,14 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod device;
 pub mod gauges;
+pub mod groups;
 pub mod http;
 pub mod mail;
+pub mod node;
 pub mod peers;
 pub mod records;
+pub mod recover;
+pub mod shard;
 pub mod source;

@@ -104,18 +104,13 @@ impl Wire {
         })
     }
 
-    /// Takes over a connected socket whose handshake is over; replaces an old one of the kind as
+    /// Takes over a connected socket, blocking or not, whose handshake is over; replaces an old one of the kind as
     /// [`Wire::detach`] does.
     pub fn attach(&mut self, kind: LinkKind, fd: OwnedFd) {
         self.detach(kind);
         let raw = fd.as_raw_fd();
-        // The control thread had it nonblocking; the uring would then not wait for data either.
-        let blocking = rustix::io::ioctl_fionbio(&fd, false);
         let link = &mut self.links[kind as usize];
         link.open(fd);
-        if let Err(errno) = blocking {
-            return link.fail(LinkError::Io(errno.into()));
-        }
         if matches!(kind, LinkKind::DataOut | LinkKind::ControlOut) {
             // An idle sender would not learn otherwise that its peer is gone.
             link.started();

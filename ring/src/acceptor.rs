@@ -28,6 +28,7 @@ impl Core {
     /// Raises the promise; the vote of the ballot before is frozen from here on.
     pub(crate) fn promise(&mut self, ballot: Ballot, out: &mut Actions) {
         assert!(ballot > self.promised);
+        self.answer_before = self.promised;
         self.promised = ballot;
         self.base = None;
         self.received = Instance(0);
@@ -173,24 +174,21 @@ impl Core {
             return self.reject(ballot, out);
         }
         if ballot > self.promised {
-            let before = self.promised;
             self.promise(ballot, out);
-            self.answer_before = before;
-            self.answer_due = Some((ballot, before, self.appended));
+            self.answer_due = Some((ballot, self.appended));
         } else if self.base.is_none() && self.answer_due.is_none() {
             // Asked again, nothing accepted at it yet: the same answer.
-            self.answer_due = Some((ballot, self.answer_before, self.appended));
+            self.answer_due = Some((ballot, self.appended));
         }
         self.heard_coordinator();
     }
 
     /// Sends a due 1B once the promise, and all orders and values held, are durable.
     pub(crate) fn answer_if_durable(&mut self, out: &mut Actions) {
-        let Some((ballot, before, ticket)) = self.answer_due else { return };
+        let Some((ballot, ticket)) = self.answer_due else { return };
         assert_eq!(ballot, self.promised);
         if self.promise_durable >= ballot && self.persisted >= ticket {
             self.answer_due = None;
-            self.answer_before = before;
             if ballot.node == self.settings.me {
                 self.answer_self();
             } else {

@@ -18,6 +18,9 @@ use alloc::collections::BTreeMap;
 /// Instances of the window that a coordinator leaves free for a successor's barrier and closes.
 const WINDOW_MARGIN: u64 = 64;
 
+/// Room for actions that ordering leaves to what follows from it in the same step.
+const ORDER_ROOM: usize = 16;
+
 /// What a node is in its ballot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -38,6 +41,8 @@ pub struct Tip {
     pub barrier: Instance,
     /// The table after the last order.
     pub table: Sequences,
+    /// What Phase 1 found from the ballot's base to its barrier, proposed again first of all.
+    inherited: Box<[Entry]>,
     /// Whose turn it is: index into the circle.
     turn: usize,
 }
@@ -75,13 +80,11 @@ impl Core {
         let seen = self.votes.iter().map(|vote| vote.ballot.round).max().unwrap_or(0);
         let round = self.promised.round.max(self.liveness.round_seen).max(seen) + 1;
         let incarnation = self.settings.incarnation;
-        let before = self.promised;
         let ballot = Ballot { round, node: self.settings.me, incarnation };
         self.promise(ballot, out);
         self.role = Role::Candidate(Box::default());
-        self.answer_before = before;
         if self.is_voter() {
-            self.answer_due = Some((ballot, before, self.appended));
+            self.answer_due = Some((ballot, self.appended));
         }
         self.liveness.campaign_began();
     }
@@ -190,15 +193,35 @@ impl Core {
         let role = core::mem::replace(&mut self.role, Role::Follower);
         let Role::Candidate(campaign) = role else { unreachable!("checked by the caller") };
         let base = self.delivered;
-        let table = self.table.clone();
-        self.role = Role::Coordinator(Box::new(Tip { next: base, barrier: top, table, turn: 0 }));
+        let entry_of = |instance: u64| campaign.reports.get(&Instance(instance));
+        let entries = (base.0..top.0).map(entry_of);
+        let inherited = entries.map(|report| report.map_or(Entry::Noop, |report| report.entry));
+        self.role = Role::Coordinator(Box::new(Tip {
+            next: base,
+            barrier: top,
+            table: self.table.clone(),
+            inherited: inherited.collect(),
+            turn: 0,
+        }));
         self.base = Some(base);
         self.start_counting(base);
-        for instance in base.0..top.0 {
-            let report = campaign.reports.get(&Instance(instance));
-            self.order(report.map_or(Entry::Noop, |report| report.entry), out);
+        self.order_inherited(out);
+    }
+
+    /// Orders the inherited range and its barrier, as far as there is room; true if it is done.
+    fn order_inherited(&mut self, out: &mut Actions) -> bool {
+        loop {
+            let Role::Coordinator(tip) = &self.role else { return false };
+            if tip.next > tip.barrier {
+                return true;
+            }
+            if out.room() <= ORDER_ROOM {
+                return false;
+            }
+            let index = tip.inherited.len() - (tip.barrier.0 - tip.next.0) as usize;
+            let entry = tip.inherited.get(index).copied().unwrap_or(Entry::Barrier);
+            self.order(entry, out);
         }
-        self.order(Entry::Barrier, out);
     }
 
     /// Orders what can be ordered: closes first, then of each origin in turn its next value.
@@ -206,7 +229,10 @@ impl Core {
         let nodes = self.settings.nodes.len();
         let limit = Instance(self.delivered_everywhere().0 + WINDOW - WINDOW_MARGIN);
         let mut idle = 0;
-        while idle < nodes && out.room() > 16 {
+        if !self.order_inherited(out) {
+            return; // nothing new before the end of what was inherited
+        }
+        while idle < nodes && out.room() > ORDER_ROOM {
             let Role::Coordinator(tip) = &mut self.role else { return };
             if tip.next >= limit {
                 return;

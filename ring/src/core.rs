@@ -82,8 +82,9 @@ pub struct Core {
     pub(crate) appended: u64,
     pub(crate) persisted: u64,
     pub(crate) role: Role,
-    /// A 1B that waits for stable media: candidate's ballot, promise before, log ticket.
-    pub(crate) answer_due: Option<(Ballot, Ballot, u64)>,
+    /// A 1B that waits for stable media: candidate's ballot, log ticket.
+    pub(crate) answer_due: Option<(Ballot, u64)>,
+    /// Nothing was ever accepted here above this ballot and below the one promised.
     pub(crate) answer_before: Ballot,
     pub(crate) damaged: bool,
     /// Where the own session's predecessors are closed; values may leave when all nodes have
@@ -120,7 +121,8 @@ impl Core {
             persisted: 0,
             role: Role::Follower,
             answer_due: None,
-            answer_before: Ballot::ZERO,
+            // What was promised before that is forgotten: anything up to it may hide in damage.
+            answer_before: recovered.promised,
             damaged: recovered.damaged,
             opened_at: first_session.then_some(Instance(0)),
             liveness: Liveness::default(),
@@ -348,16 +350,22 @@ impl Core {
         self.claim
     }
 
-    /// What an order block of the log is to say of delivery: in this log, up to and with this
-    /// block, the newest order of each instance below the position is the decided one, at
-    /// whatever ballot it lies there.
+    /// What an order block of the log is to say of delivery, when the log up to and with it holds
+    /// everything to `ticket`: in this log, up to and with this block, the newest order of each
+    /// instance below the position is the decided one, at whatever ballot it lies there. `from`
+    /// is what a block before it said.
     ///
     /// The claim itself would not do: it authorises entries at its ballot or later, and what was
     /// delivered before the ballot's base lies in the log at lower ballots. Recovery would stop
     /// there, values of closed sessions would come alive again beside those of the next, and the
     /// node would answer *never had* for what it had voted for.
-    pub fn claim_to_log(&self) -> Claim {
-        Claim { ballot: Ballot::ZERO, position: self.delivered }
+    pub fn claim_to_log(&self, from: Instance, ticket: u64) -> Claim {
+        let mut position = from.max(self.window.first());
+        let logged = |at| self.window.get(at).is_some_and(|slot| slot.ticket <= ticket);
+        while position < self.delivered && logged(position) {
+            position = position.next();
+        }
+        Claim { ballot: Ballot::ZERO, position }
     }
 
     /// Position delivered here.
@@ -410,7 +418,7 @@ impl Core {
         self.damaged
     }
 
-    /// What was promised before the ballot that is answered for.
+    /// What was promised before the ballot that is answered for; never less.
     pub fn promised_before(&self) -> Ballot {
         self.answer_before
     }

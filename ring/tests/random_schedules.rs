@@ -29,7 +29,10 @@ fn run_all(nodes: usize, durability: Durability, damaged: usize, usual: u64) {
         }
         delivered += world.check.chosen.len();
     }
-    println!("{nodes} nodes {durability:?}: {count} seeds, {} entries a run", delivered as u64 / count);
+    println!(
+        "{nodes} nodes {durability:?}: {count} seeds, {} entries a run",
+        delivered as u64 / count
+    );
 }
 
 macro_rules! shapes {

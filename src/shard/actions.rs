@@ -7,11 +7,11 @@ use super::packets::{DELIVERY, FORWARD, PLAN, PacketIx};
 use super::{Forward, Shard};
 use crate::device::{Device, Port};
 use crate::mail::Notice;
+use chainring_net::declare::Declare;
 use chainring_net::hello;
 use chainring_net::wire::{LinkKind, Refused};
 use chainring_ring::actions::Action;
-use chainring_ring::header::{HEADER_BYTES, Header, Kind};
-use chainring_ring::ids::{Ballot, Durability, NodeId, Sequence, Session, ValueId};
+use chainring_ring::ids::{Ballot, Claim, Durability, NodeId, RingId, Sequence, Session, ValueId};
 
 impl<M: Port + Device> Shard<M> {
     pub(super) fn carry_out(&mut self) {
@@ -48,7 +48,9 @@ impl<M: Port + Device> Shard<M> {
             }
             Action::Fetch(id) => self.outbox.push(Notice::FetchValue { id }),
             Action::CatchUp { from } => self.outbox.push(Notice::CatchUp { from }),
-            Action::Declare { origin, session, to } => self.declare(origin, session, to),
+            Action::Declare { origin, session, to } => {
+                self.declare(origin, session, (Sequence(0), to));
+            }
             Action::ResetData => self.reset(LinkKind::DataIn),
             Action::ResetControl => self.reset(LinkKind::ControlIn),
             Action::NewSession => self.new_session(),
@@ -105,15 +107,21 @@ impl<M: Port + Device> Shard<M> {
     pub(super) fn write_superblock(&mut self) {
         if let Some(journal) = &self.journal {
             self.superblock.sealed = journal.sealed();
+            let (ballot, position) = (Ballot::ZERO, journal.claimed());
+            self.superblock.claim = Claim { ballot, position };
         }
-        self.superblock.claim = self.core.claim();
         if let Err(error) = self.machine.write_superblock(&self.superblock) {
             self.failure = Some(error);
         }
     }
 
     /// Tells the successor, in the order of the values, what will not come.
-    pub(super) fn declare(&mut self, origin: NodeId, session: Session, to: Sequence) {
+    pub(super) fn declare(
+        &mut self,
+        origin: NodeId,
+        session: Session,
+        (from, to): (Sequence, Sequence),
+    ) {
         if !self.machine.attached(LinkKind::DataOut) {
             return;
         }
@@ -122,13 +130,10 @@ impl<M: Port + Device> Shard<M> {
             // Without room the link starts over: its resume declares again.
             return self.reset(LinkKind::DataOut);
         };
-        let mut frame = [0u8; 4096];
-        let frame = &mut frame[..block as usize];
-        let declare = hello::Declare { origin, session, from: Sequence(0), to };
-        let length = declare.encode(&mut frame[HEADER_BYTES..]) as u32;
-        let header = self.sender.header(Kind::Declare, block, length);
-        Header { session, ..header }.seal(frame);
-        self.machine.bytes_mut(range).copy_from_slice(frame);
+        let cluster = (self.sender.cluster, self.sender.epoch, RingId(0));
+        let declare = Declare { origin, session, from, to };
+        let size = declare.encode(cluster, self.sender.node, block, self.machine.bytes_mut(range));
+        assert_eq!(size, block as usize);
         self.backlog.push_back(Forward::Declare(range));
     }
 

@@ -156,25 +156,24 @@ impl Batcher {
     }
 
     /// Fills the open packet. True if it is to be sealed and proposed now.
-    pub fn fill<'a>(
+    pub fn fill(
         &mut self,
         pool: &OwnPool,
         id: ValueId,
-        memory: impl FnOnce(Range) -> &'a mut [u8],
+        memory: &mut dyn FnMut(Range, &mut dyn FnMut(&mut [u8])),
         now_us: u64,
     ) -> bool {
         if self.open.is_none() && !self.open_packet(pool, now_us) {
             return false;
         }
-        let open = self.open.as_mut().expect("just opened");
-        let body = &mut memory(open.peeked)[HEADER_BYTES..];
-        if open.writer.bytes() == 0 {
-            open.since_us = now_us;
-        }
-        self.fill_creations(body);
-        self.fill_appends(body, id);
-        self.fill_from_source(body);
-        let open = self.open.as_mut().expect("opened above");
+        let peeked = self.open.as_ref().expect("just opened").peeked;
+        memory(peeked, &mut |frame| {
+            let body = &mut frame[HEADER_BYTES..];
+            self.fill_creations(body);
+            self.fill_appends(body, id);
+            self.fill_from_source(body);
+        });
+        let open = self.open.as_ref().expect("opened above");
         if open.writer.bytes() == 0 {
             self.open = None; // nothing to send: the pool was only peeked at
             return false;

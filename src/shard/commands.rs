@@ -12,14 +12,13 @@ use chainring_net::wire::LinkKind;
 use chainring_ring::actions::Input;
 use chainring_ring::header::Header;
 use chainring_ring::ids::{
-    Claim, Durability, Entry, NODES_MAX, NodeId, Order, Sequence, Session, ValueId,
+    Durability, Entry, NODES_MAX, NodeId, Order, Sequence, Session, ValueId,
 };
 use chainring_ring::lanes::LANE_PACKETS;
 
 /// Decided entries from a peer, taken in as there is room.
 #[derive(Debug)]
 pub(super) struct Entries {
-    claim: Claim,
     orders: Vec<Order>,
     frames: Vec<u8>,
     /// Entries taken in.
@@ -51,8 +50,8 @@ impl<M: Port + Device> Shard<M> {
                 self.resume(to, &resume);
             }
             Command::Direct { from, frame } => self.take_direct(from, &frame),
-            Command::Entries { claim, orders, frames } => {
-                self.entries = Some(Entries { claim, orders, frames, taken: 0, at: 0 });
+            Command::Entries { orders, frames, .. } => {
+                self.entries = Some(Entries { orders, frames, taken: 0, at: 0 });
             }
             Command::Value { frame } => self.take_value(&frame),
             Command::NotHeld { .. } => {}
@@ -163,13 +162,13 @@ impl<M: Port + Device> Shard<M> {
             let id = ValueId { origin, session, sequence: Sequence(sequence) };
             let Some(ix) = self.packets.find(&id).filter(|ix| self.is_held(*ix)) else { continue };
             if declared < id.sequence {
-                self.declare(origin, session, id.sequence);
+                self.declare(origin, session, (declared, id.sequence));
             }
             self.forward(ix);
             declared = id.sequence.next();
         }
         if declared < end {
-            self.declare(origin, session, end);
+            self.declare(origin, session, (declared, end));
         }
     }
 
@@ -217,7 +216,8 @@ impl<M: Port + Device> Shard<M> {
 
     /// One entry; false if it has to wait for room.
     fn take_entry(&mut self, order: &Order, entries: &mut Entries) -> bool {
-        let input = Input::Decided { order: *order, ballot: entries.claim.ballot };
+        // What a peer delivered lies there at the ballot of its decision, or a later one.
+        let input = Input::Decided { order: *order, ballot: order.ballot };
         let Entry::Value(id) = order.entry else {
             self.step(input);
             return true;
@@ -254,10 +254,8 @@ impl<M: Port + Device> Shard<M> {
     }
 
     pub(super) fn check_drained(&mut self) {
-        let sealed = self
-            .journal
-            .as_ref()
-            .is_none_or(|journal| journal.is_idle() && !journal.needs_seal());
+        let sealed =
+            self.journal.as_ref().is_none_or(|journal| journal.is_idle() && !journal.needs_seal());
         if self.draining && !self.drained && self.batcher.is_idle() && sealed {
             self.drained = true;
             self.outbox.push(Notice::Drained);

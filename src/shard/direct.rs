@@ -94,7 +94,7 @@ impl Sender {
 ///
 /// # Errors
 /// [`FrameError::Body`] if it is none.
-pub fn input(header: &Header, from: NodeId, body: &[u8]) -> Result<Input<'_>, FrameError> {
+pub fn input<'a>(header: &Header, from: NodeId, body: &'a [u8]) -> Result<Input<'a>, FrameError> {
     match header.kind {
         Kind::Prepare => Ok(Input::Prepare { ballot: header.ballot }),
         Kind::Reject => Ok(Input::Reject { promised: header.ballot }),

@@ -6,7 +6,7 @@
 use super::packets::{FORWARD, Home, PacketIx};
 use super::{DECLARE, Shard, links};
 use crate::device::{Device, Port};
-use chainring_net::hello;
+use chainring_net::declare::Declare;
 use chainring_net::pool::Range;
 use chainring_net::wire::{Event, LinkKind};
 use chainring_ring::actions::Input;
@@ -42,10 +42,10 @@ impl<M: Port + Device> Shard<M> {
 
     fn take_declare(&mut self, header: &Header, range: Range, ix: PacketIx) {
         let body = &self.machine.bytes(range)[HEADER_BYTES..][..header.length as usize];
-        let declare = hello::Declare::decode(body);
+        let declare = Declare::decode(body);
         self.packets.settle(ix);
         match declare {
-            Ok(hello::Declare { origin, session, to, .. }) => {
+            Ok(Declare { origin, session, to, .. }) => {
                 self.step(Input::Missing { origin, session, to });
             }
             Err(_) => {
@@ -81,8 +81,7 @@ impl<M: Port + Device> Shard<M> {
     fn written(&mut self, token: u64, result: Result<u32, i32>) {
         let journal = self.journal.as_mut().expect("only a journal writes");
         let side = &mut self.side;
-        let done =
-            journal.written(token, result, &mut self.packets, |range| side.give_back(range));
+        let done = journal.written(token, result, &mut self.packets, |range| side.give_back(range));
         match done {
             Ok(Some(ticket)) => {
                 if ticket > self.last_persisted {

@@ -9,7 +9,8 @@ use crate::device::{Device, Port};
 use crate::shard::packets::{PLAN, PacketIx, Packets, WRITE};
 use chainring_net::pool::Range;
 use chainring_net::wire::Refused;
-use chainring_ring::ids::{Claim, Order};
+use chainring_ring::core::Core;
+use chainring_ring::ids::{Instance, Order};
 use chainring_storage::{LogError, LogWriter, Values, order_block_bytes};
 use std::collections::VecDeque;
 
@@ -62,6 +63,8 @@ pub struct Journal {
     pending_bytes: u64,
     /// Ticket of the last item that left `pending`.
     planned: u64,
+    /// Position that the last block said is delivered.
+    claimed: Instance,
     /// Groups being written, in order; entries are recycled through `spare`.
     groups: VecDeque<Group>,
     spare: Vec<Group>,
@@ -75,13 +78,6 @@ pub struct Journal {
     pub completed: u64,
     /// Bytes written.
     pub bytes: u64,
-}
-
-/// What the completion of a write brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Completed {
-    /// Everything up to this ticket is durable.
-    pub ticket: u64,
 }
 
 impl Journal {
@@ -112,6 +108,7 @@ impl Journal {
             pending_orders: 0,
             pending_bytes: 0,
             planned: 0,
+            claimed: Instance(0),
             groups: VecDeque::with_capacity(limits.groups_in_flight + 1),
             spare,
             blocks,
@@ -171,6 +168,16 @@ impl Journal {
         self.writer.durable()
     }
 
+    /// Orders that no group was planned for.
+    pub fn pending_orders(&self) -> usize {
+        self.pending_orders
+    }
+
+    /// Position that the log says is delivered.
+    pub fn claimed(&self) -> Instance {
+        self.claimed
+    }
+
     /// Bytes that wait for stable media, and the time the oldest came.
     pub fn behind(&self) -> (u64, Option<u64>) {
         let flying = self.groups.iter().filter(|group| !group.complete);
@@ -198,11 +205,11 @@ impl Journal {
         &mut self,
         machine: &mut M,
         packets: &mut Packets,
-        claim: Claim,
+        core: &Core,
         now_us: u64,
     ) -> Result<bool, LogError> {
         let mut any = false;
-        while self.is_due(now_us) && self.submit_group(machine, packets, claim)? {
+        while self.is_due(now_us) && self.submit_group(machine, packets, core)? {
             any = true;
         }
         Ok(any)
@@ -220,7 +227,7 @@ impl Journal {
         &mut self,
         machine: &mut M,
         packets: &mut Packets,
-        claim: Claim,
+        core: &Core,
     ) -> Result<bool, LogError> {
         if self.groups.len() >= self.limits.groups_in_flight {
             return Ok(false);
@@ -229,6 +236,7 @@ impl Journal {
         let values = self.gather(&mut group, machine, packets);
         let block = self.block_range(group.block);
         let items = self.orders.len() + group.packets.len();
+        let claim = core.claim_to_log(self.claimed, self.planned + items as u64);
         let planned =
             self.writer.plan(self.orders.iter(), &values, claim, machine.bytes_mut(block));
         let plan = match planned {
@@ -247,6 +255,7 @@ impl Journal {
         self.pending_orders -= self.orders.len();
         self.pending_bytes -= u64::from(values.bytes);
         self.planned += items as u64;
+        self.claimed = claim.position;
         self.ranges.insert(0, Range { offset: block.offset, bytes: plan.order_block_bytes });
         let mut before = 0;
         for ix in &group.packets {
@@ -261,8 +270,7 @@ impl Journal {
         (group.number, group.bytes, group.ticket) = (plan.group, plan.bytes, self.planned);
         group.complete = false;
         machine.drop_segments(plan.segment);
-        let written =
-            machine.write(plan.group, plan.segment, &self.ranges, u64::from(plan.offset));
+        let written = machine.write(plan.group, plan.segment, &self.ranges, u64::from(plan.offset));
         assert_ne!(written, Err(Refused::Full), "fewer groups than writes");
         self.groups.push_back(group);
         Ok(true)
@@ -307,8 +315,9 @@ impl Journal {
     pub fn submit_seal<M: Port + Device>(
         &mut self,
         machine: &mut M,
-        claim: Claim,
+        core: &Core,
     ) -> Result<(), LogError> {
+        let claim = core.claim_to_log(self.claimed, self.planned);
         let Some(mut group) = self.spare.pop() else { return Ok(()) };
         let block = self.block_range(group.block);
         let plan = match self.writer.plan_seal(claim, machine.bytes_mut(block)) {

@@ -29,9 +29,7 @@ use chainring_net::pool::Range;
 use chainring_net::wire::{LinkKind, Wait};
 use chainring_ring::actions::{Actions, Input, STEP_ROOM};
 use chainring_ring::core::Core;
-use chainring_ring::ids::{
-    Ballot, Durability, NODES_MAX, NodeId, Sequence, Session, ValueId,
-};
+use chainring_ring::ids::{Ballot, Durability, NODES_MAX, NodeId, Sequence, Session, ValueId};
 use chainring_ring::window::WINDOW;
 use chainring_storage::{LogWriter, MemoryLog, Superblock};
 use direct::Sender;
@@ -87,6 +85,14 @@ pub struct Ended {
     pub latency: Histogram<u64>,
     /// What made it stop, if it did not stop by command.
     pub failure: Option<chainring_storage::LogError>,
+}
+
+impl Ended {
+    /// Of a shard that never ran.
+    pub fn nothing() -> Ended {
+        let latency = Histogram::new_with_bounds(1, 100_000_000, 3).expect("valid bounds");
+        Ended { clean: false, latency, failure: None }
+    }
 }
 
 /// The loop and all that it owns.
@@ -246,8 +252,9 @@ impl<M: Port + Device> Shard<M> {
         }
     }
 
-    /// One turn at the time `now_us` of a clock that never goes back. False when it is over.
-    pub fn turn(&mut self, now_us: u64) -> bool {
+    /// One turn at the time `now_us` of a clock that never goes back: how long to wait for the
+    /// next one, in [`Shard::poll`]; `None` when it is over.
+    pub fn turn(&mut self, now_us: u64) -> Option<Wait> {
         self.now_us = now_us;
         self.busy = false;
         self.take_events();
@@ -260,19 +267,26 @@ impl<M: Port + Device> Shard<M> {
         self.send();
         self.settle_own();
         self.give_back();
+        self.tell_memory_first();
         self.outbox.flush(&mut self.packets);
         self.check_drained();
-        if self.failure.is_some() || self.stop.is_some() {
-            return false;
-        }
-        let wait = self.wait();
-        self.machine.poll(wait);
-        true
+        let over = self.failure.is_some() || self.stop.is_some();
+        (!over).then(|| self.wait())
     }
 
-    /// Notes how long the last turn took, waiting excluded.
-    pub fn took(&mut self, us: u64) {
-        self.turn_us_max = self.turn_us_max.max(us);
+    /// Submits what the turn queued and waits for more; `worked_us` is what the turn took.
+    pub fn poll(&mut self, wait: Wait, worked_us: u64) {
+        self.turn_us_max = self.turn_us_max.max(worked_us);
+        self.machine.poll(wait);
+    }
+
+    /// Readers learn what the memory log has dropped.
+    fn tell_memory_first(&mut self) {
+        let first = self.memory.as_ref().map_or(0, MemoryLog::first);
+        if first != self.memory_first {
+            self.memory_first = first;
+            self.outbox.push(Notice::MemoryFirst { at: first });
+        }
     }
 
     fn wait(&self) -> Wait {
@@ -325,8 +339,10 @@ impl<M: Port + Device> Shard<M> {
                 return;
             }
             let machine = &mut self.machine;
-            let memory = |range| machine.bytes_mut(range);
-            if !self.batcher.fill(&self.own, id, memory, self.now_us) {
+            let mut memory = |range: Range, fill: &mut dyn FnMut(&mut [u8])| {
+                fill(machine.bytes_mut(range));
+            };
+            if !self.batcher.fill(&self.own, id, &mut memory, self.now_us) {
                 return;
             }
             self.seal(id);
@@ -356,10 +372,9 @@ impl<M: Port + Device> Shard<M> {
 
     /// Submits commit groups, or the last seal of an idle log.
     fn write(&mut self) {
-        let claim = self.core.claim();
+        let (core, machine) = (&self.core, &mut self.machine);
         let Some(journal) = &mut self.journal else { return };
-        let submitted =
-            journal.submit(&mut self.machine, &mut self.packets, claim, self.now_us);
+        let submitted = journal.submit(machine, &mut self.packets, core, self.now_us);
         match submitted {
             Ok(true) => self.busy = true,
             Ok(false) => {}
@@ -368,7 +383,7 @@ impl<M: Port + Device> Shard<M> {
         if !journal.needs_seal() {
             self.idle_since_us = self.now_us;
         } else if self.now_us >= self.idle_since_us + SEAL_US || self.draining {
-            if let Err(error) = journal.submit_seal(&mut self.machine, claim) {
+            if let Err(error) = journal.submit_seal(machine, core) {
                 self.failure = Some(error);
             }
         }
@@ -384,7 +399,8 @@ impl<M: Port + Device> Shard<M> {
             (Durability::Async, Some(journal)) => {
                 let (bytes, oldest) = journal.behind();
                 let age = oldest.map_or(0, |oldest| self.now_us.saturating_sub(oldest));
-                bytes < self.persist_lag.bytes && age < self.persist_lag.us
+                let near = journal.pending_orders() < WINDOW as usize / 4;
+                near && bytes < self.persist_lag.bytes && age < self.persist_lag.us
             }
             _ => false,
         };
@@ -453,7 +469,7 @@ impl<M: Port + Device> Shard<M> {
         }
     }
 
-    /// The outcome, once [`Shard::turn`] was false.
+    /// The outcome, once [`Shard::turn`] was `None`.
     pub fn end(self) -> Ended {
         Ended { clean: self.stop == Some(true), latency: self.latency, failure: self.failure }
     }

@@ -20,7 +20,6 @@ enum Item {
 }
 
 /// The outbox.
-#[derive(Debug)]
 pub struct Outbox {
     items: VecDeque<Item>,
     notices: Sender<Notice>,

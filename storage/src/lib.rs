@@ -30,7 +30,7 @@ pub mod table;
 mod window;
 pub mod writer;
 
-pub use block::Values;
+pub use block::{Values, order_block_bytes};
 pub use config::{Identity, LogConfig, Place};
 pub use direct::{AlignedBuf, DirLock, check_direct};
 pub use error::LogError;
@@ -39,7 +39,7 @@ pub use memory::MemoryLog;
 pub use reader::LogReader;
 pub use recover::{Recovered, recover};
 pub use scan::{Group, Scanned, scan};
-pub use segment::{create_segment, segment_path};
+pub use segment::{create_segment, open_segment, open_segments, segment_path};
 pub use superblock::{Damage, DamageState, Superblock};
 pub use superfile::SuperblockFile;
 pub use writer::{GroupPlan, LogWriter};

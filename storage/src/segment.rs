@@ -16,6 +16,8 @@ use crate::direct::{Access, AlignedBuf, is_full, open, sync_dir};
 use crate::error::LogError;
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, u32_at};
 use chainring_ring::ids::Sequence;
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -50,6 +52,29 @@ pub fn list_segments(dir: &Path) -> Result<Vec<(u32, u32)>, LogError> {
     }
     found.sort_unstable();
     Ok(found)
+}
+
+/// Opens a segment for the writer: direct, and durable only where a write asks for it.
+///
+/// # Errors
+/// [`LogError::Io`].
+pub fn open_segment(dir: &Path, number: u32, development: bool) -> Result<File, LogError> {
+    let path = segment_path(dir, number);
+    open(&path, Access::Write, development).map_err(|source| LogError::io("open of", &path, source))
+}
+
+/// Opens the segments from `first` on for the writer.
+///
+/// # Errors
+/// [`LogError::Io`].
+pub fn open_segments(
+    dir: &Path,
+    first: u32,
+    development: bool,
+) -> Result<Vec<(u32, OwnedFd)>, LogError> {
+    let numbers = list_segments(dir)?.into_iter().map(|(number, _)| number);
+    let numbers = numbers.filter(|number| *number >= first);
+    numbers.map(|number| Ok((number, open_segment(dir, number, development)?.into()))).collect()
 }
 
 /// Makes a segment, zero-written and durable. Blocks; for the start of a node or another thread

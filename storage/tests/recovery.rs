@@ -3,9 +3,11 @@
 
 mod common;
 
+use chainring_ring::header::Header;
 use chainring_ring::ids::{ClusterId, NodeId};
 use chainring_storage::config::address;
 use chainring_storage::segment::segment_path;
+use chainring_storage::superfile::read_superblock;
 use chainring_storage::{AlignedBuf, DamageState, Identity, LogError, LogReader, inspect};
 use common::{Kept, Node, TestDir, ballot, config, identity, poke};
 
@@ -49,13 +51,13 @@ fn a_log_over_many_segments_comes_back_whole() {
 /// and what is written after the cut is all that is found behind it.
 #[test]
 fn a_torn_tail_at_every_sector() {
-    let sectors = 8;
+    let sectors = 16;
     for landed in 0..=sectors {
         for suffix in [false, true] {
             let dir = TestDir::new();
             let mut node = Node::start(&dir.0).unwrap();
             node.append(&[1024]);
-            let last = node.plan(&[1024, 512, 2048]);
+            let last = node.plan(&[1024, 512, 6144]);
             assert_eq!(last.bytes.len(), sectors * 512);
             let part =
                 if suffix { (sectors - landed) * 512..sectors * 512 } else { 0..landed * 512 };
@@ -69,9 +71,12 @@ fn a_torn_tail_at_every_sector() {
             assert_eq!(node.kept, kept, "{landed} sectors, suffix {suffix}");
             let cut = landed != 0 && landed != sectors;
             assert_eq!(node.recovered.cuts.len(), usize::from(cut));
-            assert_eq!(node.superblock.damage, node.recovered.cuts);
+            assert_eq!(read_superblock(&dir.0).unwrap().damage, node.recovered.cuts);
             assert!(!node.recovered.damaged);
-            node.append(&[1024, 512, 2048]);
+            let bytes = std::fs::read(segment_path(&dir.0, 0)).unwrap();
+            let seal = last.plan.offset as usize + if landed == sectors { 8192 } else { 0 };
+            assert!(bytes[seal + 512..].iter().all(|byte| *byte == 0), "cleared behind the seal");
+            node.append(&[1024, 512, 6144]);
             let kept = node.kept;
             let node = Node::start(&dir.0).unwrap();
             assert_eq!(node.kept, kept, "after new appends");
@@ -132,6 +137,8 @@ fn a_cut_over_the_end_of_a_segment() {
     drop(node);
     let mut node = Node::start(&dir.0).unwrap();
     assert_eq!(node.kept, kept);
+    let behind = std::fs::read(segment_path(&dir.0, 1)).unwrap();
+    assert!(behind[4096..].iter().all(|byte| *byte == 0), "made anew");
     for _ in 0..20 {
         node.append(&[7168]);
     }
@@ -256,9 +263,14 @@ fn another_nodes_log_is_refused() {
         // With a superblock of its own over our segments.
         let aside = dir.0.join("aside");
         std::fs::rename(dir.0.join("superblock"), &aside).unwrap();
-        let refused = Node::start_as(&dir.0, config, 3).map(|_| ());
+        let refused = Node::start_as(&dir.0, config.clone(), 3).map(|_| ());
         assert!(matches!(refused, Err(LogError::Foreign { .. })), "{refused:?}");
         std::fs::rename(aside, dir.0.join("superblock")).unwrap();
+        // A segment of another log that holds no group yet.
+        let empty = TestDir::new();
+        chainring_storage::create_segment(&empty.0, &config, 0).unwrap();
+        let refused = Node::start(&empty.0).map(|_| ());
+        assert!(matches!(refused, Err(LogError::Foreign { .. })), "{refused:?}");
     }
     Node::start(&dir.0).unwrap();
 }
@@ -294,25 +306,50 @@ fn a_missing_segment_is_unknown() {
 }
 
 /// The superblock alone knows that the last groups were complete: they are unknown, never cut, and
-/// the log goes on in another segment.
+/// the log goes on in another segment, the next one too, and the gap is found at every start.
 #[test]
 fn a_lost_tail_below_the_seal_of_the_superblock() {
-    let dir = TestDir::new();
-    let mut node = ten_groups(&dir);
-    node.superblock.sealed = node.writer.durable();
-    node.file.write(&node.superblock).unwrap();
-    let (mut kept, (segment, at)) = (node.kept.clone(), node.block_of(8));
-    drop(node);
-    poke(&dir.0, segment, u64::from(at), &vec![0; (132 << 10) - at as usize]);
-    kept.truncate(8);
-    for life in 0..3 {
-        let mut node = Node::start(&dir.0).unwrap();
-        assert_eq!(node.kept, kept, "life {life}");
-        assert!(node.recovered.damaged && node.recovered.cuts.is_empty(), "life {life}");
-        assert!(node.writer.segment() > segment, "what may be repaired is not overwritten");
-        node.append(&[1024]);
-        kept = node.kept;
+    for made_ahead in [false, true] {
+        let dir = TestDir::new();
+        let mut node = ten_groups(&dir);
+        node.superblock.sealed = node.writer.durable();
+        node.file.write(&node.superblock).unwrap();
+        let (mut kept, (segment, at)) = (node.kept.clone(), node.block_of(8));
+        drop(node);
+        poke(&dir.0, segment, u64::from(at), &vec![0; (132 << 10) - at as usize]);
+        if !made_ahead {
+            std::fs::remove_file(segment_path(&dir.0, segment + 1)).unwrap();
+        }
+        kept.truncate(8);
+        for life in 0..3 {
+            let mut node = Node::start(&dir.0).unwrap();
+            assert_eq!(node.kept, kept, "life {life}");
+            assert!(node.recovered.damaged && node.recovered.cuts.is_empty(), "life {life}");
+            assert!(node.writer.segment() > segment, "what may be repaired is not overwritten");
+            node.append(&[1024]);
+            kept = node.kept;
+        }
     }
+}
+
+/// A block that is intact but not the one that was written there: the next group does not follow
+/// it. Everything can be read, and still something is wrong at or below a seal.
+#[test]
+fn a_group_that_does_not_follow_is_damage() {
+    let dir = TestDir::new();
+    let node = ten_groups(&dir);
+    let (kept, (segment, at)) = (node.kept.clone(), node.block_of(4));
+    drop(node);
+    let file = std::fs::read(segment_path(&dir.0, segment)).unwrap();
+    let mut block = file[at as usize..at as usize + 512].to_vec();
+    block[184] ^= 1;
+    Header::decode(&block, 512).unwrap().seal(&mut block);
+    poke(&dir.0, segment, u64::from(at), &block);
+    let node = Node::start(&dir.0).unwrap();
+    assert_eq!(node.kept, kept);
+    let from = address(segment, at + 4096);
+    assert_eq!(node.recovered.unknowns.len(), 1);
+    assert_eq!(node.recovered.unknowns[0].from, from);
 }
 
 #[test]
@@ -355,6 +392,49 @@ fn groups_inside_records_are_not_groups() {
     let node = Node::start(&dir.0).unwrap();
     assert_eq!(node.kept, kept);
     assert_eq!((node.recovered.cuts.len(), node.recovered.damaged), (1, false));
+}
+
+/// The same inside a group that was complete and is damaged: what lies in it is looked through for
+/// the next group, and an older one is not it.
+#[test]
+fn an_old_group_inside_a_damaged_one_is_not_taken() {
+    let dir = TestDir::new();
+    let mut node = ten_groups(&dir);
+    let (segment, at) = node.block_of(2);
+    let old = std::fs::read(segment_path(&dir.0, segment)).unwrap();
+    let write = node.plan(&[7168]);
+    let (segment, start) = (write.plan.segment, u64::from(write.plan.offset));
+    let mut kept = node.kept.clone();
+    node.write(write);
+    node.append(&[512]);
+    node.seal();
+    kept.push(node.kept.last().unwrap().clone());
+    drop(node);
+    poke(&dir.0, segment, start, &[0xa5; 64]);
+    poke(&dir.0, segment, start + 4096, &old[at as usize..at as usize + 4096]);
+    let node = Node::start(&dir.0).unwrap();
+    assert_eq!(node.kept, kept);
+    assert_eq!(node.recovered.unknowns.len(), 1);
+    assert_eq!(node.recovered.unknowns[0].to, address(segment, start as u32 + 8192));
+}
+
+/// More damage than the superblock can record is refused, not forgotten.
+#[test]
+fn too_much_damage_is_refused() {
+    let dir = TestDir::new();
+    let mut node = Node::start(&dir.0).unwrap();
+    (0..40).for_each(|_| node.append(&[1024]));
+    node.seal();
+    let damaged: Vec<(u32, u32)> = (0..34).step_by(2).map(|index| node.block_of(index)).collect();
+    drop(node);
+    for (segment, at) in &damaged[1..] {
+        poke(&dir.0, *segment, u64::from(*at), &[0xa5; 64]);
+    }
+    assert_eq!(Node::start(&dir.0).unwrap().recovered.unknowns.len(), 16);
+    let (segment, at) = damaged[0];
+    poke(&dir.0, segment, u64::from(at), &[0xa5; 64]);
+    let refused = Node::start(&dir.0).map(|_| ());
+    assert!(matches!(refused, Err(LogError::TooMuchDamage { limit: 16 })), "{refused:?}");
 }
 
 /// The disk reported a write as done and kept what lay there before: intact values, but older ones.

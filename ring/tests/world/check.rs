@@ -62,7 +62,7 @@ impl Check {
     pub fn published(&self, node: &Node) {
         let core = node.core();
         let Some(vote) = core.votes().of(node.id) else { return };
-        if core.settings().durability != Durability::Sync || node.disk.damaged {
+        if core.settings().durability != Durability::Sync || node.disk.damaged.is_some() {
             return;
         }
         assert!(vote.ballot <= node.disk.promised.max(highest_order(node)), "volatile promise");

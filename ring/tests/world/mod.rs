@@ -12,7 +12,9 @@ mod random;
 use chainring_ring::actions::{Action, Input, PromiseFrom};
 use chainring_ring::codec::{ORDER_BYTES, put_order};
 use chainring_ring::coordinator::Role;
-use chainring_ring::ids::{Ballot, Durability, Entry, Incarnation, Instance, NodeId, Order, ValueId};
+use chainring_ring::ids::{
+    Ballot, Durability, Entry, Incarnation, Instance, NodeId, Order, ValueId,
+};
 use check::Check;
 use links::{Frame, Link};
 use node::{Item, Node};
@@ -124,7 +126,11 @@ impl World {
     /// Everything goes well from here on; asserts that the ring goes on by itself.
     fn heal(&mut self) {
         self.healing = true;
-        (0..self.nodes.len()).filter(|at| !self.nodes[*at].up()).collect::<Vec<_>>().into_iter().for_each(|at| self.restart(at));
+        (0..self.nodes.len())
+            .filter(|at| !self.nodes[*at].up())
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|at| self.restart(at));
         for _ in 0..TICKS_TO_HEAL {
             (0..self.nodes.len()).for_each(|at| self.step(at, Input::Tick));
             self.settle();
@@ -146,11 +152,23 @@ impl World {
             Role::Coordinator(_) => "coordinator",
         };
         let slot = core.window().get(core.delivered()).map(|slot| slot.order);
-        let lanes: Vec<_> = self.ids.iter().map(|id| core.lanes().of(*id).expect("a lane")).map(|lane| (lane.session().start, lane.first().0, lane.next().0)).collect();
+        let lanes: Vec<_> = self
+            .ids
+            .iter()
+            .map(|id| core.lanes().of(*id).expect("a lane"))
+            .map(|lane| (lane.session().start, lane.first().0, lane.next().0))
+            .collect();
         format!(
             "{:?} {role} promised {:?} claim {:?} received {:?} durable {:?} delivered {:?} everywhere {:?} next {slot:?} proposed {:?} lanes {lanes:?} own {:?}",
-            node.id, core.promised(), core.claim(), core.received(), core.durable(),
-            core.delivered(), core.delivered_everywhere(), node.proposed.len(), core.next_own_id()
+            node.id,
+            core.promised(),
+            core.claim(),
+            core.received(),
+            core.durable(),
+            core.delivered(),
+            core.delivered_everywhere(),
+            node.proposed.len(),
+            core.next_own_id()
         )
     }
 
@@ -221,7 +239,8 @@ impl World {
         if std::mem::take(&mut self.nodes[at].session_due) {
             self.nodes[at].disk.start += 1;
             let start = self.nodes[at].disk.start;
-            let session = chainring_ring::ids::Session { incarnation: self.nodes[at].incarnation, start };
+            let session =
+                chainring_ring::ids::Session { incarnation: self.nodes[at].incarnation, start };
             self.step(at, Input::Session(session));
         }
     }
@@ -278,7 +297,6 @@ impl World {
 
     fn carry_out(&mut self, at: usize, action: &Action) {
         let (me, before) = (self.ids[at], self.predecessor(at));
-        if self.healing && std::env::var_os("TRACE").is_some() { eprintln!("T {at} {action:?}"); }
         match *action {
             Action::Keep { id, forward } => {
                 self.nodes[at].pending.push(Item::Value(id));
@@ -318,7 +336,9 @@ impl World {
                 self.nodes[at].session_due = true;
             }
             Action::Drop(id) if id.origin == me => {
-                self.nodes[at].proposed.retain(|own| *own != id || self.check.acknowledged.contains(own));
+                self.nodes[at]
+                    .proposed
+                    .retain(|own| *own != id || self.check.acknowledged.contains(own));
             }
             Action::Drop(_) | Action::Free { .. } => {}
         }
@@ -357,7 +377,8 @@ impl World {
     fn fetch(&mut self, at: usize, id: ValueId) {
         let holds = |node: &&Node| {
             let Some(core) = &node.core else { return false };
-            let logged = |(order, counts): &(Order, bool)| *counts && order.entry == Entry::Value(id);
+            let logged =
+                |(order, counts): &(Order, bool)| *counts && order.entry == Entry::Value(id);
             core.lanes().ticket(&id).is_some() || node.log.iter().any(logged)
         };
         if self.nodes.iter().any(|node| node.id != self.ids[at] && holds(&node)) {

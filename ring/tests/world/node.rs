@@ -33,7 +33,8 @@ pub struct Disk {
     pub groups: Vec<Group>,
     pub promised: Ballot,
     pub start: u32,
-    pub damaged: bool,
+    /// The first group that is damaged.
+    pub damaged: Option<usize>,
 }
 
 /// A node, up or down.
@@ -128,10 +129,14 @@ impl Node {
 
     /// Loses some of what the log holds: known to be damaged from now on.
     pub fn damage(&mut self, random: &mut Random) {
-        self.disk.damaged = true;
         let share = 2 + random.below(8);
-        for group in &mut self.disk.groups {
+        for (index, group) in self.disk.groups.iter_mut().enumerate() {
+            let before = group.items.len();
             group.items.retain(|_| !random.one_in(share));
+            if group.items.len() < before {
+                let first = self.disk.damaged.get_or_insert(index);
+                *first = index.min(*first);
+            }
         }
     }
 
@@ -183,7 +188,8 @@ impl Node {
 fn recover(disk: &Disk) -> (Recovered, Vec<(Order, bool)>) {
     let (mut orders, mut values) = (BTreeMap::new(), BTreeSet::new());
     let (mut promised, mut claim) = (disk.promised, Claim::default());
-    for group in &disk.groups {
+    let intact = disk.damaged.unwrap_or(usize::MAX);
+    for (index, group) in disk.groups.iter().enumerate() {
         for item in &group.items {
             match item {
                 Item::Value(id) => {
@@ -195,20 +201,21 @@ fn recover(disk: &Disk) -> (Recovered, Vec<(Order, bool)>) {
                 }
             }
         }
-        promised = promised.max(group.claim.ballot);
-        if group.claim.position > claim.position {
+        // Behind damage an older order may have become the newest one left: what the node had
+        // delivered when it wrote the block does not vouch for that.
+        if group.claim.position > claim.position && index < intact {
             claim = group.claim;
         }
     }
     let (mut table, mut log) = (Sequences::default(), Vec::new());
     let mut delivered = Instance(0);
     while let Some(order) = orders.get(&delivered) {
-        let authorised = order.decided || order.ballot >= claim.ballot;
+        let authorised = order.decided || delivered < claim.position;
         let held = match order.entry {
             Entry::Value(id) => !table.counts(&id) || values.contains(&id),
             _ => true,
         };
-        if !authorised || !held || delivered >= claim.position {
+        if !authorised || !held {
             break;
         }
         log.push((*order, table.apply(&order.entry)));
@@ -216,7 +223,8 @@ fn recover(disk: &Disk) -> (Recovered, Vec<(Order, bool)>) {
     }
     let values = values.into_iter().filter(|id| !table.is_past(id)).collect();
     let orders = orders.range(delivered..).map(|(_, order)| *order).collect();
-    let damaged = disk.damaged;
+    let damaged = disk.damaged.is_some();
+    claim.position = claim.position.max(delivered);
     let recovered = Recovered { promised, claim, delivered, table, orders, values, damaged };
     (recovered, log)
 }

@@ -1,0 +1,359 @@
+//! Opening a node's store: who it is in this life, what it remembers, what it delivers again.
+//!
+//! Invariants: the start number rises, and the clean-stop mark is erased, durably before anything
+//! else happens; a node that may have forgotten a promise or a vote takes a new incarnation and
+//! never votes under the old one; an existing member's store is never made anew by itself.
+
+use crate::config::{Config, ConfigError, durability_name};
+use crate::control::catalog::Catalog;
+use crate::groups::{Delivered, Groups};
+use crate::mail::Place;
+use chainring_ring::core::{Recovered, Settings};
+use chainring_ring::header::HEADER_BYTES;
+use chainring_ring::ids::{
+    Ballot, Claim, Durability, Entry, Incarnation, Instance, Order, RingId, ValueId,
+};
+use chainring_ring::sequences::Sequences;
+use chainring_storage::{
+    AlignedBuf, DirLock, Group, Identity, LogConfig, LogError, LogReader, LogWriter, Superblock,
+    SuperblockFile, check_direct,
+};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+/// Why a store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// The log says no.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The configuration says no.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store was made with other settings.
+    #[error(
+        "the store in {dir} was made with {key} {made}, the configuration says {wanted}; \
+         correct the configuration, or make a new cluster"
+    )]
+    Differs {
+        /// Data directory.
+        dir: String,
+        /// Which setting.
+        key: &'static str,
+        /// As the store has it.
+        made: String,
+        /// As configured.
+        wanted: String,
+    },
+    /// The directory cannot be made.
+    #[error("cannot make the data directory {dir}: {source}")]
+    Dir {
+        /// Data directory.
+        dir: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}
+
+/// A node's store, opened.
+pub struct Opened {
+    /// Held as long as the node runs.
+    pub lock: DirLock,
+    /// The superblock's file.
+    pub file: SuperblockFile,
+    /// As last written.
+    pub superblock: Superblock,
+    /// The log's writer and limits; none in memory durability.
+    pub log: Option<(LogWriter, LogConfig)>,
+    /// For the core.
+    pub settings: Settings,
+    /// For the core.
+    pub recovered: Recovered,
+    /// Topics and offsets at the position delivered.
+    pub groups: Groups,
+    /// What readers find.
+    pub catalog: Catalog,
+    /// Frames of values that may still be delivered, in the order of the core's list.
+    pub held: Vec<(Place, Vec<u8>)>,
+    /// What an operator should know.
+    pub remarks: Vec<String>,
+}
+
+/// Identity of a node's log.
+pub fn identity(config: &Config) -> Identity {
+    Identity {
+        cluster: config.cluster.id,
+        epoch: config.cluster.epoch,
+        node: config.node.id,
+        ring: RingId(0),
+    }
+}
+
+/// Limits of a node's log; `preallocate` segments are made ahead.
+pub fn log_config(config: &Config, preallocate: usize) -> LogConfig {
+    LogConfig {
+        segment_bytes: config.limits.segment_bytes,
+        group_bytes_max: config.group_max() as u32,
+        groups_in_flight: config.limits.groups_in_flight,
+        preallocate,
+        development: config.node.development,
+        ..LogConfig::new(identity(config), config.cluster.block)
+    }
+}
+
+/// Makes the store of a new node. It never replaces one.
+///
+/// # Errors
+/// [`RecoverError`].
+pub fn format(config: &Config) -> Result<(), RecoverError> {
+    let dir = &config.node.dir;
+    std::fs::create_dir_all(dir)
+        .map_err(|source| RecoverError::Dir { dir: dir.display().to_string(), source })?;
+    check_direct(dir, config.node.development)?;
+    let nodes = config.cluster.nodes.len() as u8;
+    let (durability, block) = (config.cluster.durability, config.cluster.block);
+    let mut superblock = Superblock::new(identity(config), durability, block, nodes);
+    superblock.configuration = config.config_hash();
+    SuperblockFile::create(dir, &superblock, config.node.development)?;
+    Ok(())
+}
+
+/// Opens a node's store and begins a new life of it.
+///
+/// # Errors
+/// [`RecoverError`].
+pub fn open(config: &Config, preallocate: usize) -> Result<Opened, RecoverError> {
+    let dir = config.node.dir.as_path();
+    let lock = DirLock::acquire(dir)?;
+    let (mut file, mut superblock) =
+        SuperblockFile::open(dir, &identity(config), config.node.development)?;
+    check_settings(config, &superblock)?;
+    let mut remarks = Vec::new();
+    begin_life(config, &mut superblock, &mut remarks);
+    file.write(&superblock)?;
+    let settings = settings(config, &superblock);
+    if config.cluster.durability == Durability::Memory {
+        let recovered = Recovered::default();
+        let groups = Groups::new(config.limits.topics as usize);
+        let (catalog, held) = (Catalog::new(true), Vec::new());
+        let log = None;
+        return Ok(Opened {
+            lock,
+            file,
+            superblock,
+            log,
+            settings,
+            recovered,
+            groups,
+            catalog,
+            held,
+            remarks,
+        });
+    }
+    let limits = log_config(config, preallocate);
+    let mut replay = Replay::default();
+    let (found, writer) =
+        chainring_storage::recover(dir, &limits, &mut file, &mut superblock, &mut |group| {
+            replay.take(group);
+        })?;
+    let cut = |damage| format!("a torn write was cut: {}", describe(damage));
+    let unknown =
+        |damage| format!("damage below the seal, fetched from peers: {}", describe(damage));
+    remarks.extend(found.cuts.iter().map(cut));
+    remarks.extend(found.unknowns.iter().map(unknown));
+    let promised = superblock.promised.max(found.ballot);
+    let mut reader = LogReader::new(dir, limits.identity, config.node.development);
+    let delivered = replay.deliver(&mut reader, config.limits.topics as usize);
+    let (values, held) = replay.held(&mut reader, &delivered.table);
+    let orders = replay.orders.range(delivered.position..).map(|(_, order)| *order).collect();
+    let recovered = Recovered {
+        promised,
+        claim: Claim { ballot: Ballot::ZERO, position: delivered.position },
+        delivered: delivered.position,
+        table: delivered.table,
+        orders,
+        values,
+        damaged: found.damaged,
+    };
+    // The promise is made durable before the first answer.
+    if superblock.promised != promised {
+        superblock.promised = promised;
+        file.write(&superblock)?;
+    }
+    let (groups, catalog) = (delivered.groups, delivered.catalog);
+    let log = Some((writer, limits));
+    Ok(Opened { lock, file, superblock, log, settings, recovered, groups, catalog, held, remarks })
+}
+
+fn check_settings(config: &Config, superblock: &Superblock) -> Result<(), RecoverError> {
+    let made = [
+        ("durability", durability_name(superblock.durability).to_owned()),
+        ("block", superblock.block.to_string()),
+        ("nodes", superblock.nodes.to_string()),
+    ];
+    let wanted = [
+        durability_name(config.cluster.durability).to_owned(),
+        config.cluster.block.to_string(),
+        config.cluster.nodes.len().to_string(),
+    ];
+    for ((key, made), wanted) in made.into_iter().zip(wanted) {
+        if made != wanted {
+            let dir = config.node.dir.display().to_string();
+            return Err(RecoverError::Differs { dir, key, made, wanted });
+        }
+    }
+    Ok(())
+}
+
+/// Raises the start number, and the incarnation if promises or votes may be forgotten.
+fn begin_life(config: &Config, superblock: &mut Superblock, remarks: &mut Vec<String>) {
+    let first = superblock.start == 0;
+    let remembers = match config.cluster.durability {
+        Durability::Memory => first,
+        Durability::Async => first || superblock.clean,
+        Durability::Sync => true,
+    };
+    if !remembers {
+        superblock.incarnation = Incarnation(superblock.incarnation.0 + 1);
+        superblock.remembers = false;
+        superblock.promised = Ballot::ZERO;
+        remarks.push(format!(
+            "node {} has forgotten its votes ({} durability, {}): it comes back as incarnation {}, \
+             learns, and does not vote",
+            config.node.id.0,
+            durability_name(config.cluster.durability),
+            if first { "new" } else { "no clean stop" },
+            superblock.incarnation.0
+        ));
+    }
+    superblock.start += 1;
+    superblock.clean = false;
+}
+
+fn settings(config: &Config, superblock: &Superblock) -> Settings {
+    let mut nodes: Vec<_> = config.cluster.nodes.iter().map(|member| member.id).collect();
+    nodes.sort_unstable();
+    Settings {
+        // Until there is an entry in the log that admits another, the first life votes.
+        voters: vec![Incarnation(1); nodes.len()],
+        nodes,
+        me: config.node.id,
+        incarnation: superblock.incarnation,
+        session: superblock.session(),
+        durability: config.cluster.durability,
+    }
+}
+
+fn describe(damage: &chainring_storage::Damage) -> String {
+    let place = |at: u64| format!("segment {} byte {}", at >> 32, at & 0xffff_ffff);
+    format!("from {} to {}", place(damage.from), place(damage.to))
+}
+
+/// What the walk over the log collects.
+#[derive(Default)]
+struct Replay {
+    /// The newest order of each instance.
+    orders: BTreeMap<Instance, Order>,
+    places: HashMap<ValueId, chainring_storage::Place>,
+    claim: Claim,
+}
+
+/// What replaying the claim delivers.
+struct Replayed {
+    position: Instance,
+    table: Sequences,
+    groups: Groups,
+    catalog: Catalog,
+}
+
+impl Replay {
+    fn take(&mut self, group: &Group<'_>) {
+        for order in group.orders {
+            self.orders.insert(order.instance, *order);
+        }
+        for (header, place) in group.values {
+            self.places.insert(header.value_id(), *place);
+        }
+        if group.claim.position > self.claim.position {
+            self.claim = group.claim;
+        }
+    }
+
+    /// Delivers what the claim authorises, as far as orders and values are there.
+    fn deliver(&self, reader: &mut LogReader, topics: usize) -> Replayed {
+        let mut replayed = Replayed {
+            position: Instance(0),
+            table: Sequences::default(),
+            groups: Groups::new(topics),
+            catalog: Catalog::new(false),
+        };
+        let mut buffer = AlignedBuf::new(1 << 20);
+        while let Some(order) = self.orders.get(&replayed.position) {
+            let decided = replayed.position < self.claim.position
+                && order.ballot >= self.claim.ballot
+                || order.decided;
+            if !decided || !self.deliver_one(order, reader, &mut buffer, &mut replayed) {
+                break;
+            }
+            replayed.position = replayed.position.next();
+        }
+        replayed
+    }
+
+    fn deliver_one(
+        &self,
+        order: &Order,
+        reader: &mut LogReader,
+        buffer: &mut AlignedBuf,
+        to: &mut Replayed,
+    ) -> bool {
+        let value = match order.entry {
+            Entry::Value(id) if to.table.counts(&id) => Some(id),
+            _ => None,
+        };
+        let Some(id) = value else {
+            to.table.apply(&order.entry);
+            to.catalog.on_instance(*order, Place::default());
+            return true;
+        };
+        let Some(place) = self.places.get(&id) else { return false };
+        let Ok((header, frame)) = reader.read(*place, buffer) else { return false };
+        let body = &frame[HEADER_BYTES..HEADER_BYTES + header.length as usize];
+        to.table.apply(&order.entry);
+        to.catalog.on_instance(*order, Place { at: place.at, bytes: place.bytes });
+        let catalog = &mut to.catalog;
+        // A body that does not parse stopped at the same byte when it was delivered first.
+        let _ = to.groups.deliver(body, |delivered| match delivered {
+            Delivered::Run { topic, first_offset, count, at } => {
+                catalog.on_run(topic, first_offset, count, at + HEADER_BYTES as u32);
+            }
+            Delivered::Topic { id, name } => catalog.on_topic(id, name),
+        });
+        true
+    }
+
+    /// Values that may still be delivered, ascending, with their frames.
+    fn held(
+        &self,
+        reader: &mut LogReader,
+        table: &Sequences,
+    ) -> (Vec<ValueId>, Vec<(Place, Vec<u8>)>) {
+        let mut ids: Vec<_> = self.places.keys().filter(|id| !table.is_past(id)).copied().collect();
+        ids.sort_unstable();
+        let mut buffer = AlignedBuf::new(1 << 20);
+        let (mut values, mut held) = (Vec::new(), Vec::new());
+        for id in ids {
+            let place = self.places[&id];
+            if let Ok((_, frame)) = reader.read(place, &mut buffer) {
+                values.push(id);
+                held.push((Place { at: place.at, bytes: place.bytes }, frame.to_vec()));
+            }
+        }
+        (values, held)
+    }
+}
+
+/// True if `dir` holds a node's store.
+pub fn is_formatted(dir: &Path) -> bool {
+    dir.join("superblock").exists()
+}
