@@ -8,7 +8,6 @@
 pub mod catalog;
 pub mod disk;
 pub mod front;
-pub mod source;
 pub mod status;
 pub mod wait;
 
