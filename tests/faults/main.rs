@@ -1,0 +1,6 @@
+//! Whole clusters of processes under faults: killed nodes, forgotten votes, wrong stores, full
+//! disks, hostile peers and clients.
+
+mod cluster;
+mod kill;
+mod writers;
