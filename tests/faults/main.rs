@@ -2,5 +2,6 @@
 //! disks, hostile peers and clients.
 
 mod cluster;
+mod disk;
 mod kill;
 mod writers;
