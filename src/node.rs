@@ -4,7 +4,10 @@
 //! wrong is said at the start; the shard's memory and uring are made on the shard's own thread;
 //! the control thread outlives the shard and answers what the shard left open.
 
+mod foreground;
 mod lifecycle;
+
+pub use foreground::run;
 
 use crate::config::Config;
 use crate::control::{Control, Parts, ReadPath};

@@ -6,6 +6,7 @@
 use super::out::{Exit, Failure, Output};
 use super::{InitArgs, UpArgs};
 use crate::config::{Cluster, Config, ConfigError, Limits, Member, Node, durability_of};
+use crate::recover;
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NodeId};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -46,6 +47,9 @@ pub(super) fn init(args: &InitArgs) -> Result<Output, Failure> {
         let parent = file.parent().expect("joined above");
         std::fs::create_dir_all(parent).map_err(|error| io(parent, &error))?;
         std::fs::write(file, text).map_err(|error| io(file, &error))?;
+        // Made here, once: a node whose store is missing later has lost its memory, and says so.
+        let config = Config::load(file).map_err(|error| usage(&error))?;
+        format_store(&config)?;
     }
     let names: Vec<String> = files.iter().map(|(file, _)| file.display().to_string()).collect();
     let json = json!({ "cluster": format!("{:032x}", cluster.id.0), "files": names });
@@ -95,6 +99,9 @@ struct Mark {
     block: u32,
     /// Of node 1; kept over restarts, as the nodes know each other by their addresses.
     peer_port: u16,
+    /// Epoch whose stores are all made. One that is missing later was lost, and is not made anew.
+    #[serde(default)]
+    formatted: u32,
 }
 
 /// A cluster that `up` can start.
@@ -136,6 +143,11 @@ pub(super) fn prepare(args: &UpArgs) -> Result<Prepared, Failure> {
     let configs = configs(args, &mark, durability)?;
     check_ports(&configs)?;
     write_all(args, &mark, &configs)?;
+    if mark.formatted < mark.epoch {
+        configs.iter().try_for_each(format_store)?;
+        mark.formatted = mark.epoch;
+        write_mark(args, &mark)?;
+    }
     if new_epoch.is_some() {
         for id in 1..=mark.nodes {
             let old = args.dir.join(id.to_string()).join(log_name(mark.epoch - 1));
@@ -190,6 +202,7 @@ fn new_mark(args: &UpArgs) -> Result<Mark, Failure> {
         durability: args.durability.clone(),
         block: args.block,
         peer_port,
+        formatted: 0,
     })
 }
 
@@ -240,9 +253,7 @@ fn check_ports(configs: &[Config]) -> Result<(), Failure> {
 fn write_all(args: &UpArgs, mark: &Mark, configs: &[Config]) -> Result<(), Failure> {
     std::fs::create_dir_all(&args.dir).map_err(|error| io(&args.dir, &error))?;
     // The mark first: a directory with anything else but no mark would be refused for ever.
-    let text = toml::to_string(mark).expect("a mark is plain");
-    let file = args.dir.join(MARK_FILE);
-    std::fs::write(&file, text).map_err(|error| io(&file, &error))?;
+    write_mark(args, mark)?;
     for config in configs {
         let dir = args.dir.join(config.node.id.0.to_string());
         std::fs::create_dir_all(&config.node.dir).map_err(|error| io(&dir, &error))?;
@@ -252,6 +263,22 @@ fn write_all(args: &UpArgs, mark: &Mark, configs: &[Config]) -> Result<(), Failu
         std::fs::write(&file, written.to_toml()).map_err(|error| io(&file, &error))?;
     }
     Ok(())
+}
+
+/// Replaces the mark whole or not at all.
+fn write_mark(args: &UpArgs, mark: &Mark) -> Result<(), Failure> {
+    let text = toml::to_string(mark).expect("a mark is plain");
+    let (file, new) = (args.dir.join(MARK_FILE), args.dir.join("chainring-up.new"));
+    std::fs::write(&new, text).map_err(|error| io(&new, &error))?;
+    std::fs::rename(&new, &file).map_err(|error| io(&file, &error))
+}
+
+/// Makes a node's store, unless an earlier try made it.
+fn format_store(config: &Config) -> Result<(), Failure> {
+    if recover::is_formatted(&config.node.dir) {
+        return Ok(());
+    }
+    recover::format(config).map_err(|error| Failure::new(Exit::Failed, "store", error))
 }
 
 fn usage(error: &ConfigError) -> Failure {

@@ -4,6 +4,7 @@ use super::config::load;
 use super::out::{Exit, Failure, Format, Output, print};
 use super::{NodeArgs, UpArgs, make};
 use crate::config::Config;
+use crate::node::{self, NodeError};
 use serde_json::json;
 
 /// `chainring up`.
@@ -47,8 +48,10 @@ pub(super) fn node(args: &NodeArgs, format: Format) -> Result<Output, Failure> {
 /// Called when all nodes of the process are ready.
 type Ready = Box<dyn FnOnce() + Send>;
 
-/// Runs nodes until a signal has stopped them.
+/// Runs nodes until a signal has stopped them: the first drains, a second one stops at once.
 fn run_nodes(configs: Vec<Config>, ready: Ready) -> Result<(), Failure> {
-    drop((configs, ready));
-    Err(Failure::new(Exit::Failed, "not_built", "this build has no node"))
+    node::run(configs, ready).map_err(|error| {
+        let code = if matches!(error, NodeError::Log { .. }) { "log" } else { "start" };
+        Failure::new(Exit::Failed, code, error)
+    })
 }

@@ -3,14 +3,16 @@
 //! Invariant: a drain lasts at most `drain_ms`; whatever happens, the shard is told to stop and
 //! the thread ends after it.
 
-use super::{Command, Config, Control, ControlMail, Gauges, NodeError, Notice, Parts, PeersOptions};
+use super::{
+    Command, Config, Control, ControlMail, Gauges, NodeError, Notice, Parts, PeersOptions,
+};
 use super::{Request, Source, State, ToControl, read_path, system};
 use crate::mail::Place;
 use crate::peers::{CommandSink, LogSource, Peers};
 use async_executor::LocalExecutor;
 use async_io::Timer;
 use chainring_ring::ids::{Ballot, Claim, Instance, Order, ValueId};
-use chainring_storage::{LogConfig, create_segment, open_segment};
+use chainring_storage::{LogConfig, LogError, create_segment, open_segment};
 use futures_lite::FutureExt;
 use std::cell::Cell;
 use std::net::TcpListener;
@@ -151,6 +153,7 @@ fn prepare(start: Start) -> Result<Run, NodeError> {
     });
     control.set_problems(move || problems.problems());
     let drained = Rc::new(Cell::new(false));
+    let of_session = Rc::clone(&peers);
     let (seen, tasks, sink) = (Rc::clone(&drained), Rc::clone(&executor), Rc::clone(&control));
     let maker = parts.limits.map(|limits| Rc::new(Maker { dir, limits, log_bytes }));
     control.on_node(move |notice| match notice {
@@ -158,6 +161,7 @@ fn prepare(start: Start) -> Result<Run, NodeError> {
             let maker = Rc::clone(maker.as_ref().expect("only a log asks for segments"));
             tasks.spawn(make_segment(maker, Rc::clone(&sink), number)).detach();
         }
+        Notice::Session(session) => of_session.set_session(session),
         Notice::Drained => seen.set(true),
         _ => {}
     });
@@ -179,7 +183,11 @@ async fn make_segment(maker: Rc<Maker>, control: Rc<Control>, number: u32) {
         let over = (u64::from(number) + 1) * u64::from(maker.limits.segment_bytes);
         let (dir, limits) = (maker.dir.clone(), maker.limits.clone());
         let make = move || {
-            create_segment(&dir, &limits, number)?;
+            match create_segment(&dir, &limits, number) {
+                // Made by an earlier life, which did not come to write to it.
+                Ok(()) | Err(LogError::Exists { .. }) => {}
+                Err(error) => return Err(error),
+            }
             open_segment(&dir, number, limits.development)
         };
         let made = if over > maker.log_bytes { None } else { blocking::unblock(make).await.ok() };
