@@ -5,10 +5,10 @@
 //! its answer, so that the shard neither allocates nor frees them. A full mailbox is
 //! back-pressure: the control thread waits with a command, the shard holds back deliveries.
 
+use crate::source::Source;
 use bytes::Bytes;
 use chainring_net::hello::{Purpose as LinkKind, Resume};
 use chainring_ring::ids::{Claim, Instance, NodeId, Order, Sequence, Session, ValueId};
-use crate::source::Source;
 use std::os::fd::OwnedFd;
 
 /// Id of a topic: its creation entry's place among all creation entries of the log.
@@ -262,6 +262,8 @@ pub enum Notice {
         /// Number of the segment.
         number: u32,
     },
+    /// The node's own session was closed and it took this one.
+    Session(Session),
     /// Answers [`Command::Drain`].
     Drained,
     /// The shard thread ends; `true` if it stopped cleanly.

@@ -253,6 +253,46 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
+/// A line that is no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line} has more than {limit} bytes, its line feed counted")]
+pub struct LineTooLong {
+    /// From 1.
+    pub line: u64,
+    /// Largest record, bytes.
+    pub limit: u32,
+}
+
+/// Ends (exclusive) of the records of a text: a record is the bytes of a line with its line feed;
+/// only LF ends a line, and the last one may lack it. The text is checked whole.
+///
+/// # Errors
+/// [`LineTooLong`] for the first line over `record_max`.
+///
+/// # Panics
+/// If the text has 4 GiB or more.
+pub fn line_ends(text: &[u8], record_max: u32) -> Result<Vec<u32>, LineTooLong> {
+    assert!(text.len() <= u32::MAX as usize);
+    let mut ends = Vec::with_capacity(line_ends_bytes(text) as usize / size_of::<u32>());
+    let mut start = 0;
+    let feeds = memchr::memchr_iter(b'\n', text).map(|at| at + 1);
+    for end in feeds.chain(Some(text.len())) {
+        if end - start > record_max as usize {
+            return Err(LineTooLong { line: ends.len() as u64 + 1, limit: record_max });
+        }
+        if end > start {
+            ends.push(end as u32);
+        }
+        start = end;
+    }
+    Ok(ends)
+}
+
+/// Memory that [`line_ends`] of a text takes, bytes.
+pub fn line_ends_bytes(text: &[u8]) -> u64 {
+    (memchr::memchr_iter(b'\n', text).count() as u64 + 1) * size_of::<u32>() as u64
+}
+
 /// The running digest over delivered records: equal positions, equal digests, at every node.
 ///
 /// It is a sum, modulo 2^128, of one hash per record over (hash of its bytes, topic, length,

@@ -107,10 +107,8 @@ pub fn log_config(config: &Config, preallocate: usize) -> LogConfig {
 /// [`RecoverError`].
 pub fn format(config: &Config) -> Result<(), RecoverError> {
     let dir = &config.node.dir;
-    std::fs::create_dir_all(dir).map_err(|source| RecoverError::Dir {
-        dir: dir.display().to_string(),
-        source,
-    })?;
+    std::fs::create_dir_all(dir)
+        .map_err(|source| RecoverError::Dir { dir: dir.display().to_string(), source })?;
     check_direct(dir, config.node.development)?;
     let nodes = config.cluster.nodes.len() as u8;
     let (durability, block) = (config.cluster.durability, config.cluster.block);
@@ -140,7 +138,16 @@ pub fn open(config: &Config, preallocate: usize) -> Result<Opened, RecoverError>
         let (catalog, held) = (Catalog::new(true), Vec::new());
         let log = None;
         return Ok(Opened {
-            lock, file, superblock, log, settings, recovered, groups, catalog, held, remarks,
+            lock,
+            file,
+            superblock,
+            log,
+            settings,
+            recovered,
+            groups,
+            catalog,
+            held,
+            remarks,
         });
     }
     let limits = log_config(config, preallocate);
@@ -150,7 +157,8 @@ pub fn open(config: &Config, preallocate: usize) -> Result<Opened, RecoverError>
             replay.take(group);
         })?;
     let cut = |damage| format!("a torn write was cut: {}", describe(damage));
-    let unknown = |damage| format!("damage below the seal, fetched from peers: {}", describe(damage));
+    let unknown =
+        |damage| format!("damage below the seal, fetched from peers: {}", describe(damage));
     remarks.extend(found.cuts.iter().map(cut));
     remarks.extend(found.unknowns.iter().map(unknown));
     let promised = superblock.promised.max(found.ballot);

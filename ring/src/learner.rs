@@ -162,6 +162,11 @@ impl Core {
         self.deliver_one(order, out);
     }
 
+    /// True if a decided entry could be taken: the window covers it, or can move to.
+    pub fn covers(&self, instance: Instance) -> bool {
+        instance < self.window.end() || instance.0 + 1 - WINDOW <= self.settled.0
+    }
+
     /// The window moves on with catch-up, however far ahead the decided entry lies.
     fn room_for_decided(&mut self, instance: Instance) -> bool {
         if instance >= self.window.end() {

@@ -7,7 +7,7 @@
 use crate::actions::{Action, Actions};
 use crate::coordinator::Role;
 use crate::core::Core;
-use crate::ids::{Ballot, Entry, Instance, ValueId};
+use crate::ids::{Ballot, Entry, Instance, NodeId, Sequence, ValueId};
 
 /// Ticks a second.
 pub const TICKS_PER_SECOND: u32 = 100;
@@ -178,19 +178,27 @@ impl Core {
         let ticks = if waits { self.liveness.waits % REPEAT_TICKS + 1 } else { 0 };
         self.liveness.waits = ticks;
         if ticks == FETCH_TICKS {
-            self.values_to_order().for_each(|id| out.push(Action::Fetch(id)));
+            let values = self.values_to_order().take(FETCHES_MAX);
+            values.for_each(|id| out.push(Action::Fetch(id)));
         }
     }
 
     fn values_to_order(&self) -> impl Iterator<Item = ValueId> {
-        self.settings.nodes.iter().filter_map(|node| {
-            let Role::Coordinator(tip) = &self.role else { return None };
-            let lane = self.lanes.of(*node)?;
-            let (origin, session) = (*node, lane.session());
-            let sequence = tip.table.of(*node)?.next_of(session)?;
-            let missing = sequence < lane.next() && lane.ticket(sequence).is_none();
-            missing.then_some(ValueId { origin, session, sequence })
-        })
+        self.settings.nodes.iter().flat_map(|node| self.missing_of(*node))
+    }
+
+    /// Of one origin: what is missing behind the last value ordered, if that is the next one.
+    fn missing_of(&self, origin: NodeId) -> impl Iterator<Item = ValueId> {
+        let lane = self.lanes.of(origin).expect("a node of the configuration");
+        let session = lane.session();
+        let next = match &self.role {
+            Role::Coordinator(tip) => tip.table.of(origin).and_then(|known| known.next_of(session)),
+            _ => None,
+        };
+        let from = next.filter(|next| lane.ticket(*next).is_none()).unwrap_or(lane.next());
+        let missing = move |sequence: &Sequence| lane.ticket(*sequence).is_none();
+        let missing = (from.0..lane.next().0).map(Sequence).filter(missing);
+        missing.map(move |sequence| ValueId { origin, session, sequence })
     }
 
     /// The ordered values, decided or not, that did not come.

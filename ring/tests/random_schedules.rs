@@ -15,12 +15,12 @@ fn first_seed() -> u64 {
     text.map_or(0, |text| text.parse().expect("CHAINRING_FIRST_SEED is a number"))
 }
 
-fn run_all(nodes: usize, durability: Durability, damaged: usize, usual: u64) {
+fn run_all(nodes: usize, durability: Durability, damaged: usize, burst: u64, usual: u64) {
     let (mut delivered, first) = (0, first_seed());
     let count = seeds(usual);
     for seed in first..first + count {
         let calm = [3, 10, 40][(seed % 3) as usize];
-        let plan = Plan { seed, nodes, durability, steps: 1200, calm, damaged };
+        let plan = Plan { seed, nodes, durability, steps: 1200, calm, damaged, burst };
         let mut world = World::new(plan);
         let run = std::panic::AssertUnwindSafe(|| world.run());
         if let Err(fault) = std::panic::catch_unwind(run) {
@@ -36,24 +36,30 @@ fn run_all(nodes: usize, durability: Durability, damaged: usize, usual: u64) {
 }
 
 macro_rules! shapes {
-    ($($name:ident: $nodes:expr, $durability:ident, $damaged:expr, $usual:expr;)*) => {$(
+    ($($name:ident: $nodes:expr, $durability:ident, $damaged:expr, $burst:expr, $usual:expr;)*) => {$(
         #[test]
         fn $name() {
-            run_all($nodes, Durability::$durability, $damaged, $usual);
+            run_all($nodes, Durability::$durability, $damaged, $burst, $usual);
         }
     )*};
 }
 
 shapes! {
-    one_node_sync: 1, Sync, 0, 300;
-    two_nodes_sync: 2, Sync, 0, 300;
-    three_nodes_sync: 3, Sync, 0, 1500;
-    three_nodes_sync_damaged: 3, Sync, 1, 500;
-    four_nodes_sync: 4, Sync, 0, 200;
-    five_nodes_sync: 5, Sync, 0, 400;
-    five_nodes_sync_damaged: 5, Sync, 2, 200;
-    seven_nodes_sync: 7, Sync, 0, 100;
-    one_node_memory: 1, Memory, 0, 100;
-    three_nodes_memory: 3, Memory, 0, 500;
-    five_nodes_memory: 5, Memory, 0, 200;
+    one_node_sync: 1, Sync, 0, 1, 300;
+    two_nodes_sync: 2, Sync, 0, 1, 300;
+    three_nodes_sync: 3, Sync, 0, 1, 1500;
+    three_nodes_sync_damaged: 3, Sync, 1, 1, 500;
+    four_nodes_sync: 4, Sync, 0, 1, 200;
+    five_nodes_sync: 5, Sync, 0, 1, 400;
+    five_nodes_sync_damaged: 5, Sync, 2, 1, 200;
+    seven_nodes_sync: 7, Sync, 0, 1, 100;
+    one_node_sync_bursts: 1, Sync, 0, 64, 3;
+    two_nodes_sync_bursts: 2, Sync, 0, 64, 3;
+    three_nodes_sync_bursts: 3, Sync, 0, 64, 12;
+    three_nodes_sync_damaged_bursts: 3, Sync, 1, 64, 3;
+    five_nodes_sync_bursts: 5, Sync, 0, 64, 3;
+    three_nodes_memory_bursts: 3, Memory, 0, 64, 6;
+    one_node_memory: 1, Memory, 0, 1, 100;
+    three_nodes_memory: 3, Memory, 0, 1, 500;
+    five_nodes_memory: 5, Memory, 0, 1, 200;
 }

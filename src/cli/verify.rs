@@ -12,7 +12,7 @@ mod log;
 use super::inspect::{damage_json, damage_name, failure, log_dir};
 use super::out::{Exit, Failure, Output, progress, table};
 use crate::records::{Digest, Run, records, runs};
-use chainring_ring::ids::{Entry, Instance, ValueId};
+use chainring_ring::ids::{Durability, Entry, Instance, ValueId};
 use chainring_ring::sequences::Sequences;
 use chainring_storage::config::{offset_of, segment_of};
 use chainring_storage::{Damage, DamageState};
@@ -51,7 +51,15 @@ pub(super) fn verify(dirs: &[PathBuf]) -> Result<Output, Failure> {
     for dir in dirs {
         let dir = log_dir(dir)?;
         progress(&format!("reading {}", dir.display()));
-        logs.push(NodeLog::open(&dir).map_err(|error| failure(&error))?);
+        let log = NodeLog::open(&dir).map_err(|error| failure(&error))?;
+        if log.durability == Durability::Memory {
+            let message = format!(
+                "{}: memory durability keeps no log on disk; compare digest in `chainring status`",
+                dir.display()
+            );
+            return Err(Failure::new(Exit::NotFound, "no_log", message));
+        }
+        logs.push(log);
     }
     let first = logs[0].identity;
     for log in &logs[1..] {

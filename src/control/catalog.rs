@@ -10,7 +10,9 @@
 //! itself is limited (`log_bytes`, `memory_log_bytes`), and so is this.
 
 use crate::mail::{Place, TopicId};
-use chainring_ring::ids::{Entry, Instance, NodeId, Order, Sequence, Session, ValueId};
+use chainring_ring::ids::{
+    Ballot, Claim, Entry, Instance, NodeId, Order, Sequence, Session, ValueId,
+};
 use std::collections::{HashMap, VecDeque};
 
 /// Records of one topic that lie together in one value frame.
@@ -78,6 +80,8 @@ pub struct Catalog {
     /// below a place without looking at all.
     floors: VecDeque<(u64, Instance)>,
     trims: bool,
+    /// Highest ballot at which an entry was accepted here.
+    ballot: Ballot,
 }
 
 impl Catalog {
@@ -95,6 +99,7 @@ impl Catalog {
             self.first = order.instance;
         }
         assert_eq!(order.instance, self.delivered(), "delivered entries come in order");
+        self.ballot = self.ballot.max(order.ballot);
         self.entries.push_back((order, place));
         if place.bytes == 0 {
             return;
@@ -174,6 +179,13 @@ impl Catalog {
     /// Position delivered.
     pub fn delivered(&self) -> Instance {
         Instance(self.first.0 + self.entries.len() as u64)
+    }
+
+    /// What is known to be decided by what was delivered. An entry was delivered because it was
+    /// accepted here at the deciding ballot or a later one, so the highest ballot of all is no
+    /// lower than any that decided: the claim authorises nothing else than what was decided.
+    pub fn claim(&self) -> Claim {
+        Claim { ballot: self.ballot, position: self.delivered() }
     }
 
     /// A kept entry and its value's frame (0 bytes if it has none or counts as nothing).

@@ -1,7 +1,7 @@
 //! Tests of the catalog.
 
 use super::*;
-use chainring_ring::ids::{Ballot, Incarnation};
+use chainring_ring::ids::Incarnation;
 
 fn id(origin: u8, start: u32, sequence: u64) -> ValueId {
     let session = Session { incarnation: Incarnation(1), start };
@@ -61,6 +61,16 @@ fn entries_are_found_by_instance_and_id() {
     assert_eq!(catalog.find(id(1, 2, 0)).unwrap().0.instance, Instance(4));
     assert_eq!(catalog.find(id(1, 2, 1)), None);
     assert_eq!(catalog.find(id(3, 1, 0)), None);
+}
+
+#[test]
+fn the_claim_is_no_lower_than_any_ballot_delivered() {
+    let mut catalog = sample();
+    assert_eq!(catalog.claim(), Claim { ballot: Ballot::ZERO, position: Instance(5) });
+    let ballot = Ballot { round: 3, node: NodeId(2), incarnation: Incarnation(1) };
+    catalog.on_instance(Order { ballot, ..order(5, Entry::Noop) }, Place::default());
+    catalog.on_instance(order(6, Entry::Noop), Place::default());
+    assert_eq!(catalog.claim(), Claim { ballot, position: Instance(7) });
 }
 
 #[test]

@@ -9,7 +9,9 @@ use super::{AppendError, Control};
 use crate::http::server::{Handler, Server};
 use crate::http::{Permit, Request, Response};
 use crate::mail::TopicId;
-use crate::records::{Run, is_topic_name, records, run_at};
+use crate::records::{
+    LineTooLong, Run, is_topic_name, line_ends, line_ends_bytes, records, run_at,
+};
 use async_io::Timer;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -71,8 +73,7 @@ impl Control {
 
     async fn post(&self, topic: &str, request: Request) -> Response {
         let Request { body, mut permit, .. } = request;
-        let lines = memchr::memchr_iter(b'\n', &body).count() as u64 + 1;
-        let need = body.capacity() as u64 + lines * size_of::<u32>() as u64;
+        let need = body.capacity() as u64 + line_ends_bytes(&body);
         if permit.never(need) {
             let message = "too many lines for one body; send it in parts";
             return Response::error(413, "body_too_large", message);
@@ -80,13 +81,10 @@ impl Control {
         if !permit.cover(need) {
             return unavailable("busy", "no memory for the body now; nothing was appended");
         }
-        let ends = match split(&body, self.config.limits.record_bytes, lines as usize) {
+        let ends = match line_ends(&body, self.config.limits.record_bytes) {
             Ok(ends) => ends,
-            Err(line) => {
-                let limit = self.config.limits.record_bytes;
-                let message = format!(
-                    "line {line} has more than {limit} bytes, its line feed counted; nothing was appended"
-                );
+            Err(error @ LineTooLong { line, .. }) => {
+                let message = format!("{error}; nothing was appended");
                 let more = Map::from_iter([("line".to_owned(), line.into())]);
                 return Response::error_with(413, "record_too_large", &message, more);
             }
@@ -214,23 +212,6 @@ fn run_bytes(frame: &[u8], at: u32) -> Option<&[u8]> {
         Run::Records { bytes, .. } => Some(bytes),
         Run::Create { .. } => None,
     }
-}
-
-/// Ends of the lines of a body; or the number, from 1, of the first one over the limit.
-fn split(body: &[u8], record_max: u32, lines: usize) -> Result<Vec<u32>, u64> {
-    let mut ends = Vec::with_capacity(lines);
-    let mut start = 0;
-    let feeds = memchr::memchr_iter(b'\n', body).map(|at| at + 1);
-    for end in feeds.chain(Some(body.len())) {
-        if end - start > record_max as usize {
-            return Err(ends.len() as u64 + 1);
-        }
-        if end > start {
-            ends.push(end as u32);
-        }
-        start = end;
-    }
-    Ok(ends)
 }
 
 /// Parameters of a read.

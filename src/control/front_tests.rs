@@ -97,8 +97,7 @@ impl Shard {
         let count = append.ends.len() as u32;
         self.ends[topic.0 as usize] += u64::from(count);
         self.say(Notice::Run { topic, first_offset, count, at: HEADER_BYTES as u32 });
-        append.first_offset = first_offset;
-        append.last_offset = first_offset + u64::from(count) - 1;
+        append.number(first_offset, count);
         self.say(Notice::Appended(append));
     }
 

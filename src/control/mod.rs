@@ -8,6 +8,7 @@
 pub mod catalog;
 pub mod disk;
 pub mod front;
+pub mod source;
 pub mod status;
 pub mod wait;
 
@@ -424,7 +425,8 @@ impl Control {
     fn dispatch(&self, notice: Notice) {
         match notice {
             Notice::Appended(append) => {
-                let outcome = Outcome::Appended(append.first_offset.unwrap_or_default(), append.last_offset);
+                let outcome =
+                    Outcome::Appended(append.first_offset.unwrap_or_default(), append.last_offset);
                 self.answer(&append, outcome);
             }
             Notice::Refused(append, refusal) => self.answer(&append, Outcome::Refused(refusal)),
@@ -445,7 +447,10 @@ impl Control {
                     slot.put((buffer, found));
                 }
             }
-            notice @ (Notice::NeedSegment { .. } | Notice::Drained | Notice::Stopped(_)) => {
+            notice @ (Notice::NeedSegment { .. }
+            | Notice::Session(_)
+            | Notice::Drained
+            | Notice::Stopped(_)) => {
                 pass(&self.on_node, notice);
             }
             notice @ (Notice::Resume { .. }

@@ -187,29 +187,22 @@ impl Control {
             "bytes": g.bytes.get(),
             "digest": format!("{:032x}", digest.0),
             "topics": catalog.topics().len(),
-            "log": {
-                "bytes": g.log_bytes.get(),
-                "groups": g.groups.get(),
-                "behind_bytes": g.log_behind_bytes.get(),
-                "behind_us": g.log_behind_us.get(),
-                "full": g.log_full.get() != 0,
-            },
-            "links": {
-                "data_in": g.data_in_up.get() != 0,
-                "data_out": g.data_out_up.get() != 0,
-                "control_in": g.control_in_up.get() != 0,
-                "control_out": g.control_out_up.get() != 0,
-            },
+            "log": log_json(g),
+            "links": links_json(g),
             "bad_frames": g.bad_frames.get(),
             "open_appends": self.open_appends(),
-            "http": {
-                "connections": self.http.connections.get(),
-                "requests": self.http.requests.get(),
-                "bad": self.http.bad.get(),
-                "timeouts": self.http.timeouts.get(),
-                "refused": self.http.refused.get(),
-                "memory_bytes": self.budget.used(),
-            },
+            "http": self.http_json(),
+        })
+    }
+
+    fn http_json(&self) -> Value {
+        json!({
+            "connections": self.http.connections.get(),
+            "requests": self.http.requests.get(),
+            "bad": self.http.bad.get(),
+            "timeouts": self.http.timeouts.get(),
+            "refused": self.http.refused.get(),
+            "memory_bytes": self.budget.used(),
         })
     }
 
@@ -247,6 +240,25 @@ fn metric(out: &mut String, name: &str, counter: bool, node: u8, value: u64) {
 
 fn reason_json(reason: &Reason) -> Value {
     json!({ "code": reason.code, "message": reason.message, "blocks": reason.blocks })
+}
+
+fn log_json(g: &Gauges) -> Value {
+    json!({
+        "bytes": g.log_bytes.get(),
+        "groups": g.groups.get(),
+        "behind_bytes": g.log_behind_bytes.get(),
+        "behind_us": g.log_behind_us.get(),
+        "full": g.log_full.get() != 0,
+    })
+}
+
+fn links_json(g: &Gauges) -> Value {
+    json!({
+        "data_in": g.data_in_up.get() != 0,
+        "data_out": g.data_out_up.get() != 0,
+        "control_in": g.control_in_up.get() != 0,
+        "control_out": g.control_out_up.get() != 0,
+    })
 }
 
 fn links(gauges: &Gauges) -> [(&'static str, &Gauge, &'static str); 4] {

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// A body that comes slower than this, beyond the grace of one pause, is given up.
 pub const BYTES_PER_S_MIN: u64 = 64 << 10;
+/// A body with more to come than this is read where it is to lie.
+const DIRECT_BYTES: usize = 256 << 10;
 /// Longest line of a chunk's size, and all trailers, bytes.
 const CHUNK_LINE_MAX: usize = 256;
 const TRAILERS_MAX: usize = 4 << 10;
@@ -89,6 +91,14 @@ impl Connection {
     async fn read_into(&mut self, body: &mut Vec<u8>, bytes: u64) -> Result<(), Fault> {
         let mut missing = bytes as usize;
         while missing > 0 {
+            if self.buffered().is_empty() && missing >= DIRECT_BYTES {
+                let start = body.len();
+                body.resize(start + missing.min(DIRECT_BYTES), 0);
+                let read = self.read_direct(&mut body[start..]).await;
+                body.truncate(start + read.as_ref().unwrap_or(&0));
+                missing -= read?;
+                continue;
+            }
             if self.buffered().is_empty() {
                 self.fill().await?;
             }

@@ -151,6 +151,20 @@ impl Connection {
         }
     }
 
+    /// Reads a part of a body past the buffer, which must be empty.
+    pub(super) async fn read_direct(&mut self, out: &mut [u8]) -> Result<usize, Fault> {
+        let pause = Duration::from_millis(self.limits.http_header_ms.into());
+        let patience = self.body_patience(pause);
+        let read = async { self.stream.read(out).await.map_err(|_| Fault::Gone) };
+        let slow = async {
+            Timer::after(patience).await;
+            Err(Fault::Slow(true))
+        };
+        let read = read.or(slow).await?;
+        self.body_bytes += read as u64;
+        if read == 0 { Err(Fault::Gone) } else { Ok(read) }
+    }
+
     async fn run(mut self, server: &Server) {
         loop {
             let fault = match self.exchange(server).await {

@@ -48,10 +48,9 @@ pub fn run(configs: Vec<Config>, ready: Box<dyn FnOnce() + Send>) -> Result<(), 
                 _ => nodes.iter().for_each(Node::stop),
             }
         }
-        if alone || nodes.iter().all(|node| node.gauges.open.get() == 1) {
-            if let Some(ready) = ready.take() {
-                ready();
-            }
+        let open = alone || nodes.iter().all(|node| node.gauges.open.get() == 1);
+        if let Some(ready) = ready.take_if(|_| open) {
+            ready();
         }
         std::thread::sleep(LOOK);
     }

@@ -3,7 +3,9 @@
 //! Invariant: a drain lasts at most `drain_ms`; whatever happens, the shard is told to stop and
 //! the thread ends after it.
 
-use super::{Command, Config, Control, ControlMail, Gauges, NodeError, Notice, Parts, PeersOptions};
+use super::{
+    Command, Config, Control, ControlMail, Gauges, NodeError, Notice, Parts, PeersOptions,
+};
 use super::{Request, Source, State, ToControl, read_path, system};
 use crate::mail::Place;
 use crate::peers::{CommandSink, LogSource, Peers};
@@ -151,6 +153,7 @@ fn prepare(start: Start) -> Result<Run, NodeError> {
     });
     control.set_problems(move || problems.problems());
     let drained = Rc::new(Cell::new(false));
+    let of_session = Rc::clone(&peers);
     let (seen, tasks, sink) = (Rc::clone(&drained), Rc::clone(&executor), Rc::clone(&control));
     let maker = parts.limits.map(|limits| Rc::new(Maker { dir, limits, log_bytes }));
     control.on_node(move |notice| match notice {
@@ -158,6 +161,7 @@ fn prepare(start: Start) -> Result<Run, NodeError> {
             let maker = Rc::clone(maker.as_ref().expect("only a log asks for segments"));
             tasks.spawn(make_segment(maker, Rc::clone(&sink), number)).detach();
         }
+        Notice::Session(session) => of_session.set_session(session),
         Notice::Drained => seen.set(true),
         _ => {}
     });

@@ -154,3 +154,20 @@ fn the_digest_pins_every_record_to_its_place() {
     let (low, high) = base.halves();
     assert_eq!(Digest::from_halves(low, high), base);
 }
+
+#[test]
+fn only_a_line_feed_ends_a_line() {
+    for (text, ends) in [
+        (&b""[..], &[][..]),
+        (b"\n", &[1]),
+        (b"a", &[1]),
+        (b"a\n", &[2]),
+        (b"a\r\n\n\rb\0\xff", &[3, 4, 8]),
+    ] {
+        assert_eq!(line_ends(text, 100).unwrap(), ends);
+        assert!(line_ends_bytes(text) >= 4 * ends.len() as u64);
+    }
+    assert_eq!(line_ends(b"abc\nabc\nabcd", 4).unwrap(), [4, 8, 12]);
+    assert_eq!(line_ends(b"abc\nabcd\n", 4), Err(LineTooLong { line: 2, limit: 4 }));
+    assert_eq!(line_ends(b"abcde", 4), Err(LineTooLong { line: 1, limit: 4 }));
+}

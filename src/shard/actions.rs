@@ -166,6 +166,7 @@ impl<M: Port + Device> Shard<M> {
         let session = self.superblock.session();
         // Told to the core in a step of its own: this one is still being carried out.
         self.session_taken = Some(session);
+        self.outbox.push(Notice::Session(session));
     }
 
     /// A packet that was delivered is not held any more.

@@ -76,6 +76,9 @@ pub struct Sealed {
     pub behind: u32,
 }
 
+/// Lends the bytes of a range to be written.
+pub type Memory<'a> = &'a mut dyn FnMut(Range, &mut dyn FnMut(&mut [u8]));
+
 /// The batcher.
 #[derive(Debug)]
 pub struct Batcher {
@@ -160,7 +163,7 @@ impl Batcher {
         &mut self,
         pool: &OwnPool,
         id: ValueId,
-        memory: &mut dyn FnMut(Range, &mut dyn FnMut(&mut [u8])),
+        memory: Memory<'_>,
         now_us: u64,
     ) -> bool {
         if self.open.is_none() && !self.open_packet(pool, now_us) {
@@ -259,7 +262,7 @@ impl Batcher {
         pool: &mut OwnPool,
         id: ValueId,
         sender: &Sender,
-        memory: &mut dyn FnMut(Range, &mut dyn FnMut(&mut [u8])),
+        memory: Memory<'_>,
     ) -> Sealed {
         let open = self.open.take().expect("filled before");
         let length = open.writer.bytes();

@@ -9,12 +9,15 @@ use crate::device::{Device, Port};
 use crate::mail::{Command, Notice, Refusal};
 use chainring_net::hello::{self, Purpose, Resume};
 use chainring_net::wire::LinkKind;
-use chainring_ring::actions::Input;
+use chainring_ring::actions::{ACTIONS_MAX, Input};
 use chainring_ring::header::Header;
 use chainring_ring::ids::{
     Durability, Entry, NODES_MAX, NodeId, Order, Sequence, Session, ValueId,
 };
 use chainring_ring::lanes::LANE_PACKETS;
+
+/// Answers of peers that wait; a fetch client has fewer under way.
+pub(super) const ENTRIES_MAX: usize = 8;
 
 /// Decided entries from a peer, taken in as there is room.
 #[derive(Debug)]
@@ -29,7 +32,12 @@ pub(super) struct Entries {
 
 impl<M: Port + Device> Shard<M> {
     pub(super) fn take_commands(&mut self) {
-        while self.has_room() && self.stop.is_none() && self.take_entries() {
+        self.take_entries();
+        // Only what adds to the log waits for its room: a segment, or the word to stop, must pass.
+        while self.stop.is_none() && self.outbox.room() > ACTIONS_MAX {
+            if self.entries.len() == ENTRIES_MAX {
+                return;
+            }
             let Some(command) = self.commands.try_recv() else { return };
             self.busy = true;
             self.take_command(command);
@@ -51,7 +59,8 @@ impl<M: Port + Device> Shard<M> {
             }
             Command::Direct { from, frame } => self.take_direct(from, &frame),
             Command::Entries { orders, frames, .. } => {
-                self.entries = Some(Entries { orders, frames, taken: 0, at: 0 });
+                self.entries.push_back(Entries { orders, frames, taken: 0, at: 0 });
+                self.take_entries();
             }
             Command::Value { frame } => self.take_value(&frame),
             Command::NotHeld { .. } => {}
@@ -201,21 +210,24 @@ impl<M: Port + Device> Shard<M> {
         Some(self.packets.insert(header.value_id(), range, Home::Side, 0))
     }
 
-    /// Decided entries from a peer, as far as there is room. True when all are taken.
-    fn take_entries(&mut self) -> bool {
-        let Some(mut entries) = self.entries.take() else { return true };
-        while let Some(order) = entries.orders.get(entries.taken).copied() {
-            if !self.has_room() || !self.take_entry(&order, &mut entries) {
-                self.entries = Some(entries);
-                return false;
+    /// Decided entries from peers, as far as there is room.
+    fn take_entries(&mut self) {
+        while let Some(mut entries) = self.entries.pop_front() {
+            while let Some(order) = entries.orders.get(entries.taken).copied() {
+                if !self.has_room() || !self.take_entry(&order, &mut entries) {
+                    return self.entries.push_front(entries);
+                }
+                entries.taken += 1;
+                self.busy = true;
             }
-            entries.taken += 1;
         }
-        true
     }
 
     /// One entry; false if it has to wait for room.
     fn take_entry(&mut self, order: &Order, entries: &mut Entries) -> bool {
+        if order.instance == self.core.delivered() && !self.core.covers(order.instance) {
+            return false; // the log has to follow first
+        }
         // What a peer delivered lies there at the ballot of its decision, or a later one.
         let input = Input::Decided { order: *order, ballot: order.ballot };
         let Entry::Value(id) = order.entry else {
@@ -254,10 +266,8 @@ impl<M: Port + Device> Shard<M> {
     }
 
     pub(super) fn check_drained(&mut self) {
-        let sealed = self
-            .journal
-            .as_ref()
-            .is_none_or(|journal| journal.is_idle() && !journal.needs_seal());
+        let sealed =
+            self.journal.as_ref().is_none_or(|journal| journal.is_idle() && !journal.needs_seal());
         if self.draining && !self.drained && self.batcher.is_idle() && sealed {
             self.drained = true;
             self.outbox.push(Notice::Drained);

@@ -94,11 +94,7 @@ impl Sender {
 ///
 /// # Errors
 /// [`FrameError::Body`] if it is none.
-pub fn input<'a>(
-    header: &Header,
-    from: NodeId,
-    body: &'a [u8],
-) -> Result<Input<'a>, FrameError> {
+pub fn input<'a>(header: &Header, from: NodeId, body: &'a [u8]) -> Result<Input<'a>, FrameError> {
     match header.kind {
         Kind::Prepare => Ok(Input::Prepare { ballot: header.ballot }),
         Kind::Reject => Ok(Input::Reject { promised: header.ballot }),

@@ -81,8 +81,7 @@ impl<M: Port + Device> Shard<M> {
     fn written(&mut self, token: u64, result: Result<u32, i32>) {
         let journal = self.journal.as_mut().expect("only a journal writes");
         let side = &mut self.side;
-        let done =
-            journal.written(token, result, &mut self.packets, |range| side.give_back(range));
+        let done = journal.written(token, result, &mut self.packets, |range| side.give_back(range));
         match done {
             Ok(Some(ticket)) => {
                 if ticket > self.last_persisted {

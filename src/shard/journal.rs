@@ -270,8 +270,7 @@ impl Journal {
         (group.number, group.bytes, group.ticket) = (plan.group, plan.bytes, self.planned);
         group.complete = false;
         machine.drop_segments(plan.segment);
-        let written =
-            machine.write(plan.group, plan.segment, &self.ranges, u64::from(plan.offset));
+        let written = machine.write(plan.group, plan.segment, &self.ranges, u64::from(plan.offset));
         assert_ne!(written, Err(Refused::Full), "fewer groups than writes");
         self.groups.push_back(group);
         Ok(true)

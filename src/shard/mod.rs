@@ -29,9 +29,7 @@ use chainring_net::pool::Range;
 use chainring_net::wire::{LinkKind, Wait};
 use chainring_ring::actions::{Actions, Input, STEP_ROOM};
 use chainring_ring::core::Core;
-use chainring_ring::ids::{
-    Ballot, Durability, NODES_MAX, NodeId, Sequence, Session, ValueId,
-};
+use chainring_ring::ids::{Ballot, Durability, NODES_MAX, NodeId, Sequence, Session, ValueId};
 use chainring_ring::window::WINDOW;
 use chainring_storage::{LogWriter, MemoryLog, Superblock};
 use direct::Sender;
@@ -125,7 +123,7 @@ pub struct Shard<M> {
     promise_written: Option<Ballot>,
     session_taken: Option<Session>,
     /// Catch-up entries that wait for room.
-    entries: Option<commands::Entries>,
+    entries: VecDeque<commands::Entries>,
     /// Where a control frame's body lies while it is read.
     control_body: Vec<u8>,
     last_persisted: u64,
@@ -211,7 +209,7 @@ impl<M: Port + Device> Shard<M> {
             judged: None,
             promise_written: None,
             session_taken: None,
-            entries: None,
+            entries: VecDeque::with_capacity(commands::ENTRIES_MAX),
             control_body: Vec::with_capacity(links::CONTROL_MAX as usize),
             last_persisted: 0,
             persist_lag: PersistLag {
@@ -384,10 +382,10 @@ impl<M: Port + Device> Shard<M> {
         }
         if !journal.needs_seal() {
             self.idle_since_us = self.now_us;
-        } else if self.now_us >= self.idle_since_us + SEAL_US || self.draining {
-            if let Err(error) = journal.submit_seal(machine, core) {
-                self.failure = Some(error);
-            }
+        } else if (self.now_us >= self.idle_since_us + SEAL_US || self.draining)
+            && let Err(error) = journal.submit_seal(machine, core)
+        {
+            self.failure = Some(error);
         }
         if let Some(number) = journal.segment_to_ask() {
             self.outbox.push(Notice::NeedSegment { number });

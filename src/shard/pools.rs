@@ -50,7 +50,8 @@ impl OwnPool {
             self.tail = start;
             self.head = start;
         }
-        let skipped = if start >= self.head { start - self.head } else { self.region.bytes - self.head };
+        let skipped =
+            if start >= self.head { start - self.head } else { self.region.bytes - self.head };
         self.used += bytes + skipped;
         self.head = start + bytes;
         self.head

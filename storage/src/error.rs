@@ -111,7 +111,7 @@ pub enum LogError {
         /// At this sequence.
         sequence: u64,
     },
-    /// Two intact copies of a superblock that is there already.
+    /// A file that would have to be made is there already.
     Exists {
         /// The file.
         path: PathBuf,

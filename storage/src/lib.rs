@@ -38,7 +38,7 @@ pub use inspect::{Report, SegmentReport, inspect};
 pub use memory::MemoryLog;
 pub use reader::LogReader;
 pub use recover::{Recovered, recover};
-pub use scan::{Group, Scanned, scan};
+pub use scan::{Group, ScanInput, Scanned, Tail, scan};
 pub use segment::{create_segment, open_segment, open_segments, segment_path};
 pub use superblock::{Damage, DamageState, Superblock};
 pub use superfile::SuperblockFile;

@@ -8,7 +8,7 @@ use crate::config::{GROUP_ALIGN, Identity, LogConfig, Place, address, offset_of,
 use crate::error::LogError;
 use crate::segment::{list_segments, segment_path};
 use crate::superblock::{Damage, DamageState};
-use crate::table::{Action, Row, decide};
+use crate::table::{Action, Cover, Row, decide};
 use crate::window::Window;
 use chainring_ring::header::Header;
 use chainring_ring::ids::{Ballot, Claim, Order, Session};
@@ -119,8 +119,18 @@ pub fn scan(
     let mut scan = Scan::new(input)?;
     let mut at = address(input.first_segment, GROUP_ALIGN);
     loop {
-        let (found, seen) = scan.look(at)?;
-        let (case, later) = scan.case(at, found, seen.as_ref())?;
+        let (found, mut seen) = scan.look(at)?;
+        let (mut case, mut later) = scan.case(at, found, seen.as_ref())?;
+        if case.cover != Cover::None {
+            // Beside a writer the group may have been completed, and a seal of it written, since
+            // it was looked at. Once a seal was seen, another look shows it, or damage.
+            scan.forget();
+            let again = scan.look(at)?;
+            seen = again.1;
+            if again.0 != found {
+                (case, later) = scan.case(at, again.0, seen.as_ref())?;
+            }
+        }
         match scan.act(decide(&case), at, seen, later, visitor)? {
             Some(next) => at = next,
             None => return Ok(scan.out),
@@ -186,6 +196,11 @@ impl<'a> Scan<'a> {
             }
         }
         Ok(scan)
+    }
+
+    fn forget(&mut self) {
+        self.front.forget();
+        self.ahead.forget();
     }
 
     fn act(

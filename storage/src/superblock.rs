@@ -21,7 +21,7 @@
 //! start number and promise lie in the header and are compared beside it.
 
 use crate::block::blank;
-use crate::config::{GROUP_ALIGN, Identity};
+use crate::config::{GROUP_ALIGN, Identity, offset_of, segment_of};
 use chainring_ring::codec::{CLAIM_BYTES, claim_at, put_claim};
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, u32_at, u64_at, u128_at};
 use chainring_ring::ids::{Ballot, Claim, Durability, Incarnation, Instance, Sequence, Session};
@@ -57,6 +57,26 @@ pub struct Damage {
     pub to: u64,
     /// What became of it.
     pub state: DamageState,
+}
+
+impl Damage {
+    /// Segment in which it begins.
+    pub fn segment(&self) -> u32 {
+        segment_of(self.from)
+    }
+
+    /// Byte offset at which it begins in that segment.
+    pub fn offset(&self) -> u32 {
+        offset_of(self.from)
+    }
+}
+
+impl core::fmt::Display for Damage {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (segment, offset) = (segment_of(self.to), offset_of(self.to));
+        write!(f, "segment {} offset {} to ", self.segment(), self.offset())?;
+        write!(f, "segment {segment} offset {offset}")
+    }
 }
 
 /// A node's durable memory beside its log.

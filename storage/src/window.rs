@@ -56,6 +56,11 @@ impl Window {
         }
     }
 
+    /// Forgets what was read, for a log that is written at the same time.
+    pub fn forget(&mut self) {
+        self.filled = 0;
+    }
+
     fn fill(
         &mut self,
         segment: u32,
@@ -64,19 +69,30 @@ impl Window {
         end: usize,
     ) -> Result<(), LogError> {
         let path = segment_path(&self.dir, segment);
+        let same = self.file.as_ref().is_some_and(|(number, _)| *number == segment);
+        let known = self.start..self.start + self.filled;
         self.filled = 0;
-        if self.file.as_ref().is_none_or(|(number, _)| *number != segment) {
+        if !same {
             let file = open(&path, Access::Read, self.development)
                 .map_err(|source| LogError::io("open of", &path, source))?;
             self.file = Some((segment, file));
         }
-        let (_, file) = self.file.as_ref().expect("opened above");
         let align = GROUP_ALIGN as usize;
-        self.buf.grow((end - offset).div_ceil(align) * align);
-        let wanted = self.buf.len().min(limit - offset);
+        let mut kept = 0;
+        if (end - offset).div_ceil(align) * align > self.buf.len() {
+            self.buf.grow((end - offset).div_ceil(align) * align);
+        } else if same && known.contains(&offset) {
+            // What is held of it moves to the front and is not read again.
+            kept = known.end - offset;
+            self.buf.copy_within(offset - known.start..offset - known.start + kept, 0);
+        }
+        let (_, file) = self.file.as_ref().expect("opened above");
+        // The header of a segment is read for itself alone, for each one at the start.
+        let ahead = if end <= align { align } else { self.buf.len() };
+        let wanted = ahead.min(limit - offset);
         let mut read = |out: &mut [u8], at: u64| file.read_exact_at(out, at);
-        for (index, out) in self.buf[..wanted].chunks_mut(READ_BYTES).enumerate() {
-            let at = (offset + index * READ_BYTES) as u64;
+        for (index, out) in self.buf[kept..wanted].chunks_mut(READ_BYTES).enumerate() {
+            let at = (offset + kept + index * READ_BYTES) as u64;
             read_marking(&mut read, out, at)
                 .map_err(|source| LogError::io("read of", &path, source))?;
         }

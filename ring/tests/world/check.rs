@@ -18,7 +18,7 @@ pub struct Check {
     /// By (origin, session), the next sequence that may count.
     next: BTreeMap<(NodeId, Session), Sequence>,
     /// Own values that their origin has delivered.
-    pub acknowledged: BTreeSet<ValueId>,
+    acknowledged: BTreeSet<ValueId>,
 }
 
 impl Check {
@@ -47,6 +47,11 @@ impl Check {
         {
             self.acknowledged.insert(id);
         }
+    }
+
+    /// True if the origin of this own value has delivered it.
+    pub fn is_done(&self, id: &ValueId) -> bool {
+        self.acknowledged.contains(id)
     }
 
     /// What a restarted node delivered from its log alone is the prefix of what was chosen.

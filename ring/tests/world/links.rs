@@ -114,7 +114,8 @@ impl World {
         if to == at || !self.nodes[at].up() || !self.links[at].control_up {
             return;
         }
-        let limit = if self.healing { u64::MAX } else { 1 + self.random.below(8) };
+        let limit =
+            if self.healing { u64::MAX } else { 1 + self.random.below(8 * self.plan.burst) };
         self.send_orders(at, limit);
         let core = self.nodes[at].core.as_mut().expect("the node is up");
         if core.take_votes_changed() || self.healing {

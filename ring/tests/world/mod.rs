@@ -31,6 +31,8 @@ pub struct Plan {
     pub calm: u64,
     /// Nodes whose log may be damaged.
     pub damaged: usize,
+    /// Values and frames move in runs of up to this many.
+    pub burst: u64,
 }
 
 /// A message between any two nodes.
@@ -104,12 +106,13 @@ impl World {
     fn random_step(&mut self) {
         let at = self.random.below(self.plan.nodes as u64) as usize;
         let calm = self.plan.calm;
+        let burst = 1 + self.random.below(self.plan.burst);
         match self.random.below(100) {
-            0..=11 => self.propose(at),
+            0..=11 => (0..burst).for_each(|_| self.propose(at)),
             12..=25 => self.write(at),
             26..=45 => self.pump_control(at),
-            46..=65 => drop(self.arrive(at)),
-            66..=74 => drop(self.arrive_direct()),
+            46..=65 => self.arrive_run(at, burst),
+            66..=74 => self.arrive_direct_run(1),
             75..=84 => self.step(at, Input::Tick),
             85..=87 => self.write_promise(at),
             88..=89 => self.open_session(at),
@@ -183,9 +186,9 @@ impl World {
                     self.complete(at);
                 }
                 self.pump_control(at);
-                while self.arrive(at) {}
+                self.arrive_run(at, u64::MAX);
             }
-            while self.arrive_direct() {}
+            self.arrive_direct_run(u64::MAX);
         }
     }
 
@@ -193,7 +196,7 @@ impl World {
         let longest = self.check.chosen.len() as u64;
         let mut nodes = self.nodes.iter();
         nodes.all(|node| {
-            let delivered = |id: &ValueId| self.check.acknowledged.contains(id);
+            let delivered = |id: &ValueId| self.check.is_done(id);
             let core = node.core();
             core.delivered() == Instance(longest)
                 && core.received() <= core.delivered()
@@ -205,9 +208,13 @@ impl World {
     fn propose(&mut self, at: usize) {
         let Some(core) = &self.nodes[at].core else { return };
         let Some(id) = core.next_own_id() else { return };
-        if self.nodes[at].proposed.len() < 40 {
+        if self.nodes[at].proposed.len() >= PROPOSALS * self.plan.burst as usize {
+            return;
+        }
+        self.step(at, Input::Value(id));
+        // Its lane may be full: then the batcher waits.
+        if self.nodes[at].core().lanes().ticket(&id).is_some() || self.check.is_done(&id) {
             self.nodes[at].proposed.push(id);
-            self.step(at, Input::Value(id));
         }
     }
 
@@ -296,7 +303,7 @@ impl World {
     }
 
     fn carry_out(&mut self, at: usize, action: &Action) {
-        let (me, before) = (self.ids[at], self.predecessor(at));
+        let before = self.predecessor(at);
         match *action {
             Action::Keep { id, forward } => {
                 self.nodes[at].pending.push(Item::Value(id));
@@ -334,11 +341,6 @@ impl World {
                 // again by its batcher; here it is given up.
                 self.nodes[at].proposed.clear();
                 self.nodes[at].session_due = true;
-            }
-            Action::Drop(id) if id.origin == me => {
-                self.nodes[at]
-                    .proposed
-                    .retain(|own| *own != id || self.check.acknowledged.contains(own));
             }
             Action::Drop(_) | Action::Free { .. } => {}
         }
@@ -398,6 +400,20 @@ impl World {
         self.send(self.ids[at], Direct::Entries(entries, ballot));
     }
 
+    fn arrive_run(&mut self, at: usize, most: u64) {
+        let mut left = most;
+        while left > 0 && self.arrive(at) {
+            left -= 1;
+        }
+    }
+
+    fn arrive_direct_run(&mut self, most: u64) {
+        let mut left = most;
+        while left > 0 && self.arrive_direct() {
+            left -= 1;
+        }
+    }
+
     /// One direct message arrives, or is lost, or arrives and stays to arrive again.
     fn arrive_direct(&mut self) -> bool {
         if self.direct.is_empty() {
@@ -439,5 +455,7 @@ impl World {
     }
 }
 
+/// Most values that a node proposes in a life, in a plan without bursts.
+const PROPOSALS: usize = 40;
 /// Within this many ticks after the last fault everything is delivered everywhere.
 const TICKS_TO_HEAL: usize = 1500;

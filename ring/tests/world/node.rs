@@ -143,7 +143,7 @@ impl Node {
     /// Submits a group of all that is pending; false if there is nothing to write.
     pub fn submit(&mut self) -> bool {
         let core = self.core.as_ref().expect("the node is up");
-        let claim = core.claim_to_log();
+        let claim = core.claim_to_log(self.logged.position, core.appended());
         if self.pending.is_empty() && claim == self.logged {
             return false;
         }

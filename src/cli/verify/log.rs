@@ -5,7 +5,7 @@
 //! visible.
 
 use chainring_ring::header::{BLOCK_BYTES_MIN, HEADER_BYTES, Header, Kind};
-use chainring_ring::ids::{Entry, Instance, Order, ValueId};
+use chainring_ring::ids::{Durability, Entry, Instance, Order, ValueId};
 use chainring_storage::config::{address, offset_of, segment_of};
 use chainring_storage::scan::{ScanInput, scan};
 use chainring_storage::superfile::read_superblock;
@@ -24,6 +24,7 @@ const FRAME_MAX: u32 = 64 << 20;
 pub struct NodeLog {
     pub dir: PathBuf,
     pub identity: Identity,
+    pub durability: Durability,
     /// Everything below is decided, held, and known to be so by the node itself.
     pub decided: Instance,
     /// One above the highest instance ordered.
@@ -91,6 +92,7 @@ impl NodeLog {
         Ok(NodeLog {
             dir: dir.to_owned(),
             identity,
+            durability: superblock.durability,
             decided: Instance(decided),
             end,
             orders: scanned.orders,

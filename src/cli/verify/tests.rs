@@ -243,6 +243,10 @@ fn nothing_compared_is_a_failure_and_so_is_no_log() {
     assert_eq!(verify(&c.dirs).unwrap_err().code, "nothing_compared");
     let empty = cluster(&[(&[], 0), (&[], 0)]);
     assert_eq!(verify(&empty.dirs).unwrap().exit, Exit::Ok);
+    let dir = TestDir::new("memory");
+    let superblock = Superblock::new(identity(1), Durability::Memory, 512, 3);
+    drop(SuperblockFile::create(&dir.0, &superblock, true).unwrap());
+    assert_eq!(verify(std::slice::from_ref(&dir.0)).unwrap_err().code, "no_log");
     let dir = TestDir::new("none");
     assert_eq!(verify(&[dir.0.join("missing")]).unwrap_err().exit, Exit::NotFound);
     assert_eq!(verify(std::slice::from_ref(&dir.0)).unwrap_err().exit, Exit::NotFound);
@@ -256,4 +260,18 @@ fn inspect_shows_a_good_log() {
     assert_eq!((&output.json["orders"], &output.json["decided"]), (&json!(4), &json!(4)));
     assert_eq!(output.json["segments"][0]["last_instance"], 3);
     assert!(output.text.contains("0..=3"));
+}
+
+#[test]
+fn the_control_thread_reads_frames_from_disk_and_refuses_damaged_ones() {
+    let c = cluster(&[(LOG, 4)]);
+    let read = crate::control::disk::disk_read(&c.dirs[0], identity(1), true);
+    let (segment, offset) = c.places[0][1];
+    let bytes = frame(1, LOG[1]).len() as u32;
+    let place = crate::mail::Place { at: u64::from(segment) << 32 | u64::from(offset), bytes };
+    let mut out = vec![1; 10];
+    read(place, &mut out).unwrap();
+    assert_eq!(out, frame(1, LOG[1]));
+    flip(&c.dirs[0], c.places[0][1], 300);
+    assert!(read(place, &mut out).is_err());
 }

@@ -11,6 +11,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+/// True if reading waits when nothing is there, as the uring needs it.
+fn blocks(stream: &mut TcpStream) -> bool {
+    let start = Instant::now();
+    stream.set_read_timeout(Some(Duration::from_millis(30))).unwrap();
+    stream.read(&mut [0]).is_err() && start.elapsed() > Duration::from_millis(15)
+}
+
 async fn outgoing(node: &Node, wanted: Purpose) -> (NodeId, OwnedFd, Resume) {
     node.next(|command| match command {
         Command::Outgoing { kind, to, fd, resume } if *kind == wanted => {
@@ -81,6 +88,7 @@ fn links_come_up_and_resume_passes_through() {
                     let mut bytes = [0; 2];
                     into.read_exact(&mut bytes).unwrap();
                     assert_eq!(bytes, [at as u8, 9]);
+                    assert!(blocks(&mut out) && blocks(&mut into));
                 }
                 assert!(node.peers.problems().is_empty(), "{:?}", node.peers.problems());
             }
@@ -287,9 +295,10 @@ fn a_newer_connection_takes_the_place_of_an_older_one() {
         older.write_all(&encode_hello(&hello)).await.unwrap();
         pause(Duration::from_millis(50)).await;
         assert_eq!(node.world.commands.borrow().len(), 1, "prepared");
-        let mut newer = connect(&node).await;
+        let (mut newer, start) = (connect(&node).await, Instant::now());
         newer.write_all(&encode_hello(&hello)).await.unwrap();
         assert_eq!(read_to_end(&mut older).await, 0);
+        assert!(start.elapsed() < HANDSHAKE_TIME / 2, "closed by the deadline alone");
         let (_, into) = incoming(&node, Purpose::Control).await;
         newer.read_exact(&mut [0; 1024]).await.unwrap();
         newer.write_all(&[5]).await.unwrap();

@@ -84,10 +84,15 @@ fn direct_messages_go_both_ways_and_nothing_else_does() {
         assert_eq!(direct(&nodes[2]).await, (NodeId(1), prepare.clone()));
         send(&nodes[1], 1, promise.clone());
         assert_eq!(direct(&nodes[0]).await, (NodeId(2), promise));
-        // One made by another node, and one of a kind that belongs elsewhere, end the connection.
-        for (count, bad) in
-            [(1, frame(Kind::Prepare, id(2, 0), 136)), (2, frame(Kind::Votes, id(1, 0), 136))]
-        {
+        // One made by another node, one of a kind that belongs elsewhere and one of another
+        // cluster end the connection.
+        let mut foreign = frame(Kind::Prepare, id(1, 0), 136);
+        let mut header = Header::decode(&foreign, 136).unwrap();
+        header.cluster = ClusterId(5);
+        header.seal(&mut foreign);
+        let other = frame(Kind::Prepare, id(2, 0), 136);
+        let elsewhere = frame(Kind::Votes, id(1, 0), 136);
+        for (count, bad) in (1..).zip([other, elsewhere, foreign]) {
             send(&nodes[0], 3, bad);
             while nodes[2].gauges.bad_frames.get() < count {
                 pause(Duration::from_millis(1)).await;

@@ -176,6 +176,14 @@ impl Node {
     }
 }
 
+/// Ten complete groups and a seal over them.
+pub fn ten_groups(dir: &TestDir) -> Node {
+    let mut node = Node::start(&dir.0).unwrap();
+    (0..10).for_each(|_| node.append(&[1024, 2048]));
+    node.seal();
+    node
+}
+
 /// Overwrites bytes of a segment, durably.
 pub fn poke(dir: &Path, segment: u32, at: u64, bytes: &[u8]) {
     let path = segment_path(dir, segment);
