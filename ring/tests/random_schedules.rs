@@ -36,7 +36,9 @@ fn run_all(nodes: usize, durability: Durability, damaged: usize, burst: u64, usu
 }
 
 macro_rules! shapes {
-    ($($name:ident: $nodes:expr, $durability:ident, $damaged:expr, $burst:expr, $usual:expr;)*) => {$(
+    ($(
+        $name:ident: $nodes:expr, $durability:ident, $damaged:expr, $burst:expr, $usual:expr;
+    )*) => {$(
         #[test]
         fn $name() {
             run_all($nodes, Durability::$durability, $damaged, $burst, $usual);
