@@ -262,6 +262,7 @@ impl Core {
         if session > lane.session() {
             // What a voter holds of the session before may be what it voted for.
             if voter && lane.has_undelivered() {
+                self.liveness.values_refused = true;
                 return false;
             }
             let first = if origin.session == session { origin.next } else { Sequence(0) };
