@@ -351,16 +351,17 @@ impl Core {
         self.claim
     }
 
-    /// What an order block of the log is to say of delivery: in this log, up to and with this
-    /// block, the newest order of each instance below the position is the decided one, at
-    /// whatever ballot it lies there.
+    /// The claim that an order block of the log carries: true for everybody as any claim is.
+    /// For this log it says more: up to and with this block, the newest order of each instance
+    /// below the position is the decided one, at whatever ballot it lies there.
     ///
-    /// The claim itself would not do: it authorises entries at its ballot or later, and what was
-    /// delivered before the ballot's base lies in the log at lower ballots. Recovery would stop
-    /// there, values of closed sessions would come alive again beside those of the next, and the
-    /// node would answer *never had* for what it had voted for.
+    /// Recovery has to use that. Read as a mere claim, the highest one does not authorise what
+    /// was delivered before its ballot's base and lies in the log at lower ballots: recovery would
+    /// stop there, values of closed sessions would come alive again beside those of the next, and
+    /// the node would answer *never had* for what it had voted for. Behind damage an older order
+    /// may have become the newest one left; there the claim is a mere claim.
     pub fn claim_to_log(&self) -> Claim {
-        Claim { ballot: Ballot::ZERO, position: self.delivered }
+        Claim { ballot: self.claim.ballot, position: self.delivered }
     }
 
     /// Position delivered here.
