@@ -22,6 +22,12 @@ pub trait Source: Send + core::fmt::Debug {
     /// Fills a packet as far as it goes or as there are records.
     fn fill(&mut self, packet: &mut Filling<'_>) -> Supply;
 
+    /// Bytes of the record that comes next, 0 if that is not known: a packet that is opened now
+    /// has to have room for it.
+    fn next_bytes(&mut self) -> usize {
+        0
+    }
+
     /// A topic came into being.
     fn topic(&mut self, _name: &str, _id: TopicId) {}
 }

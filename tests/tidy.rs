@@ -146,7 +146,9 @@ fn warnings_are_errors_everywhere() {
             let text = lines[line - 1].trim();
             let lint = text.starts_with("#[allow") || text.starts_with("#![allow");
             let blanket = ["warnings", "missing_docs", "clippy::all", "dead_code", "unused)"];
-            if lint && blanket.iter().any(|name| text.contains(name)) {
+            // What tests share is seldom used whole by each of them.
+            let shared = is_test(&file.path) && text.contains("dead_code");
+            if lint && !shared && blanket.iter().any(|name| text.contains(name)) {
                 wrong.push(format!("{}:{line}: {text}", file.path));
             }
         }
@@ -184,9 +186,11 @@ fn files_functions_and_lines_are_short() {
             wrong.push(format!("{}: {count} lines", file.path));
         }
         let limit = if prose { PROSE_LINE_MAX } else { LINE_MAX };
+        // A message stays in one piece, so that a search for it finds it: strings do not count.
+        let strings = if rust { Code::of(&file.text).string_lengths() } else { Vec::new() };
         for (index, line) in file.text.lines().enumerate() {
             let table = prose && line.trim_start().starts_with('|');
-            let length = line.chars().count();
+            let length = line.chars().count() - strings.get(index).unwrap_or(&0);
             if length > limit && !table {
                 wrong.push(format!("{}:{}: {length} characters", file.path, index + 1));
             }

@@ -104,8 +104,8 @@ impl Wire {
         })
     }
 
-    /// Takes over a connected socket, blocking or not, whose handshake is over; replaces an old one of the kind as
-    /// [`Wire::detach`] does.
+    /// Takes over a connected socket, blocking or not, whose handshake is over; replaces an old
+    /// one of the kind as [`Wire::detach`] does.
     pub fn attach(&mut self, kind: LinkKind, fd: OwnedFd) {
         self.detach(kind);
         let raw = fd.as_raw_fd();

@@ -4,6 +4,7 @@
 //! its result is printed on stdout.
 
 pub mod config;
+pub mod demo;
 pub mod inspect;
 pub mod make;
 pub mod out;
@@ -41,6 +42,11 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Ship files through a cluster in this process, and compare every node's log with them.
+    #[command(
+        after_help = "Example:\n  chainring demo /var/log/syslog\n  chainring demo --nodes 5 --durability memory --records 2000000 --size 200"
+    )]
+    Demo(DemoArgs),
     /// Run a cluster in the foreground, all nodes in this process, on this machine's loopback.
     #[command(
         after_help = "Example:\n  chainring up --nodes 3 --dir /var/tmp/ring --durability sync"
@@ -69,6 +75,38 @@ pub enum Command {
     /// Compare the decided logs of nodes by content.
     #[command(after_help = "Example:\n  chainring verify ring/1 ring/2 ring/3")]
     Verify(VerifyArgs),
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Files whose lines are the records; without any, a built-in sample.
+    pub files: Vec<PathBuf>,
+    /// Nodes, 1 to 7.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=7))]
+    pub nodes: u8,
+    /// When a node votes for an entry: memory, async or sync.
+    #[arg(long, default_value = "sync", value_parser = ["memory", "async", "sync"])]
+    pub durability: String,
+    /// Ship so many records of random bytes instead of files.
+    #[arg(long, conflicts_with = "files")]
+    pub records: Option<u64>,
+    /// Bytes of such a record, 1 to 1048576.
+    #[arg(long, default_value_t = 200, conflicts_with = "files",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::demo::RECORD_BYTES_MAX)))]
+    pub size: u32,
+    /// Ship random records for so many seconds, or until --records are shipped.
+    #[arg(long, conflicts_with = "files", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: Option<u64>,
+    /// What a link is assumed to carry, as 1gbit, 2.5gbit or 100mbit; it is not measured.
+    #[arg(long, default_value = "1gbit", value_parser = demo::link_rate)]
+    pub link: f64,
+    /// Where the logs go, an empty or new directory; they stay there.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// Keep the logs of the temporary directory, and say where they are.
+    #[arg(long)]
+    pub keep: bool,
 }
 
 /// Arguments of `up`.
@@ -173,6 +211,7 @@ pub fn main() -> ExitCode {
 
 fn dispatch(cli: Cli) -> Result<out::Output, Failure> {
     match cli.command {
+        Command::Demo(args) => demo::demo(&args),
         Command::Up(args) => run::up(&args, cli.format),
         Command::Init(args) => make::init(&args),
         Command::Node(args) => run::node(&args, cli.format),
@@ -232,6 +271,10 @@ mod tests {
     #[test]
     fn wrong_usage_is_refused() {
         for line in [
+            "demo --nodes 8",
+            "demo --link fast",
+            "demo --size 1048577",
+            "demo --records 5 a.log",
             "up",
             "up --dir d --nodes 8",
             "up --dir d --durability fast",

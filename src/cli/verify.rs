@@ -7,7 +7,7 @@
 //!
 //! Memory: about 150 bytes per order of each log; values are read as they are compared.
 
-mod log;
+pub(crate) mod log;
 
 use super::inspect::{damage_json, damage_name, failure, log_dir};
 use super::out::{Exit, Failure, Output, progress, table};

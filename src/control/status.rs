@@ -4,7 +4,7 @@
 //! all read it.
 
 use super::Control;
-use crate::config::durability_name;
+use crate::config::{Member, durability_name};
 use crate::gauges::{Gauge, Gauges, Halt, State};
 use crate::http::Response;
 use crate::records::Digest;
@@ -169,9 +169,7 @@ impl Control {
                 "node": g.coordinator.get(),
                 "incarnation": g.ballot_incarnation.get(),
             },
-            "members": cluster.nodes.iter().map(|member| {
-                json!({ "id": member.id.0, "http": format!("http://{}", member.http) })
-            }).collect::<Vec<_>>(),
+            "members": self.members_json(),
             "layout": cluster.nodes.iter().map(|member| member.id.0).collect::<Vec<_>>(),
             "positions": {
                 "received": g.received.get(),
@@ -193,6 +191,11 @@ impl Control {
             "open_appends": self.open_appends(),
             "http": self.http_json(),
         })
+    }
+
+    fn members_json(&self) -> Vec<Value> {
+        let member = |member: &Member| json!({ "id": member.id.0, "http": format!("http://{}", member.http) });
+        self.config.cluster.nodes.iter().map(member).collect()
     }
 
     fn http_json(&self) -> Value {

@@ -12,8 +12,8 @@
 //! A value is answered with its own frame, byte for byte as its origin made it.
 //!
 //! Invariants: hostile bytes give an error, never a panic or an allocation beyond the frame's own
-//! size; what [`Envelope::decode_entries`] accepts is contiguous from the instance that was asked for, and
-//! its value frames are whole, verified, and in the order in which the entries name them.
+//! size; what [`Envelope::decode_entries`] accepts is contiguous from the instance that was asked
+//! for, and its value frames are whole, verified, and in the order in which the entries name them.
 
 use crate::mail::Place;
 use chainring_ring::codec::{CLAIM_BYTES, ORDER_BYTES, claim_at, order_at, put_claim, put_order};

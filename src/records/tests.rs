@@ -75,7 +75,11 @@ proptest! {
 
     /// A damaged body gives other runs or an error, never a panic, and never bytes from outside.
     #[test]
-    fn damaged_bodies(parts in proptest::collection::vec(part(), 1..20), at in any::<usize>(), bit in 0..8u32) {
+    fn damaged_bodies(
+        parts in proptest::collection::vec(part(), 1..20),
+        at in any::<usize>(),
+        bit in 0..8u32,
+    ) {
         let mut body = vec![0; 2000];
         let (_, length) = write(&parts, &mut body);
         body.truncate(length);

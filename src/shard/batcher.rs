@@ -180,7 +180,11 @@ impl Batcher {
 
     /// Bytes that the next packet must be able to take.
     fn open_packet(&mut self, pool: &OwnPool, now_us: u64) -> bool {
-        let next = self.waiting.front().map_or(0, |append| record_of(append).len());
+        let next = match (self.waiting.front(), &mut self.source) {
+            (Some(append), _) => record_of(append).len(),
+            (None, Some(source)) => source.next_bytes(),
+            (None, None) => 0,
+        };
         let overhead = HEADER_BYTES + RUN_HEADER_BYTES + RECORD_PREFIX_BYTES;
         let need = round_up(next + overhead, self.limits.block) as u32;
         let bytes = need.max(self.limits.packet_bytes).min(self.limits.packet_max);

@@ -10,7 +10,7 @@ use crate::shard::packets::{PLAN, PacketIx, Packets, WRITE};
 use chainring_net::pool::Range;
 use chainring_net::wire::Refused;
 use chainring_ring::core::Core;
-use chainring_ring::ids::{Instance, Order};
+use chainring_ring::ids::{Claim, Order};
 use chainring_storage::{LogError, LogWriter, Values, order_block_bytes};
 use std::collections::VecDeque;
 
@@ -30,6 +30,7 @@ enum Item {
 #[derive(Debug)]
 struct Group {
     number: u64,
+    segment: u32,
     bytes: u32,
     /// Everything up to here is durable when this group and all before it are.
     ticket: u64,
@@ -63,8 +64,8 @@ pub struct Journal {
     pending_bytes: u64,
     /// Ticket of the last item that left `pending`.
     planned: u64,
-    /// Position that the last block said is delivered.
-    claimed: Instance,
+    /// What the last block said is delivered.
+    claimed: Claim,
     /// Groups being written, in order; entries are recycled through `spare`.
     groups: VecDeque<Group>,
     spare: Vec<Group>,
@@ -93,6 +94,7 @@ impl Journal {
         let spare = (0..=limits.groups_in_flight)
             .map(|block| Group {
                 number: 0,
+                segment: 0,
                 bytes: 0,
                 ticket: 0,
                 since_us: 0,
@@ -108,7 +110,7 @@ impl Journal {
             pending_orders: 0,
             pending_bytes: 0,
             planned: 0,
-            claimed: Instance(0),
+            claimed: Claim::default(),
             groups: VecDeque::with_capacity(limits.groups_in_flight + 1),
             spare,
             blocks,
@@ -173,8 +175,8 @@ impl Journal {
         self.pending_orders
     }
 
-    /// Position that the log says is delivered.
-    pub fn claimed(&self) -> Instance {
+    /// What the log says is delivered.
+    pub fn claimed(&self) -> Claim {
         self.claimed
     }
 
@@ -236,7 +238,7 @@ impl Journal {
         let values = self.gather(&mut group, machine, packets);
         let block = self.block_range(group.block);
         let items = self.orders.len() + group.packets.len();
-        let claim = core.claim_to_log(self.claimed, self.planned + items as u64);
+        let claim = core.claim_to_log(self.claimed.position, self.planned + items as u64);
         let planned =
             self.writer.plan(self.orders.iter(), &values, claim, machine.bytes_mut(block));
         let plan = match planned {
@@ -255,7 +257,7 @@ impl Journal {
         self.pending_orders -= self.orders.len();
         self.pending_bytes -= u64::from(values.bytes);
         self.planned += items as u64;
-        self.claimed = claim.position;
+        self.claimed = claim;
         self.ranges.insert(0, Range { offset: block.offset, bytes: plan.order_block_bytes });
         let mut before = 0;
         for ix in &group.packets {
@@ -269,10 +271,11 @@ impl Journal {
         }
         (group.number, group.bytes, group.ticket) = (plan.group, plan.bytes, self.planned);
         group.complete = false;
-        machine.drop_segments(plan.segment);
+        group.segment = plan.segment;
         let written = machine.write(plan.group, plan.segment, &self.ranges, u64::from(plan.offset));
         assert_ne!(written, Err(Refused::Full), "fewer groups than writes");
         self.groups.push_back(group);
+        self.drop_segments(machine);
         Ok(true)
     }
 
@@ -317,7 +320,7 @@ impl Journal {
         machine: &mut M,
         core: &Core,
     ) -> Result<(), LogError> {
-        let claim = core.claim_to_log(self.claimed, self.planned);
+        let claim = core.claim_to_log(self.claimed.position, self.planned);
         let Some(mut group) = self.spare.pop() else { return Ok(()) };
         let block = self.block_range(group.block);
         let plan = match self.writer.plan_seal(claim, machine.bytes_mut(block)) {
@@ -331,12 +334,19 @@ impl Journal {
         group.packets.clear();
         (group.number, group.bytes, group.ticket) = (plan.group, plan.bytes, self.planned);
         group.complete = false;
-        machine.drop_segments(plan.segment);
+        group.segment = plan.segment;
         let range = Range { offset: block.offset, bytes: plan.order_block_bytes };
         let written = machine.write(plan.group, plan.segment, &[range], u64::from(plan.offset));
         assert_ne!(written, Err(Refused::Full), "fewer groups than writes");
         self.groups.push_back(group);
+        self.drop_segments(machine);
         Ok(())
+    }
+
+    /// Segments below the oldest that is written to are not needed open.
+    fn drop_segments<M: Device>(&self, machine: &mut M) {
+        let oldest = self.groups.iter().map(|group| group.segment).min();
+        machine.drop_segments(oldest.unwrap_or(0));
     }
 
     /// A write came back. `freed` gets the side-pool ranges that nobody needs any more. Returns
@@ -355,7 +365,8 @@ impl Journal {
         let group = group.expect("a group that was submitted");
         if result != Ok(group.bytes) {
             self.writer.poison();
-            return Err(LogError::Poisoned);
+            let (wrote, errno) = (result.unwrap_or(0), result.err().unwrap_or(0));
+            return Err(LogError::Write { group: number, bytes: group.bytes, wrote, errno });
         }
         group.complete = true;
         for ix in group.packets.drain(..) {

@@ -18,7 +18,7 @@ mod packets;
 mod pools;
 mod publish;
 
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::device::{Device, Port};
 use crate::gauges::Gauges;
 use crate::groups::Groups;
@@ -159,6 +159,15 @@ struct PersistLag {
     bytes: u64,
 }
 
+impl PersistLag {
+    fn of(limits: &Limits) -> PersistLag {
+        PersistLag {
+            us: u64::from(limits.async_behind_ms) * 1000,
+            bytes: u64::from(limits.async_behind_bytes),
+        }
+    }
+}
+
 impl<M: Port + Device> Shard<M> {
     /// A shard at its start.
     pub fn new(config: &Config, parts: ShardParts<M>) -> Shard<M> {
@@ -212,10 +221,7 @@ impl<M: Port + Device> Shard<M> {
             entries: VecDeque::with_capacity(commands::ENTRIES_MAX),
             control_body: Vec::with_capacity(links::CONTROL_MAX as usize),
             last_persisted: 0,
-            persist_lag: PersistLag {
-                us: u64::from(limits.async_behind_ms) * 1000,
-                bytes: u64::from(limits.async_behind_bytes),
-            },
+            persist_lag: PersistLag::of(limits),
             now_us: 0,
             next_tick_us: 0,
             idle_since_us: 0,

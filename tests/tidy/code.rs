@@ -1,9 +1,10 @@
 //! Rust without its comments, strings and characters, so that words in prose break no rule.
 //!
-//! Invariant: every character of those becomes a blank and every line end stays, so that lines
-//! keep their numbers. It is not a parser: it knows what it needs, and its test says what.
+//! Invariant: every character of those becomes a blank, of a string a quote, and every line end
+//! stays, so that lines keep their numbers and characters their places. It is not a parser: it
+//! knows what it needs, and its tests say what.
 
-/// Code with blanks in place of comments, strings and characters.
+/// Code with blanks in place of comments and characters, quotes in place of strings.
 pub struct Code(String);
 
 impl Code {
@@ -17,7 +18,9 @@ impl Code {
                 out.push(first);
                 rest = &rest[first.len_utf8()..];
             } else {
-                out.extend(rest[..length].chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
+                let string = first == '"' || first == 'r';
+                let blank = if string { '"' } else { ' ' };
+                out.extend(rest[..length].chars().map(|c| if c == '\n' { '\n' } else { blank }));
                 rest = &rest[length..];
             }
         }
@@ -34,6 +37,12 @@ impl Code {
             .filter_map(|(index, line)| hit(line).then_some(index + 1))
             .collect::<Vec<_>>()
             .into_iter()
+    }
+
+    /// Characters of each line that belong to strings.
+    pub fn string_lengths(&self) -> Vec<usize> {
+        let quotes = |line: &str| line.chars().filter(|c| *c == '"').count();
+        self.0.lines().map(quotes).collect()
     }
 
     /// First line and number of lines of every function with a body.
