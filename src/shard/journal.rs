@@ -194,9 +194,15 @@ impl Journal {
         self.pending.is_empty() && self.groups.is_empty()
     }
 
-    /// Whether the log is idle and wants a last seal.
+    /// Whether the log is idle and does not say yet that it is complete.
     pub fn needs_seal(&self) -> bool {
         self.is_idle() && self.writer.needs_seal()
+    }
+
+    /// Whether the log is idle and does not say yet how far it is delivered.
+    pub fn needs_claim(&self, core: &Core) -> bool {
+        let claimed = self.claimed.position;
+        self.is_idle() && core.claim_to_log(claimed, self.planned).position > claimed
     }
 
     /// Submits what can be submitted. True if it submitted anything.
@@ -335,6 +341,7 @@ impl Journal {
         (group.number, group.bytes, group.ticket) = (plan.group, plan.bytes, self.planned);
         group.complete = false;
         group.segment = plan.segment;
+        self.claimed = claim;
         let range = Range { offset: block.offset, bytes: plan.order_block_bytes };
         let written = machine.write(plan.group, plan.segment, &[range], u64::from(plan.offset));
         assert_ne!(written, Err(Refused::Full), "fewer groups than writes");

@@ -79,9 +79,12 @@ impl NodeLog {
         } else {
             scanned.claim
         };
-        // A claim authorises only what was accepted at its ballot or later, or marked decided.
-        // Where the log is damaged, the claim still says that something was decided there.
-        let authorised = |order: &Order| order.decided || order.ballot >= claim.ballot;
+        // A block vouches for all orders before it. Behind damage it is a mere claim, which
+        // authorises what was accepted at its ballot or later, or marked decided; it still says
+        // that something was decided there.
+        let vouched = scanned.damage.is_empty();
+        let authorised =
+            |order: &Order| vouched || order.decided || order.ballot >= claim.ballot;
         // Where the end of the log is lost, what the claim covers is missing, not beyond.
         let lost = scanned.damage.iter().any(|damage| damage.state == DamageState::Unknown);
         let most = if lost { claim.position.0 } else { claim.position.0.min(end.0) };
