@@ -266,8 +266,9 @@ impl<M: Port + Device> Shard<M> {
     }
 
     pub(super) fn check_drained(&mut self) {
-        let sealed =
-            self.journal.as_ref().is_none_or(|journal| journal.is_idle() && !journal.needs_seal());
+        let core = &self.core;
+        let at_rest = |journal: &super::Journal| journal.is_idle() && !journal.needs_seal(core);
+        let sealed = self.journal.as_ref().is_none_or(at_rest);
         if self.draining && !self.drained && self.batcher.is_idle() && sealed {
             self.drained = true;
             self.outbox.push(Notice::Drained);
@@ -289,8 +290,9 @@ impl<M: Port + Device> Shard<M> {
             self.machine.poll(chainring_net::wire::Wait::UpTo(std::time::Duration::from_millis(1)));
             self.now_us += 1_000;
             self.take_events();
+            let core = &self.core;
             let idle = self.journal.as_ref().is_none_or(|journal| journal.is_idle());
-            let sealed = self.journal.as_ref().is_none_or(|journal| !journal.needs_seal());
+            let sealed = self.journal.as_ref().is_none_or(|journal| !journal.needs_seal(core));
             if self.failure.is_some() {
                 return false;
             }

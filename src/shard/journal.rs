@@ -192,9 +192,11 @@ impl Journal {
         self.pending.is_empty() && self.groups.is_empty()
     }
 
-    /// Whether the log is idle and wants a last seal.
-    pub fn needs_seal(&self) -> bool {
-        self.is_idle() && self.writer.needs_seal()
+    /// Whether the log is idle and wants a last seal: for its last group, or because more was
+    /// delivered than any block says. A log at rest says all that its node has delivered.
+    pub fn needs_seal(&self, core: &Core) -> bool {
+        let claims_less = || core.claim_to_log(self.claimed, self.planned).position > self.claimed;
+        self.is_idle() && (self.writer.needs_seal() || claims_less())
     }
 
     /// Submits what can be submitted. True if it submitted anything.
@@ -328,6 +330,7 @@ impl Journal {
             }
             Err(error) => return Err(error),
         };
+        self.claimed = claim.position;
         group.packets.clear();
         (group.number, group.bytes, group.ticket) = (plan.group, plan.bytes, self.planned);
         group.complete = false;

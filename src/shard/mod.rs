@@ -303,7 +303,7 @@ impl<M: Port + Device> Shard<M> {
         if let Some(journal) = &self.journal {
             if !journal.is_idle() {
                 until = until.min(50);
-            } else if journal.needs_seal() {
+            } else if journal.needs_seal(&self.core) {
                 until = until.min(SEAL_US);
             }
         }
@@ -386,7 +386,7 @@ impl<M: Port + Device> Shard<M> {
             Ok(false) => {}
             Err(error) => return self.failure = Some(error),
         }
-        if !journal.needs_seal() {
+        if !journal.needs_seal(core) {
             self.idle_since_us = self.now_us;
         } else if (self.now_us >= self.idle_since_us + SEAL_US || self.draining)
             && let Err(error) = journal.submit_seal(machine, core)
