@@ -30,6 +30,7 @@ enum Item {
 #[derive(Debug)]
 struct Group {
     number: u64,
+    segment: u32,
     bytes: u32,
     /// Everything up to here is durable when this group and all before it are.
     ticket: u64,
@@ -93,6 +94,7 @@ impl Journal {
         let spare = (0..=limits.groups_in_flight)
             .map(|block| Group {
                 number: 0,
+                segment: 0,
                 bytes: 0,
                 ticket: 0,
                 since_us: 0,
@@ -270,8 +272,8 @@ impl Journal {
             packets.done(*ix, PLAN);
         }
         (group.number, group.bytes, group.ticket) = (plan.group, plan.bytes, self.planned);
-        group.complete = false;
-        machine.drop_segments(plan.segment);
+        (group.segment, group.complete) = (plan.segment, false);
+        machine.drop_segments(self.oldest_segment(plan.segment));
         let written = machine.write(plan.group, plan.segment, &self.ranges, u64::from(plan.offset));
         assert_ne!(written, Err(Refused::Full), "fewer groups than writes");
         self.groups.push_back(group);
@@ -333,13 +335,19 @@ impl Journal {
         self.claimed = claim.position;
         group.packets.clear();
         (group.number, group.bytes, group.ticket) = (plan.group, plan.bytes, self.planned);
-        group.complete = false;
-        machine.drop_segments(plan.segment);
+        (group.segment, group.complete) = (plan.segment, false);
+        machine.drop_segments(self.oldest_segment(plan.segment));
         let range = Range { offset: block.offset, bytes: plan.order_block_bytes };
         let written = machine.write(plan.group, plan.segment, &[range], u64::from(plan.offset));
         assert_ne!(written, Err(Refused::Full), "fewer groups than writes");
         self.groups.push_back(group);
         Ok(())
+    }
+
+    /// The segment of the oldest group under way, else `current`. A segment before it has no write
+    /// that is still to be submitted, so only such a one may be closed.
+    fn oldest_segment(&self, current: u32) -> u32 {
+        self.groups.front().map_or(current, |group| group.segment)
     }
 
     /// A write came back. `freed` gets the side-pool ranges that nobody needs any more. Returns
