@@ -197,7 +197,8 @@ impl Journal {
     /// Whether the log is idle and wants a last seal: for its last group, or because more was
     /// delivered than any block says. A log at rest says all that its node has delivered.
     pub fn needs_seal(&self, core: &Core) -> bool {
-        let claims_less = || core.claim_to_log(self.claimed, self.planned).position > self.claimed;
+        let from = self.claimed.position;
+        let claims_less = || core.claim_to_log(from, self.planned).position > from;
         self.is_idle() && (self.writer.needs_seal() || claims_less())
     }
 
@@ -332,7 +333,7 @@ impl Journal {
             }
             Err(error) => return Err(error),
         };
-        self.claimed = claim.position;
+        self.claimed = claim;
         group.packets.clear();
         (group.number, group.bytes, group.ticket) = (plan.group, plan.bytes, self.planned);
         (group.segment, group.complete) = (plan.segment, false);
