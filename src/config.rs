@@ -358,11 +358,12 @@ impl Config {
     }
 
     /// Bytes of the receive buffer (mapped twice): two windows of every origin and one largest
-    /// packet, rounded up to a power of two.
+    /// packet, at least four such packets, rounded up to a power of two.
     pub fn receive_bytes(&self) -> u64 {
         let origins = self.cluster.nodes.len() as u64;
         let windows = 2 * origins * u64::from(self.limits.window_bytes);
-        (windows + u64::from(self.packet_max())).next_power_of_two()
+        let largest = u64::from(self.packet_max());
+        (windows + largest).max(4 * largest).next_power_of_two()
     }
 
     /// Bytes for own packets: a window on its way, one filling, one largest packet.

@@ -337,11 +337,11 @@ impl Journal {
             }
             Err(error) => return Err(error),
         };
+        self.claimed = claim;
         group.packets.clear();
         (group.number, group.bytes, group.ticket) = (plan.group, plan.bytes, self.planned);
         group.complete = false;
         group.segment = plan.segment;
-        self.claimed = claim;
         let range = Range { offset: block.offset, bytes: plan.order_block_bytes };
         let written = machine.write(plan.group, plan.segment, &[range], u64::from(plan.offset));
         assert_ne!(written, Err(Refused::Full), "fewer groups than writes");
