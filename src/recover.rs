@@ -161,14 +161,15 @@ pub fn open(config: &Config, preallocate: usize) -> Result<Opened, RecoverError>
         |damage| format!("damage below the seal, fetched from peers: {}", describe(damage));
     remarks.extend(found.cuts.iter().map(cut));
     remarks.extend(found.unknowns.iter().map(unknown));
-    let promised = superblock.promised.max(found.ballot);
+    let promised = superblock.promised.max(found.ballot).max(replay.claim.ballot);
+    replay.damaged = found.damaged;
     let mut reader = LogReader::new(dir, limits.identity, config.node.development);
     let delivered = replay.deliver(&mut reader, config.limits.topics as usize);
     let (values, held) = replay.held(&mut reader, &delivered.table);
     let orders = replay.orders.range(delivered.position..).map(|(_, order)| *order).collect();
     let recovered = Recovered {
         promised,
-        claim: Claim { ballot: Ballot::ZERO, position: delivered.position },
+        claim: Claim { ballot: replay.claim.ballot, position: delivered.position },
         delivered: delivered.position,
         table: delivered.table,
         orders,
@@ -256,6 +257,7 @@ struct Replay {
     orders: BTreeMap<Instance, Order>,
     places: HashMap<ValueId, chainring_storage::Place>,
     claim: Claim,
+    damaged: bool,
 }
 
 /// What replaying the claim delivers.
@@ -289,9 +291,11 @@ impl Replay {
         };
         let mut buffer = AlignedBuf::new(1 << 20);
         while let Some(order) = self.orders.get(&replayed.position) {
-            let decided = replayed.position < self.claim.position
-                && order.ballot >= self.claim.ballot
-                || order.decided;
+            // A block vouches for all orders before it; behind damage an older order may have
+            // become the newest one left, and the claim is a mere claim.
+            let claimed = replayed.position < self.claim.position;
+            let authorised = !self.damaged || order.ballot >= self.claim.ballot;
+            let decided = claimed && authorised || order.decided;
             if !decided || !self.deliver_one(order, reader, &mut buffer, &mut replayed) {
                 break;
             }

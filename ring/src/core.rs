@@ -262,6 +262,7 @@ impl Core {
         if session > lane.session() {
             // What a voter holds of the session before may be what it voted for.
             if voter && lane.has_undelivered() {
+                self.liveness.values_refused = true;
                 return false;
             }
             let first = if origin.session == session { origin.next } else { Sequence(0) };
@@ -350,22 +351,23 @@ impl Core {
         self.claim
     }
 
-    /// What an order block of the log is to say of delivery, when the log up to and with it holds
-    /// everything to `ticket`: in this log, up to and with this block, the newest order of each
-    /// instance below the position is the decided one, at whatever ballot it lies there. `from`
-    /// is what a block before it said.
+    /// The claim that an order block of the log carries, when the log up to and with it holds
+    /// everything to `ticket`: true for everybody as any claim is. For this log it says more: up
+    /// to and with this block, the newest order of each instance below the position is the
+    /// decided one, at whatever ballot it lies there. `from` is what a block before it said.
     ///
-    /// The claim itself would not do: it authorises entries at its ballot or later, and what was
-    /// delivered before the ballot's base lies in the log at lower ballots. Recovery would stop
-    /// there, values of closed sessions would come alive again beside those of the next, and the
-    /// node would answer *never had* for what it had voted for.
+    /// Recovery has to use that. Read as a mere claim, the highest one does not authorise what
+    /// was delivered before its ballot's base and lies in the log at lower ballots: recovery would
+    /// stop there, values of closed sessions would come alive again beside those of the next, and
+    /// the node would answer *never had* for what it had voted for. Behind damage an older order
+    /// may have become the newest one left; there the claim is a mere claim.
     pub fn claim_to_log(&self, from: Instance, ticket: u64) -> Claim {
         let mut position = from.max(self.window.first());
         let logged = |at| self.window.get(at).is_some_and(|slot| slot.ticket <= ticket);
         while position < self.delivered && logged(position) {
             position = position.next();
         }
-        Claim { ballot: Ballot::ZERO, position }
+        Claim { ballot: self.claim.ballot, position }
     }
 
     /// Position delivered here.

@@ -20,4 +20,4 @@ mod acceptor;
 pub mod coordinator;
 mod learner;
 pub mod liveness;
-mod proposer;
+pub mod proposer;

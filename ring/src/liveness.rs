@@ -49,6 +49,8 @@ pub struct Liveness {
     still: u32,
     /// Orders came that the window could not take.
     pub(crate) orders_lost: bool,
+    /// Values came of a session that could not be taken up yet.
+    pub(crate) values_refused: bool,
     /// What was called for last, and ticks since.
     called: Option<Call>,
     called_ticks: u32,
@@ -139,6 +141,10 @@ impl Core {
     /// Calls for what holds delivery up.
     fn repair(&mut self, out: &mut Actions) {
         let behind = self.delivered < self.claim.position;
+        if core::mem::take(&mut self.liveness.values_refused) {
+            // Nothing else would bring them again: their origin may be waiting for them.
+            out.push(Action::ResetData);
+        }
         if self.liveness.still >= RESET_TICKS && self.liveness.orders_lost {
             self.liveness.orders_lost = false;
             out.push(Action::ResetControl);
@@ -147,8 +153,11 @@ impl Core {
             return;
         }
         // Values help only where the next entry is known; and what everybody else has delivered
-        // comes with its entry, whatever became of its session here.
-        let entries = behind && (!self.knows_next() || self.liveness.still >= RESET_TICKS);
+        // comes with its entry, whatever became of its session here. No link brings own values
+        // of a life before, and there may be many.
+        let own = self.missing_values().next().is_some_and(|id| id.origin == self.settings.me);
+        let patient = self.liveness.still < RESET_TICKS;
+        let entries = behind && (own || !self.knows_next() || !patient);
         let first = self.missing_values().next().filter(|_| !entries);
         if let Some(first) = first {
             // A candidate calls for what was reported to it.
@@ -158,7 +167,7 @@ impl Core {
         } else if behind {
             // The order itself is missing, or of a ballot that the claim does not authorise.
             let reproposed = self.base.is_some_and(|base| self.delivered >= base);
-            let patience = if reproposed { RESET_TICKS } else { FETCH_TICKS };
+            let patience = if reproposed && !own { RESET_TICKS } else { FETCH_TICKS };
             if self.liveness.still >= patience {
                 self.want_catch_up(out);
             }

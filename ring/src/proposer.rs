@@ -7,9 +7,16 @@
 use crate::actions::{Action, Actions};
 use crate::core::Core;
 use crate::ids::{Sequence, Session, ValueId};
+use crate::lanes::LANE_PACKETS;
+
+/// Most own values that are proposed and undelivered here. Half a lane: a node that hears of
+/// decisions later than this one must still have room for what is proposed after them, or it
+/// would close its link.
+pub const OWN_PACKETS: u64 = LANE_PACKETS / 2;
 
 impl Core {
-    /// The id that the next own value takes; `None` while the session is not open.
+    /// The id that the next own value takes; `None` while the session is not open or
+    /// [`OWN_PACKETS`] are on their way.
     pub fn next_own_id(&self) -> Option<ValueId> {
         let opened = self.opened_at?;
         if self.delivered_everywhere() < opened || self.delivered < opened {
@@ -18,6 +25,9 @@ impl Core {
         let (origin, session) = (self.settings.me, self.settings.session);
         let lane = self.lanes.of(origin)?;
         let sequence = if lane.session() == session { lane.next() } else { Sequence(0) };
+        if lane.session() == session && sequence.0 - lane.first().0 >= OWN_PACKETS {
+            return None;
+        }
         Some(ValueId { origin, session, sequence })
     }
 

@@ -89,7 +89,10 @@ impl Cluster {
                 .enumerate()
                 .map(|pair| scope.spawn(move || start(pair)))
                 .collect();
-            threads.into_iter().map(|thread| thread.join().expect("a start does not panic")).collect()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("a start does not panic"))
+                .collect()
         });
         let (mut nodes, mut failure) = (Vec::new(), None);
         for node in started {
@@ -140,12 +143,7 @@ impl Cluster {
     }
 }
 
-fn configs(
-    plan: &Plan,
-    home: &Path,
-    room: &Room,
-    input: &Input,
-) -> Result<Vec<Config>, DemoError> {
+fn configs(plan: &Plan, home: &Path, room: &Room, input: &Input) -> Result<Vec<Config>, DemoError> {
     let nodes = members(plan.nodes)?;
     let id = ClusterId(u128::from(random()) << 64 | u128::from(random()));
     let (epoch, block) = (Epoch(1), 512);
@@ -199,7 +197,8 @@ fn write_config(config: &Config) -> Result<(), DemoError> {
     written.node.dir = "log".into();
     let dir = config.node.dir.parent().expect("joined in configs");
     let file = dir.join("chainring.toml");
-    let write = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&file, written.to_toml()));
+    let write =
+        std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&file, written.to_toml()));
     write.map_err(system(format!("write {}", file.display())))
 }
 

@@ -100,9 +100,7 @@ impl Input {
 
     /// Number and bytes of all records; `None` if only the time limits them.
     pub fn sum(&self) -> Option<(u64, u64)> {
-        let endless = |part: &Part| {
-            matches!(part.content, Content::Random { count: u64::MAX, .. })
-        };
+        let endless = |part: &Part| matches!(part.content, Content::Random { count: u64::MAX, .. });
         if self.parts.iter().any(endless) {
             return None;
         }

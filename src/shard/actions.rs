@@ -11,7 +11,7 @@ use chainring_net::declare::Declare;
 use chainring_net::hello;
 use chainring_net::wire::{LinkKind, Refused};
 use chainring_ring::actions::Action;
-use chainring_ring::ids::{Ballot, Claim, Durability, NodeId, RingId, Sequence, Session, ValueId};
+use chainring_ring::ids::{Ballot, Durability, NodeId, RingId, Sequence, Session, ValueId};
 
 impl<M: Port + Device> Shard<M> {
     pub(super) fn carry_out(&mut self) {
@@ -107,8 +107,7 @@ impl<M: Port + Device> Shard<M> {
     pub(super) fn write_superblock(&mut self) {
         if let Some(journal) = &self.journal {
             self.superblock.sealed = journal.sealed();
-            let (ballot, position) = (Ballot::ZERO, journal.claimed());
-            self.superblock.claim = Claim { ballot, position };
+            self.superblock.claim = journal.claimed();
         }
         if let Err(error) = self.machine.write_superblock(&self.superblock) {
             self.failure = Some(error);

@@ -159,13 +159,7 @@ impl Batcher {
     }
 
     /// Fills the open packet. True if it is to be sealed and proposed now.
-    pub fn fill(
-        &mut self,
-        pool: &OwnPool,
-        id: ValueId,
-        memory: Memory<'_>,
-        now_us: u64,
-    ) -> bool {
+    pub fn fill(&mut self, pool: &OwnPool, id: ValueId, memory: Memory<'_>, now_us: u64) -> bool {
         if self.open.is_none() && !self.open_packet(pool, now_us) {
             return false;
         }

@@ -10,7 +10,7 @@ use crate::shard::packets::{PLAN, PacketIx, Packets, WRITE};
 use chainring_net::pool::Range;
 use chainring_net::wire::Refused;
 use chainring_ring::core::Core;
-use chainring_ring::ids::{Instance, Order};
+use chainring_ring::ids::{Claim, Order};
 use chainring_storage::{LogError, LogWriter, Values, order_block_bytes};
 use std::collections::VecDeque;
 
@@ -63,8 +63,8 @@ pub struct Journal {
     pending_bytes: u64,
     /// Ticket of the last item that left `pending`.
     planned: u64,
-    /// Position that the last block said is delivered.
-    claimed: Instance,
+    /// What the last block said is delivered.
+    claimed: Claim,
     /// Groups being written, in order; entries are recycled through `spare`.
     groups: VecDeque<Group>,
     spare: Vec<Group>,
@@ -108,7 +108,7 @@ impl Journal {
             pending_orders: 0,
             pending_bytes: 0,
             planned: 0,
-            claimed: Instance(0),
+            claimed: Claim::default(),
             groups: VecDeque::with_capacity(limits.groups_in_flight + 1),
             spare,
             blocks,
@@ -173,8 +173,8 @@ impl Journal {
         self.pending_orders
     }
 
-    /// Position that the log says is delivered.
-    pub fn claimed(&self) -> Instance {
+    /// What the log says is delivered.
+    pub fn claimed(&self) -> Claim {
         self.claimed
     }
 
@@ -236,7 +236,7 @@ impl Journal {
         let values = self.gather(&mut group, machine, packets);
         let block = self.block_range(group.block);
         let items = self.orders.len() + group.packets.len();
-        let claim = core.claim_to_log(self.claimed, self.planned + items as u64);
+        let claim = core.claim_to_log(self.claimed.position, self.planned + items as u64);
         let planned =
             self.writer.plan(self.orders.iter(), &values, claim, machine.bytes_mut(block));
         let plan = match planned {
@@ -255,7 +255,7 @@ impl Journal {
         self.pending_orders -= self.orders.len();
         self.pending_bytes -= u64::from(values.bytes);
         self.planned += items as u64;
-        self.claimed = claim.position;
+        self.claimed = claim;
         self.ranges.insert(0, Range { offset: block.offset, bytes: plan.order_block_bytes });
         let mut before = 0;
         for ix in &group.packets {
@@ -317,7 +317,7 @@ impl Journal {
         machine: &mut M,
         core: &Core,
     ) -> Result<(), LogError> {
-        let claim = core.claim_to_log(self.claimed, self.planned);
+        let claim = core.claim_to_log(self.claimed.position, self.planned);
         let Some(mut group) = self.spare.pop() else { return Ok(()) };
         let block = self.block_range(group.block);
         let plan = match self.writer.plan_seal(claim, machine.bytes_mut(block)) {

@@ -188,6 +188,7 @@ impl Node {
 fn recover(disk: &Disk) -> (Recovered, Vec<(Order, bool)>) {
     let (mut orders, mut values) = (BTreeMap::new(), BTreeSet::new());
     let (mut promised, mut claim) = (disk.promised, Claim::default());
+    let mut vouched = Instance(0);
     let intact = disk.damaged.unwrap_or(usize::MAX);
     for (index, group) in disk.groups.iter().enumerate() {
         for item in &group.items {
@@ -201,16 +202,17 @@ fn recover(disk: &Disk) -> (Recovered, Vec<(Order, bool)>) {
                 }
             }
         }
-        // Behind damage an older order may have become the newest one left: what the node had
-        // delivered when it wrote the block does not vouch for that.
-        if group.claim.position > claim.position && index < intact {
+        if group.claim.position > claim.position {
             claim = group.claim;
+            // Behind damage an older order may have become the newest one left.
+            vouched = if index < intact { claim.position } else { vouched };
         }
     }
     let (mut table, mut log) = (Sequences::default(), Vec::new());
     let mut delivered = Instance(0);
     while let Some(order) = orders.get(&delivered) {
-        let authorised = order.decided || delivered < claim.position;
+        let claimed = delivered < claim.position && (order.decided || order.ballot >= claim.ballot);
+        let authorised = delivered < vouched || claimed;
         let held = match order.entry {
             Entry::Value(id) => !table.counts(&id) || values.contains(&id),
             _ => true,
@@ -224,7 +226,6 @@ fn recover(disk: &Disk) -> (Recovered, Vec<(Order, bool)>) {
     let values = values.into_iter().filter(|id| !table.is_past(id)).collect();
     let orders = orders.range(delivered..).map(|(_, order)| *order).collect();
     let damaged = disk.damaged.is_some();
-    claim.position = claim.position.max(delivered);
     let recovered = Recovered { promised, claim, delivered, table, orders, values, damaged };
     (recovered, log)
 }
