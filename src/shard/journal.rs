@@ -30,6 +30,7 @@ enum Item {
 #[derive(Debug)]
 struct Group {
     number: u64,
+    segment: u32,
     bytes: u32,
     /// Everything up to here is durable when this group and all before it are.
     ticket: u64,
@@ -93,6 +94,7 @@ impl Journal {
         let spare = (0..=limits.groups_in_flight)
             .map(|block| Group {
                 number: 0,
+                segment: 0,
                 bytes: 0,
                 ticket: 0,
                 since_us: 0,
@@ -269,10 +271,11 @@ impl Journal {
         }
         (group.number, group.bytes, group.ticket) = (plan.group, plan.bytes, self.planned);
         group.complete = false;
-        machine.drop_segments(plan.segment);
+        group.segment = plan.segment;
         let written = machine.write(plan.group, plan.segment, &self.ranges, u64::from(plan.offset));
         assert_ne!(written, Err(Refused::Full), "fewer groups than writes");
         self.groups.push_back(group);
+        self.drop_segments(machine);
         Ok(true)
     }
 
@@ -331,12 +334,19 @@ impl Journal {
         group.packets.clear();
         (group.number, group.bytes, group.ticket) = (plan.group, plan.bytes, self.planned);
         group.complete = false;
-        machine.drop_segments(plan.segment);
+        group.segment = plan.segment;
         let range = Range { offset: block.offset, bytes: plan.order_block_bytes };
         let written = machine.write(plan.group, plan.segment, &[range], u64::from(plan.offset));
         assert_ne!(written, Err(Refused::Full), "fewer groups than writes");
         self.groups.push_back(group);
+        self.drop_segments(machine);
         Ok(())
+    }
+
+    /// Segments below the oldest that is written to are not needed open.
+    fn drop_segments<M: Device>(&self, machine: &mut M) {
+        let oldest = self.groups.iter().map(|group| group.segment).min();
+        machine.drop_segments(oldest.unwrap_or(0));
     }
 
     /// A write came back. `freed` gets the side-pool ranges that nobody needs any more. Returns
@@ -355,7 +365,8 @@ impl Journal {
         let group = group.expect("a group that was submitted");
         if result != Ok(group.bytes) {
             self.writer.poison();
-            return Err(LogError::Poisoned);
+            let (wrote, errno) = (result.unwrap_or(0), result.err().unwrap_or(0));
+            return Err(LogError::Write { group: number, bytes: group.bytes, wrote, errno });
         }
         group.complete = true;
         for ix in group.packets.drain(..) {
