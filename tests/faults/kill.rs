@@ -91,9 +91,16 @@ fn restart(
             return (took, still);
         }
         cluster.check_alive();
-        let said = |node| match cluster.get(node, "/status") {
-            Ok(answer) => String::from_utf8_lossy(&answer.body).into_owned(),
-            Err(error) => error.to_string(),
+        let said = |node| {
+            let status = match cluster.get(node, "/status") {
+                Ok(answer) => String::from_utf8_lossy(&answer.body).into_owned(),
+                Err(error) => error.to_string(),
+            };
+            let metrics = cluster.get(node, "/metrics").map(|answer| answer.body);
+            let metrics = String::from_utf8(metrics.unwrap_or_default()).unwrap();
+            let lines = metrics.lines().filter(|line| !line.starts_with("#"));
+            let metrics: Vec<&str> = lines.collect();
+            format!("{status}{:?}{metrics:?}", writers.newest_refusal(node))
         };
         assert!(
             took <= BACK_WITHIN + still,

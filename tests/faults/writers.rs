@@ -58,6 +58,8 @@ pub struct Writers {
     /// By node, when the newest append that succeeded had begun, microseconds after `began`.
     succeeded: Arc<Vec<AtomicU64>>,
     appends: Arc<Mutex<Vec<Append>>>,
+    /// By node, the newest answer that was not an acknowledgement.
+    refusals: Arc<Vec<Mutex<String>>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -68,34 +70,43 @@ impl Writers {
         let succeeded: Arc<Vec<_>> =
             Arc::new((0..cluster.nodes()).map(|_| AtomicU64::new(0)).collect());
         let appends = Arc::new(Mutex::new(Vec::new()));
+        let refusals: Arc<Vec<_>> =
+            Arc::new((0..cluster.nodes()).map(|_| Mutex::default()).collect());
         let began = Instant::now();
         let mut threads = Vec::new();
         for writer in 0..per_node * cluster.nodes() {
             let node = writer / per_node;
             let url = cluster.url(node + 1);
             let (stop, succeeded) = (Arc::clone(&stop), Arc::clone(&succeeded));
-            let appends = Arc::clone(&appends);
+            let (appends, refusals) = (Arc::clone(&appends), Arc::clone(&refusals));
             threads.push(std::thread::spawn(move || {
                 let mut next = 0;
                 while !stop.load(Ordering::Relaxed) {
                     let at = began.elapsed().as_micros() as u64;
-                    let append = write(&url, writer, next);
+                    let (append, said) = write(&url, writer, next);
                     next += append.count;
                     appends.lock().unwrap().push(append);
                     if matches!(append.outcome, Outcome::Acknowledged { .. }) {
                         succeeded[node].fetch_max(at, Ordering::Relaxed);
+                    } else {
+                        *refusals[node].lock().unwrap() = format!("{:?} {said}", began.elapsed());
                     }
                     std::thread::sleep(PAUSE);
                 }
             }));
         }
-        Writers { stop, began, succeeded, appends, threads }
+        Writers { stop, began, succeeded, appends, refusals, threads }
     }
 
     /// True if an append at this node that began after `since` was acknowledged.
     pub fn succeeded_since(&self, node: usize, since: Instant) -> bool {
         let since = since.duration_since(self.began).as_micros() as u64;
         self.succeeded[node - 1].load(Ordering::Relaxed) > since
+    }
+
+    /// The newest answer of a node that was not an acknowledgement, and when; the time now.
+    pub fn newest_refusal(&self, node: usize) -> (String, Duration) {
+        (self.refusals[node - 1].lock().unwrap().clone(), self.began.elapsed())
     }
 
     /// Stops them all: what they wrote.
@@ -121,12 +132,16 @@ fn record(writer: usize, number: u64) -> String {
     format!("{writer} {number} {}\n", "x".repeat(pad as usize))
 }
 
-fn write(url: &str, writer: usize, next: u64) -> Append {
+fn write(url: &str, writer: usize, next: u64) -> (Append, String) {
     let topic = (next % TOPICS.len() as u64) as usize;
     let count = if next.is_multiple_of(5) { 40 } else { 1 + next % 3 };
     let body: String = (next..next + count).map(|number| record(writer, number)).collect();
     let path = format!("/v1/logs/{}", TOPICS[topic]);
     let answer = client::request(url, "POST", &path, body.as_bytes(), Duration::from_secs(15));
+    let said = match &answer {
+        Ok(answer) => format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body)),
+        Err(error) => error.to_string(),
+    };
     let outcome = match answer {
         Ok(answer) if answer.status == 200 => {
             let answer: Value = serde_json::from_slice(&answer.body).unwrap();
@@ -138,14 +153,14 @@ fn write(url: &str, writer: usize, next: u64) -> Append {
         Ok(answer) if answer.status == 503 => Outcome::Refused,
         Ok(answer) if answer.status == 504 => Outcome::Unknown,
         Ok(answer) if answer.status < 600 && answer.status != 500 => {
-            panic!("{}: {}", answer.status, String::from_utf8_lossy(&answer.body))
+            panic!("{}: {said}", answer.status)
         }
         _ => Outcome::Unknown,
     };
     if outcome == Outcome::Unknown {
         std::thread::sleep(PAUSE);
     }
-    Append { topic, writer, first: next, count, outcome }
+    (Append { topic, writer, first: next, count, outcome }, said)
 }
 
 /// What the writers wrote.
