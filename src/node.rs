@@ -116,6 +116,8 @@ pub struct Node {
     request: Arc<AtomicU8>,
     shard: JoinHandle<Ended>,
     control: JoinHandle<()>,
+    /// Held until both threads have ended.
+    lock: chainring_storage::DirLock,
 }
 
 /// How a node ended.
@@ -155,7 +157,7 @@ impl Node {
         let (shard_waker, control_waker) = (waker()?, waker()?);
         let request = Arc::new(AtomicU8::new(Request::Run as u8));
 
-        let (to_shard, to_control) = split(&config, opened, &gauges)?;
+        let (to_shard, to_control, lock) = split(&config, opened, &gauges)?;
         let mail = ShardMail {
             commands,
             notices,
@@ -179,7 +181,7 @@ impl Node {
             request: Arc::clone(&request),
             gauges: Arc::clone(&gauges),
         })?;
-        Ok(Node { config, gauges, remarks, request, shard, control })
+        Ok(Node { config, gauges, remarks, request, shard, control, lock })
     }
 
     /// Takes no new records, answers open ones, marks the store as clean, ends.
@@ -207,6 +209,7 @@ impl Node {
     pub fn join(self) -> Result<Finished, NodeError> {
         self.control.join().expect("the control thread does not panic");
         let ended = self.shard.join().expect("the shard does not panic");
+        drop(self.lock);
         match ended.failure {
             Some(source) => Err(NodeError::Log { node: self.config.node.id.0, source }),
             None => Ok(Finished { clean: ended.clean, latency: ended.latency }),
@@ -241,7 +244,6 @@ struct ToShard {
 }
 
 struct ShardStore {
-    lock: chainring_storage::DirLock,
     file: chainring_storage::SuperblockFile,
     superblock: chainring_storage::Superblock,
     log: Option<chainring_storage::LogWriter>,
@@ -263,7 +265,7 @@ fn split(
     config: &Config,
     opened: Opened,
     gauges: &Arc<Gauges>,
-) -> Result<(ToShard, ToControl), NodeError> {
+) -> Result<(ToShard, ToControl, chainring_storage::DirLock), NodeError> {
     let identity = Identity {
         cluster: config.cluster.id,
         epoch: config.cluster.epoch,
@@ -287,7 +289,6 @@ fn split(
     }
     let to_control = ToControl { catalog: opened.catalog, identity, read: log.is_some(), limits };
     let store = ShardStore {
-        lock: opened.lock,
         file: opened.file,
         superblock: opened.superblock,
         log,
@@ -296,7 +297,7 @@ fn split(
         groups: opened.groups,
         held: opened.held,
     };
-    Ok((ToShard { opened: store, gauges: Arc::clone(gauges) }, to_control))
+    Ok((ToShard { opened: store, gauges: Arc::clone(gauges) }, to_control, opened.lock))
 }
 
 fn start_shard(
@@ -315,7 +316,7 @@ fn start_shard(
         let waker = mail.control.clone();
         let gauges = Arc::clone(&parts.gauges);
         let made = make_shard(&config, parts, mail);
-        let (mut shard, _lock) = match made {
+        let mut shard = match made {
             Ok(made) => {
                 let _ = ready.send(Ok(()));
                 made
@@ -345,9 +346,7 @@ fn start_shard(
     }
 }
 
-type Made = (Shard<Host>, chainring_storage::DirLock);
-
-fn make_shard(config: &Config, parts: ToShard, mail: ShardMail) -> Result<Made, NodeError> {
+fn make_shard(config: &Config, parts: ToShard, mail: ShardMail) -> Result<Shard<Host>, NodeError> {
     let store = parts.opened;
     let held: usize = store.held.iter().map(|(_, frame)| frame.len().next_multiple_of(4096)).sum();
     let limits = &config.limits;
@@ -388,7 +387,7 @@ fn make_shard(config: &Config, parts: ToShard, mail: ShardMail) -> Result<Made, 
         control_waker: mail.control,
         gauges: parts.gauges,
     };
-    Ok((Shard::new(config, parts), store.lock))
+    Ok(Shard::new(config, parts))
 }
 
 /// How delivered frames are read on the control thread.

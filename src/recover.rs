@@ -295,7 +295,7 @@ impl Replay {
             // become the newest one left, and the claim is a mere claim.
             let claimed = replayed.position < self.claim.position;
             let authorised = !self.damaged || order.ballot >= self.claim.ballot;
-            let decided = claimed && authorised || order.decided;
+            let decided = claimed && (authorised || order.decided);
             if !decided || !self.deliver_one(order, reader, &mut buffer, &mut replayed) {
                 break;
             }

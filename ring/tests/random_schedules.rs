@@ -49,19 +49,19 @@ macro_rules! shapes {
 shapes! {
     one_node_sync: 1, Sync, 0, 1, 300;
     two_nodes_sync: 2, Sync, 0, 1, 300;
-    three_nodes_sync: 3, Sync, 0, 1, 1500;
+    three_nodes_sync: 3, Sync, 0, 1, 1000;
     three_nodes_sync_damaged: 3, Sync, 1, 1, 500;
     four_nodes_sync: 4, Sync, 0, 1, 200;
-    five_nodes_sync: 5, Sync, 0, 1, 400;
+    five_nodes_sync: 5, Sync, 0, 1, 250;
     five_nodes_sync_damaged: 5, Sync, 2, 1, 200;
     seven_nodes_sync: 7, Sync, 0, 1, 100;
-    one_node_sync_bursts: 1, Sync, 0, 64, 3;
-    two_nodes_sync_bursts: 2, Sync, 0, 64, 3;
-    three_nodes_sync_bursts: 3, Sync, 0, 64, 12;
-    three_nodes_sync_damaged_bursts: 3, Sync, 1, 64, 3;
-    five_nodes_sync_bursts: 5, Sync, 0, 64, 3;
-    three_nodes_memory_bursts: 3, Memory, 0, 64, 6;
+    one_node_sync_bursts: 1, Sync, 0, 64, 2;
+    two_nodes_sync_bursts: 2, Sync, 0, 64, 2;
+    three_nodes_sync_bursts: 3, Sync, 0, 64, 4;
+    three_nodes_sync_damaged_bursts: 3, Sync, 1, 64, 2;
+    five_nodes_sync_bursts: 5, Sync, 0, 64, 2;
+    three_nodes_memory_bursts: 3, Memory, 0, 64, 3;
     one_node_memory: 1, Memory, 0, 1, 100;
-    three_nodes_memory: 3, Memory, 0, 1, 500;
+    three_nodes_memory: 3, Memory, 0, 1, 300;
     five_nodes_memory: 5, Memory, 0, 1, 200;
 }

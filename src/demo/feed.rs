@@ -152,10 +152,10 @@ impl Feed {
     }
 
     fn ship(&mut self, packet: &mut Filling<'_>) -> Supply {
-        if let (Some(time), Some(since)) = (self.time_us, self.since_us) {
-            if now_us() >= since + time {
-                return self.finish();
-            }
+        if let (Some(time), Some(since)) = (self.time_us, self.since_us)
+            && now_us() >= since + time
+        {
+            return self.finish();
         }
         while let Some(part) = self.parts.get_mut(self.current) {
             let topic = part.id.expect("all topics are known before the sign");

@@ -117,6 +117,7 @@ struct Run {
     executor: Rc<LocalExecutor<'static>>,
     source: Cell<Option<Box<dyn Source>>>,
     drained: Rc<Cell<bool>>,
+    making: Rc<Cell<bool>>,
     request: Arc<AtomicU8>,
     gauges: Arc<Gauges>,
     drain: Duration,
@@ -155,7 +156,9 @@ fn prepare(start: Start) -> Result<Run, NodeError> {
     let drained = Rc::new(Cell::new(false));
     let of_session = Rc::clone(&peers);
     let (seen, tasks, sink) = (Rc::clone(&drained), Rc::clone(&executor), Rc::clone(&control));
-    let maker = parts.limits.map(|limits| Rc::new(Maker { dir, limits, log_bytes }));
+    let making = Rc::new(Cell::new(false));
+    let made = Rc::clone(&making);
+    let maker = parts.limits.map(|limits| Rc::new(Maker { dir, limits, log_bytes, making: made }));
     control.on_node(move |notice| match notice {
         Notice::NeedSegment { number } => {
             let maker = Rc::clone(maker.as_ref().expect("only a log asks for segments"));
@@ -167,7 +170,7 @@ fn prepare(start: Start) -> Result<Run, NodeError> {
     });
     control.start(&executor, http);
     let source = Cell::new(source);
-    Ok(Run { control, peers, executor, source, drained, request, gauges, drain })
+    Ok(Run { control, peers, executor, source, drained, making, request, gauges, drain })
 }
 
 /// Where segments are made.
@@ -175,6 +178,8 @@ struct Maker {
     dir: std::path::PathBuf,
     limits: LogConfig,
     log_bytes: u64,
+    /// One is being made: the node does not end in the middle of it.
+    making: Rc<Cell<bool>>,
 }
 
 /// Makes a segment on a thread of its own, until there is room.
@@ -190,7 +195,9 @@ async fn make_segment(maker: Rc<Maker>, control: Rc<Control>, number: u32) {
             }
             open_segment(&dir, number, limits.development)
         };
+        maker.making.set(true);
         let made = if over > maker.log_bytes { None } else { blocking::unblock(make).await.ok() };
+        maker.making.set(false);
         match made {
             Some(file) => {
                 let fd = OwnedFd::from(file);
@@ -218,6 +225,9 @@ impl Run {
             if self.control.try_send(Command::Stop).is_ok() {
                 self.await_end().await;
             }
+            Timer::after(LOOK).await;
+        }
+        while self.making.get() {
             Timer::after(LOOK).await;
         }
     }

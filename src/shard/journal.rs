@@ -194,12 +194,15 @@ impl Journal {
         self.pending.is_empty() && self.groups.is_empty()
     }
 
-    /// Whether the log is idle and wants a last seal: for its last group, or because more was
-    /// delivered than any block says. A log at rest says all that its node has delivered.
-    pub fn needs_seal(&self, core: &Core) -> bool {
-        let from = self.claimed.position;
-        let claims_less = || core.claim_to_log(from, self.planned).position > from;
-        self.is_idle() && (self.writer.needs_seal() || claims_less())
+    /// Whether the log is idle and does not say yet that it is complete.
+    pub fn needs_seal(&self) -> bool {
+        self.is_idle() && self.writer.needs_seal()
+    }
+
+    /// Whether the log is idle and does not say yet how far it is delivered.
+    pub fn needs_claim(&self, core: &Core) -> bool {
+        let claimed = self.claimed.position;
+        self.is_idle() && core.claim_to_log(claimed, self.planned).position > claimed
     }
 
     /// True if a value waits for its order, so that time alone makes a group due. Whatever else
@@ -279,11 +282,12 @@ impl Journal {
             packets.done(*ix, PLAN);
         }
         (group.number, group.bytes, group.ticket) = (plan.group, plan.bytes, self.planned);
-        (group.segment, group.complete) = (plan.segment, false);
-        machine.drop_segments(self.oldest_segment(plan.segment));
+        group.complete = false;
+        group.segment = plan.segment;
         let written = machine.write(plan.group, plan.segment, &self.ranges, u64::from(plan.offset));
         assert_ne!(written, Err(Refused::Full), "fewer groups than writes");
         self.groups.push_back(group);
+        self.drop_segments(machine);
         Ok(true)
     }
 
@@ -342,19 +346,20 @@ impl Journal {
         self.claimed = claim;
         group.packets.clear();
         (group.number, group.bytes, group.ticket) = (plan.group, plan.bytes, self.planned);
-        (group.segment, group.complete) = (plan.segment, false);
-        machine.drop_segments(self.oldest_segment(plan.segment));
+        group.complete = false;
+        group.segment = plan.segment;
         let range = Range { offset: block.offset, bytes: plan.order_block_bytes };
         let written = machine.write(plan.group, plan.segment, &[range], u64::from(plan.offset));
         assert_ne!(written, Err(Refused::Full), "fewer groups than writes");
         self.groups.push_back(group);
+        self.drop_segments(machine);
         Ok(())
     }
 
-    /// The segment of the oldest group under way, else `current`. A segment before it has no write
-    /// that is still to be submitted, so only such a one may be closed.
-    fn oldest_segment(&self, current: u32) -> u32 {
-        self.groups.front().map_or(current, |group| group.segment)
+    /// Segments below the oldest that is written to are not needed open.
+    fn drop_segments<M: Device>(&self, machine: &mut M) {
+        let oldest = self.groups.iter().map(|group| group.segment).min();
+        machine.drop_segments(oldest.unwrap_or(0));
     }
 
     /// A write came back. `freed` gets the side-pool ranges that nobody needs any more. Returns
@@ -373,7 +378,8 @@ impl Journal {
         let group = group.expect("a group that was submitted");
         if result != Ok(group.bytes) {
             self.writer.poison();
-            return Err(LogError::Poisoned);
+            let (wrote, errno) = (result.unwrap_or(0), result.err().unwrap_or(0));
+            return Err(LogError::Write { group: number, bytes: group.bytes, wrote, errno });
         }
         group.complete = true;
         for ix in group.packets.drain(..) {

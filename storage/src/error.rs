@@ -64,6 +64,17 @@ pub enum LogError {
         /// The limit.
         limit: u32,
     },
+    /// A write of the log failed, or fell short: nothing more is accepted.
+    Write {
+        /// The group.
+        group: u64,
+        /// Its bytes.
+        bytes: u32,
+        /// Bytes that were written.
+        wrote: u32,
+        /// The kernel's error number; 0 if it fell short.
+        errno: i32,
+    },
     /// A write failed before: what the disk holds is not known until the log is opened again.
     Poisoned,
     /// Limits that do not fit each other.
@@ -157,6 +168,15 @@ impl core::fmt::Display for LogError {
                 write!(f, "segment {given} announced, {expected} is next in turn")
             }
             TooLarge { bytes, limit } => write!(f, "group of {bytes} bytes, the limit is {limit}"),
+            Write { group, bytes, wrote, errno: 0 } => write!(
+                f,
+                "the write of group {group} to the log fell short: {wrote} of {bytes} bytes; start the node again to recover it"
+            ),
+            Write { group, errno, .. } => write!(
+                f,
+                "the write of group {group} to the log failed: {}; start the node again to recover it",
+                std::io::Error::from_raw_os_error(*errno)
+            ),
             Poisoned => write!(f, "a write of the log failed; start the node again to recover it"),
             Config { rule } => write!(f, "log configuration: {rule}"),
             Corrupt { from, to } => write!(
