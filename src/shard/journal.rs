@@ -205,6 +205,12 @@ impl Journal {
         self.is_idle() && core.claim_to_log(claimed, self.planned).position > claimed
     }
 
+    /// True if a value waits for its order, so that time alone makes a group due. Whatever else
+    /// waits is woken by a write that comes back, or by a segment.
+    pub fn is_waiting_for_order(&self) -> bool {
+        self.groups.is_empty() && !self.pending.is_empty()
+    }
+
     /// Submits what can be submitted. True if it submitted anything.
     ///
     /// # Errors

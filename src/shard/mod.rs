@@ -303,7 +303,7 @@ impl<M: Port + Device> Shard<M> {
         }
         let mut until = self.next_tick_us.saturating_sub(self.now_us).min(WAIT_MAX_US);
         if let Some(journal) = &self.journal {
-            if !journal.is_idle() {
+            if journal.is_waiting_for_order() {
                 until = until.min(50);
             } else if journal.needs_seal() {
                 until = until.min(SEAL_US);
