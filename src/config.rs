@@ -290,7 +290,6 @@ impl Config {
             ("limits.record_bytes", l.record_bytes, 1, 16 << 20),
             ("limits.packet_bytes", l.packet_bytes, least, 16 << 20),
             ("limits.window_bytes", l.window_bytes, least * 4, 64 << 20),
-            ("limits.window_instances", l.window_instances, 64, 1 << 16),
             ("limits.group_bytes", l.group_bytes, least, 16 << 20),
             ("limits.group_orders", l.group_orders, 64, 1 << 16),
             ("limits.groups_in_flight", l.groups_in_flight, 2, 16),
@@ -358,11 +357,12 @@ impl Config {
     }
 
     /// Bytes of the receive buffer (mapped twice): two windows of every origin and one largest
-    /// packet, rounded up to a power of two.
+    /// packet, at least four such packets, rounded up to a power of two.
     pub fn receive_bytes(&self) -> u64 {
         let origins = self.cluster.nodes.len() as u64;
         let windows = 2 * origins * u64::from(self.limits.window_bytes);
-        (windows + u64::from(self.packet_max())).next_power_of_two()
+        let largest = u64::from(self.packet_max());
+        (windows + largest).max(4 * largest).next_power_of_two()
     }
 
     /// Bytes for own packets: a window on its way, one filling, one largest packet.
@@ -398,7 +398,6 @@ impl Config {
             l.record_bytes,
             l.packet_bytes,
             l.window_bytes,
-            l.window_instances,
             l.topics,
         ];
         for number in numbers {

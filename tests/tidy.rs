@@ -259,6 +259,29 @@ fn strings(files: &[File], strings: &[&str]) -> Vec<String> {
 }
 
 #[test]
+fn the_readme_is_true() {
+    let readme = files::read("README.md").text;
+    let block = readme.split("```").nth(1).expect("a block with the two commands");
+    let commands: Vec<_> = block.lines().filter(|line| line.starts_with("cargo ")).collect();
+    let [job, tests] = commands[..] else { panic!("two commands come first: {block}") };
+    assert!(job.starts_with("cargo run --release -- demo FILE..."), "{job}");
+    assert!(tests.starts_with("cargo test --workspace "), "{tests}");
+    let ci = files::read(".ci/run").text;
+    assert_eq!(ci.lines().last(), Some("cargo test --workspace"), "what .ci/run ends with");
+    // Rows of the map begin with what they speak of.
+    let map = readme.split("## Where to change what").nth(1).expect("a map of the folders");
+    let rows = map.lines().filter(|line| line.starts_with("| `"));
+    let named =
+        rows.flat_map(|row| row.split('|').nth(1).unwrap_or("").split('`').skip(1).step_by(2));
+    let paths: Vec<_> = named.collect();
+    assert!(paths.len() > 10, "the map names {} places", paths.len());
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let gone = paths.iter().filter(|path| !root.join(path).exists());
+    let gone: Vec<_> = gone.map(|path| (*path).to_owned()).collect();
+    none("places in the README's map that do not exist", &gone);
+}
+
+#[test]
 fn every_dependency_is_argued() {
     let decisions = files::read("docs/DECISIONS.md").text;
     let argued = |name: &str| {

@@ -61,6 +61,7 @@ impl Core {
         self.appended += 1;
         self.window.put(Slot { order, ticket: self.appended });
         out.push(Action::AppendOrder(order));
+        self.note_barrier(&order);
     }
 
     /// At a ballot just adopted, the vote counts from its base, or from what is decided already:

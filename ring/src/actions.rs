@@ -164,6 +164,8 @@ pub enum Action {
     ResetData,
     /// The incoming control link lost something: close it, so that it resumes.
     ResetControl,
+    /// All that the log had lost is there again, durably: note it in the superblock.
+    Mended,
     /// The own session was closed: make a higher start number durable, then answer
     /// [`Input::Session`].
     NewSession,

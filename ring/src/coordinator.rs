@@ -108,7 +108,7 @@ impl Core {
     pub(crate) fn answer_self(&mut self) {
         let answer = Answer {
             before: self.answer_before,
-            damaged: self.damaged,
+            damaged: self.damage.is_some(),
             first: self.window.first(),
             delivered: self.delivered,
         };

@@ -12,6 +12,7 @@
 
 use crate::actions::{Action, Actions, Input, STEP_ROOM};
 use crate::coordinator::Role;
+use crate::damage::Damage;
 use crate::ids::{
     Ballot, Claim, Durability, Entry, Incarnation, Instance, NODES_MAX, NodeId, Order, Sequence,
     Session, ValueId,
@@ -86,7 +87,7 @@ pub struct Core {
     pub(crate) answer_due: Option<(Ballot, u64)>,
     /// Nothing was ever accepted here above this ballot and below the one promised.
     pub(crate) answer_before: Ballot,
-    pub(crate) damaged: bool,
+    pub(crate) damage: Option<Damage>,
     /// Where the own session's predecessors are closed; values may leave when all nodes have
     /// delivered that far.
     pub(crate) opened_at: Option<Instance>,
@@ -123,7 +124,7 @@ impl Core {
             answer_due: None,
             // What was promised before that is forgotten: anything up to it may hide in damage.
             answer_before: recovered.promised,
-            damaged: recovered.damaged,
+            damage: recovered.damaged.then(|| Damage::new(recovered.promised)),
             opened_at: first_session.then_some(Instance(0)),
             liveness: Liveness::default(),
             settings,
@@ -218,6 +219,7 @@ impl Core {
         self.deliver(out);
         self.advance_settled();
         self.publish_vote();
+        self.mend(out);
     }
 
     /// A value lies in memory.
@@ -417,7 +419,7 @@ impl Core {
 
     /// True if the answer to a 1A must call what it does not list unknown.
     pub fn is_damaged(&self) -> bool {
-        self.damaged
+        self.damage.is_some()
     }
 
     /// What was promised before the ballot that is answered for; never less.

@@ -9,6 +9,7 @@ extern crate alloc;
 pub mod actions;
 pub mod codec;
 pub mod core;
+pub mod damage;
 pub mod header;
 pub mod ids;
 pub mod lanes;

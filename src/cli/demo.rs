@@ -64,10 +64,10 @@ fn failure(error: &DemoError) -> Failure {
     Failure::new(exit, code, error)
 }
 
-/// Share of what the links allow: every byte crosses n - 1 of n links.
+/// Payload delivered at the slowest node against the nominal capacity of one link. A ring in which
+/// all nodes propose is bound by n/(n-1) links, so it can be above 1.
 fn efficiency(plan: &Plan, report: &Report) -> f64 {
-    let nodes = f64::from(plan.nodes);
-    report.delivered_bits_per_s() / (plan.link_bits_per_s * nodes / (nodes - 1.0))
+    report.delivered_bits_per_s() / plan.link_bits_per_s
 }
 
 fn show(plan: &Plan, report: &Report) -> Output {
@@ -124,8 +124,9 @@ fn text(plan: &Plan, report: &Report) -> String {
     if nodes > 1 {
         let link = plan.link_bits_per_s / 1e6;
         let share = 100.0 * efficiency(plan, report);
-        let bound = format!("{link} Mbit/s assumed, not measured; ring bound n/(n-1) links");
-        row("link", format!("{share:.1} % of the bound ({bound})"));
+        let bound = 100.0 * f64::from(nodes) / f64::from(nodes - 1);
+        let assumed = format!("{link} Mbit/s, assumed: this is loopback; bound {bound:.0} %");
+        row("efficiency", format!("{share:.1} % of the link ({assumed})"));
     }
     let crate::demo::Latency { p50, p99, p999, max } = report.latency;
     row("latency", format!("p50 {p50} us, p99 {p99} us, p99.9 {p999} us, max {max} us"));

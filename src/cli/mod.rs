@@ -93,7 +93,8 @@ pub struct DemoArgs {
     pub records: Option<u64>,
     /// Bytes of such a record, 1 to 1048576.
     #[arg(long, default_value_t = 200, conflicts_with = "files",
-        value_parser = clap::value_parser!(u32).range(1..=i64::from(crate::demo::RECORD_BYTES_MAX)))]
+        value_parser = clap::value_parser!(u32)
+            .range(1..=i64::from(crate::demo::RECORD_BYTES_MAX)))]
     pub size: u32,
     /// Ship random records for so many seconds, or until --records are shipped.
     #[arg(long, conflicts_with = "files", value_parser = clap::value_parser!(u64).range(1..=86_400))]

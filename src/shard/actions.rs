@@ -12,6 +12,7 @@ use chainring_net::hello;
 use chainring_net::wire::{LinkKind, Refused};
 use chainring_ring::actions::Action;
 use chainring_ring::ids::{Ballot, Durability, NodeId, RingId, Sequence, Session, ValueId};
+use chainring_storage::DamageState;
 
 impl<M: Port + Device> Shard<M> {
     pub(super) fn carry_out(&mut self) {
@@ -53,6 +54,7 @@ impl<M: Port + Device> Shard<M> {
             }
             Action::ResetData => self.reset(LinkKind::DataIn),
             Action::ResetControl => self.reset(LinkKind::ControlIn),
+            Action::Mended => self.mended(),
             Action::NewSession => self.new_session(),
         }
     }
@@ -151,6 +153,16 @@ impl<M: Port + Device> Shard<M> {
         };
         let outgoing = matches!(kind, LinkKind::DataOut | LinkKind::ControlOut);
         self.outbox.push(Notice::LinkDown { kind: purpose, outgoing });
+    }
+
+    /// What was damaged lies in the log again: the next start need not call it unknown.
+    fn mended(&mut self) {
+        for damage in &mut self.superblock.damage {
+            if damage.state == DamageState::Unknown {
+                damage.state = DamageState::Repaired;
+            }
+        }
+        self.write_superblock();
     }
 
     /// The own session was closed under this node: its values under way will not come out.

@@ -4,7 +4,7 @@
 //! the mailbox.
 
 use super::packets::{Home, PacketIx};
-use super::{Shard, direct, lanes_of};
+use super::{Journal, Shard, direct, lanes_of};
 use crate::device::{Device, Port};
 use crate::mail::{Command, Notice, Refusal};
 use chainring_net::hello::{self, Purpose, Resume};
@@ -268,9 +268,16 @@ impl<M: Port + Device> Shard<M> {
         }
     }
 
+    /// Nothing waits for the log, and it says itself that it is complete and how far delivered.
+    fn is_sealed(&self) -> bool {
+        let done = |journal: &Journal| {
+            journal.is_idle() && !journal.needs_seal() && !journal.needs_claim(&self.core)
+        };
+        self.journal.as_ref().is_none_or(done)
+    }
+
     pub(super) fn check_drained(&mut self) {
-        let sealed =
-            self.journal.as_ref().is_none_or(|journal| journal.is_idle() && !journal.needs_seal());
+        let sealed = self.is_sealed();
         if self.draining && !self.drained && self.batcher.is_idle() && sealed {
             self.drained = true;
             self.outbox.push(Notice::Drained);
@@ -292,12 +299,10 @@ impl<M: Port + Device> Shard<M> {
             self.machine.poll(chainring_net::wire::Wait::UpTo(std::time::Duration::from_millis(1)));
             self.now_us += 1_000;
             self.take_events();
-            let idle = self.journal.as_ref().is_none_or(|journal| journal.is_idle());
-            let sealed = self.journal.as_ref().is_none_or(|journal| !journal.needs_seal());
             if self.failure.is_some() {
                 return false;
             }
-            if idle && sealed {
+            if self.is_sealed() {
                 self.superblock.clean = true;
                 self.write_superblock();
                 return self.failure.is_none();

@@ -65,7 +65,9 @@ impl<M: Port + Device> Shard<M> {
     fn delivered_own(&mut self, order: Order) {
         if let Some((since_us, records)) = self.batcher.delivered(order.instance) {
             let latency = self.now_us.saturating_sub(since_us).max(1);
-            self.latency.record_n(latency, u64::from(records)).ok();
+            if records > 0 {
+                self.latency.record_n(latency, u64::from(records)).ok();
+            }
         }
         while let Some(append) = self.batcher.answered() {
             self.outbox.answer(append);

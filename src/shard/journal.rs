@@ -194,9 +194,21 @@ impl Journal {
         self.pending.is_empty() && self.groups.is_empty()
     }
 
-    /// Whether the log is idle and wants a last seal.
+    /// Whether the log is idle and does not say yet that it is complete.
     pub fn needs_seal(&self) -> bool {
         self.is_idle() && self.writer.needs_seal()
+    }
+
+    /// Whether the log is idle and does not say yet how far it is delivered.
+    pub fn needs_claim(&self, core: &Core) -> bool {
+        let claimed = self.claimed.position;
+        self.is_idle() && core.claim_to_log(claimed, self.planned).position > claimed
+    }
+
+    /// True if a value waits for its order, so that time alone makes a group due. Whatever else
+    /// waits is woken by a write that comes back, or by a segment.
+    pub fn is_waiting_for_order(&self) -> bool {
+        self.groups.is_empty() && !self.pending.is_empty()
     }
 
     /// Submits what can be submitted. True if it submitted anything.
@@ -331,6 +343,7 @@ impl Journal {
             }
             Err(error) => return Err(error),
         };
+        self.claimed = claim;
         group.packets.clear();
         (group.number, group.bytes, group.ticket) = (plan.group, plan.bytes, self.planned);
         group.complete = false;

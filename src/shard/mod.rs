@@ -48,6 +48,8 @@ use std::time::Duration;
 const TICK_US: u64 = 10_000;
 /// An idle log is sealed after this.
 const SEAL_US: u64 = 1_000;
+/// A log idle for so long says how far it is delivered, so that a restart replays to there.
+const CLAIM_US: u64 = 100_000;
 /// Packets in memory at a time: the receive buffer may be full of the smallest.
 const PACKETS_MAX: usize = 1 << 17;
 /// Longest wait for an event.
@@ -301,7 +303,7 @@ impl<M: Port + Device> Shard<M> {
         }
         let mut until = self.next_tick_us.saturating_sub(self.now_us).min(WAIT_MAX_US);
         if let Some(journal) = &self.journal {
-            if !journal.is_idle() {
+            if journal.is_waiting_for_order() {
                 until = until.min(50);
             } else if journal.needs_seal() {
                 until = until.min(SEAL_US);
@@ -386,9 +388,13 @@ impl<M: Port + Device> Shard<M> {
             Ok(false) => {}
             Err(error) => return self.failure = Some(error),
         }
-        if !journal.needs_seal() {
+        if !journal.is_idle() {
             self.idle_since_us = self.now_us;
-        } else if (self.now_us >= self.idle_since_us + SEAL_US || self.draining)
+        }
+        let idle_us = if self.draining { u64::MAX } else { self.now_us - self.idle_since_us };
+        let seal = idle_us >= SEAL_US && journal.needs_seal();
+        let claim = idle_us >= CLAIM_US && journal.needs_claim(core);
+        if (seal || claim)
             && let Err(error) = journal.submit_seal(machine, core)
         {
             self.failure = Some(error);

@@ -336,6 +336,7 @@ impl World {
             Action::CatchUp { from } => self.catch_up(at, from),
             Action::ResetData => self.links[before].break_data(),
             Action::ResetControl => self.links[before].break_control(),
+            Action::Mended => self.nodes[at].disk.damaged = None,
             Action::NewSession => {
                 // What was proposed in a session that is closed under a live node is proposed
                 // again by its batcher; here it is given up.

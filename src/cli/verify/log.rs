@@ -79,11 +79,12 @@ impl NodeLog {
         } else {
             scanned.claim
         };
-        // A claim authorises only what was accepted at its ballot or later, or marked decided.
-        // Where the log is damaged, the claim still says that something was decided there.
-        let authorised = |order: &Order| order.decided || order.ballot >= claim.ballot;
         // Where the end of the log is lost, what the claim covers is missing, not beyond.
         let lost = scanned.damage.iter().any(|damage| damage.state == DamageState::Unknown);
+        // In a whole log the newest order of an instance below the claim is the decided one. In a
+        // damaged one it may be an older one that was left: there the claim authorises only what
+        // was accepted at its ballot or later, or marked decided.
+        let authorised = |order: &Order| !lost || order.decided || order.ballot >= claim.ballot;
         let most = if lost { claim.position.0 } else { claim.position.0.min(end.0) };
         let counts = |instance: &u64| {
             entries.get(*instance as usize).copied().flatten().is_none_or(|o| authorised(&o))
