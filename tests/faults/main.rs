@@ -1,6 +1,7 @@
 //! Whole clusters of processes under faults: killed nodes, forgotten votes, wrong stores, full
 //! disks, hostile peers and clients.
 
+mod amnesia;
 mod cluster;
 mod disk;
 mod kill;
