@@ -4,5 +4,7 @@
 mod amnesia;
 mod cluster;
 mod disk;
+mod hostile;
 mod kill;
+mod store;
 mod writers;
