@@ -393,13 +393,8 @@ impl Config {
             bytes.extend_from_slice(member.address.as_bytes());
         }
         bytes.extend_from_slice(durability_name(self.cluster.durability).as_bytes());
-        let numbers = [
-            self.cluster.block,
-            l.record_bytes,
-            l.packet_bytes,
-            l.window_bytes,
-            l.topics,
-        ];
+        let numbers =
+            [self.cluster.block, l.record_bytes, l.packet_bytes, l.window_bytes, l.topics];
         for number in numbers {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
