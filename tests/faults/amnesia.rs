@@ -1,10 +1,11 @@
 //! Nodes that have forgotten their votes: memory durability after any restart, async after one
 //! that was not clean. They come back as learners and say so; a ring that can never go on says so.
 
-use crate::cluster::{Cluster, Folder, binary, chainring, free_port, json};
+use crate::cluster::{Cluster, Folder, binary, chainring, free_port, json, turn};
 use chainring::http::client;
 use serde_json::Value;
 use std::fs::File;
+use std::net::TcpListener;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -151,8 +152,12 @@ fn await_append(url: &str) {
 
 #[test]
 fn a_memory_cluster_that_was_down_is_a_new_epoch_and_says_so() {
+    let _turn = turn();
     let folder = Folder::new("epoch");
-    let port = free_port();
+    // HTTP from here on, peers a thousand above.
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let all_free = |port: &u16| (0..3).all(|at| is_free(port + at) && is_free(port + at + 1000));
+    let port = std::iter::repeat_with(free_port).find(all_free).unwrap();
     let url = format!("http://127.0.0.1:{}", port + 1);
     let get = |path| client::get(&url, path, Duration::from_secs(5)).unwrap();
     let up = Up::start(&folder, port, "first.out");

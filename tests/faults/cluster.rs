@@ -35,6 +35,12 @@ pub fn json(arguments: &[&str]) -> (i32, Value) {
     (output.status.code().unwrap_or(-1), value)
 }
 
+/// One cluster at a time.
+pub fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A port nobody listens on, below those that outgoing connections get.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -90,8 +96,7 @@ pub struct Cluster {
 impl Cluster {
     /// Makes the configurations, with keys of `[limits]` set as given; nothing runs yet.
     pub fn new(name: &str, nodes: usize, durability: &str, limits: &[(&str, u64)]) -> Cluster {
-        static TURN: Mutex<()> = Mutex::new(());
-        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = turn();
         let folder = Folder::new(name);
         let peer_ports: Vec<u16> = (0..nodes).map(|_| free_port()).collect();
         let http_ports: Vec<u16> = (0..nodes).map(|_| free_port()).collect();
