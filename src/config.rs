@@ -290,7 +290,6 @@ impl Config {
             ("limits.record_bytes", l.record_bytes, 1, 16 << 20),
             ("limits.packet_bytes", l.packet_bytes, least, 16 << 20),
             ("limits.window_bytes", l.window_bytes, least * 4, 64 << 20),
-            ("limits.window_instances", l.window_instances, 64, 1 << 16),
             ("limits.group_bytes", l.group_bytes, least, 16 << 20),
             ("limits.group_orders", l.group_orders, 64, 1 << 16),
             ("limits.groups_in_flight", l.groups_in_flight, 2, 16),
@@ -394,14 +393,8 @@ impl Config {
             bytes.extend_from_slice(member.address.as_bytes());
         }
         bytes.extend_from_slice(durability_name(self.cluster.durability).as_bytes());
-        let numbers = [
-            self.cluster.block,
-            l.record_bytes,
-            l.packet_bytes,
-            l.window_bytes,
-            l.window_instances,
-            l.topics,
-        ];
+        let numbers =
+            [self.cluster.block, l.record_bytes, l.packet_bytes, l.window_bytes, l.topics];
         for number in numbers {
             bytes.extend_from_slice(&number.to_le_bytes());
         }

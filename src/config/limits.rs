@@ -39,9 +39,6 @@ limits! {
     /// Undelivered bytes of one origin on their way. 1 MiB = 4 packets of 256 KiB: what
     /// loopback and 10 gigabit want; a gigabit link is full from 256 KiB on. Equal on all nodes.
     window_bytes: u32 = 1 << 20,
-    /// Open instances at a time. 4096 = 7 origins x (1 MiB window / 2 KiB packet), rounded up to
-    /// a power of two. Equal on all nodes.
-    window_instances: u32 = 4096,
     /// Memory for packets that would hold up the receive buffer. 16 MiB = 16 largest packets.
     side_pool_bytes: u32 = 16 << 20,
     /// The log kept in memory (memory durability), oldest dropped first. 1 GiB.

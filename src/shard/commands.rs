@@ -53,7 +53,10 @@ impl<M: Port + Device> Shard<M> {
             Command::Incoming { kind, fd, .. } => self.machine.attach(incoming(kind), fd),
             Command::Outgoing { kind, to, fd, resume } => {
                 self.machine.detach(outgoing(kind));
-                self.take_reports();
+                // Only of this link: what a resume of the other has just queued must go out.
+                if kind == Purpose::Data {
+                    self.take_reports();
+                }
                 self.machine.attach(outgoing(kind), fd);
                 self.resume(to, &resume);
             }

@@ -4,7 +4,7 @@
 //! latest when the cluster is dropped; ports lie below those that the system gives out, so that a
 //! node that is down finds its own again; a test that fails leaves its folder for a look; one
 //! cluster at a time, since what is measured here is time.
-#![allow(dead_code)]
+
 use chainring::http::client::{self, Answer, ClientError};
 use serde_json::Value;
 use std::fs::{File, OpenOptions};

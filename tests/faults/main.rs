@@ -1,7 +1,10 @@
 //! Whole clusters of processes under faults: killed nodes, forgotten votes, wrong stores, full
 //! disks, hostile peers and clients.
 
+mod amnesia;
 mod cluster;
 mod disk;
+mod hostile;
 mod kill;
+mod store;
 mod writers;
