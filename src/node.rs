@@ -148,7 +148,7 @@ impl Node {
         let http = TcpListener::bind(&member.http)
             .map_err(|source| NodeError::Http { address: member.http.clone(), source })?;
         let opened = recover::open(&config, options.preallocate)?;
-        let remarks = opened.remarks.clone();
+        let mut remarks = opened.remarks.clone();
         let gauges = Arc::new(Gauges::default());
         let letters = config.limits.mailbox_letters as usize;
         let (commands_in, commands) = channel(letters);
@@ -165,7 +165,8 @@ impl Node {
             control: control_waker.clone(),
         };
         let core = config.node.core.or(options.core);
-        let shard = start_shard(&config, to_shard, mail, core)?;
+        let (shard, unpinned) = start_shard(&config, to_shard, mail, core)?;
+        remarks.extend(unpinned);
         let mail = ControlMail {
             commands: commands_in,
             notices: notices_in,
@@ -300,25 +301,25 @@ fn split(
     Ok((ToShard { opened: store, gauges: Arc::clone(gauges) }, to_control, opened.lock))
 }
 
+/// Starts the shard's thread; with it comes a remark if it could not be pinned.
 fn start_shard(
     config: &Config,
     parts: ToShard,
     mail: ShardMail,
     core: Option<usize>,
-) -> Result<JoinHandle<Ended>, NodeError> {
+) -> Result<(JoinHandle<Ended>, Option<String>), NodeError> {
     let (ready, started) = mpsc::channel();
     let config = config.clone();
     let name = format!("shard-{}", config.node.id.0);
     let thread = std::thread::Builder::new().name(name).spawn(move || {
-        if let Some(id) = core {
-            core_affinity::set_for_current(core_affinity::CoreId { id });
-        }
+        let pinned = core.map_or(Ok(()), chainring_tuning::cores::pin);
+        let unpinned = pinned.err().map(|error| format!("the shard is not pinned: {error}"));
         let waker = mail.control.clone();
         let gauges = Arc::clone(&parts.gauges);
         let made = make_shard(&config, parts, mail);
         let mut shard = match made {
             Ok(made) => {
-                let _ = ready.send(Ok(()));
+                let _ = ready.send(Ok(unpinned));
                 made
             }
             Err(error) => {
@@ -338,7 +339,7 @@ fn start_shard(
     });
     let thread = thread.map_err(|source| system("a thread", source))?;
     match started.recv() {
-        Ok(Ok(())) => Ok(thread),
+        Ok(Ok(unpinned)) => Ok((thread, unpinned)),
         Ok(Err(error)) => Err(error),
         Err(_) => {
             std::panic::resume_unwind(thread.join().err().unwrap_or_else(|| Box::new("gone")))
@@ -407,3 +408,6 @@ fn read_path(config: &Config, disk: bool) -> ReadPath {
         Ok(())
     }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! The measurement of a ring: rounds of a bare stream and of every case.
+//!
+//! Invariants: a round takes everything once, so that a neighbour on the machine slows all alike
+//! and the ratio is of figures of the same minute; what went wrong in any run stays in the result;
+//! a signal ends it between any two runs and within each.
+
+use crate::arguments::Ring;
+use crate::place::Place;
+use crate::spread::Spread;
+use crate::stream::{Carried, carry};
+use chainring::cli::out::{Exit, Failure, progress};
+use chainring::config::durability_of;
+use chainring::demo::{DemoError, Load, Plan, Report, run};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What was measured.
+pub struct Measured {
+    /// Where, when, and of what.
+    pub place: Place,
+    /// The bare stream's rate, bits per second.
+    pub stream: Spread,
+    /// Its congestion control.
+    pub congestion: String,
+    /// Each pair of durability and size.
+    pub cases: Vec<Case>,
+    /// What should be known beside, each once.
+    pub remarks: Vec<String>,
+}
+
+/// One pair of durability and size.
+pub struct Case {
+    /// As on the command line.
+    pub durability: String,
+    /// Bytes of a record.
+    pub size: u32,
+    /// Records of one run.
+    pub records: u64,
+    /// Payload delivered at the slowest node, bits per second.
+    pub delivered: Spread,
+    /// The same over the bare stream's rate in the same round.
+    pub ratio: Spread,
+    /// Batcher to delivery at the origin, half of the records, microseconds.
+    pub p50: Spread,
+    /// The same, 99 of 100.
+    pub p99: Spread,
+    /// Processor seconds per 10^9 bytes delivered, summed over nodes.
+    pub cpu: Spread,
+    /// What did not agree in any of its runs; empty if all logs were identical.
+    pub problems: Vec<String>,
+}
+
+/// Measures.
+///
+/// # Errors
+/// [`Failure`]: a run did not come to its end, or a signal came.
+pub fn measure(plan: &Ring) -> Result<Measured, Failure> {
+    let signal = Arc::new(AtomicBool::new(false));
+    for number in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(number, Arc::clone(&signal))
+            .map_err(|error| Failure::new(Exit::Failed, "failed", error))?;
+    }
+    let place = Place::here();
+    let cases = plan.cases();
+    let mut streams = Vec::new();
+    let mut runs: Vec<Vec<Report>> = cases.iter().map(|_| Vec::new()).collect();
+    for round in 1..=plan.repeat {
+        let told = format!("round {round} of {}", plan.repeat);
+        progress(&format!("{told}: bare stream"));
+        streams.push(carry(plan.bytes, &signal).map_err(|error| stream_failure(&error))?);
+        for ((durability, size), reports) in cases.iter().zip(&mut runs) {
+            if signal.load(Ordering::Relaxed) {
+                return Err(failure(&DemoError::Interrupted));
+            }
+            progress(&format!("{told}: {durability}, records of {size} bytes"));
+            reports.push(once(plan, durability, *size)?);
+        }
+    }
+    let mut remarks = remarks(&place, plan, &streams);
+    let seen = runs.iter_mut().flatten().flat_map(|report| report.remarks.drain(..));
+    for remark in seen.collect::<Vec<_>>() {
+        if !remarks.contains(&remark) {
+            remarks.push(remark);
+        }
+    }
+    let sum_up = |((durability, size), reports): (&(&str, u32), &Vec<Report>)| {
+        case(plan, (durability, *size), reports, &streams)
+    };
+    Ok(Measured {
+        stream: Spread::of(streams.iter().map(|stream| stream.bits_per_s)),
+        congestion: streams[0].congestion.clone(),
+        cases: cases.iter().zip(&runs).map(sum_up).collect(),
+        place,
+        remarks,
+    })
+}
+
+/// One cluster, one load.
+fn once(plan: &Ring, durability: &str, size: u32) -> Result<Report, Failure> {
+    let demo = Plan {
+        load: Load::Random { records: Some(plan.records(size)), size, time: None },
+        nodes: plan.nodes,
+        durability: durability_of(durability).expect("clap checked it"),
+        // An assumption that only the demo's own efficiency uses; here the bound is measured.
+        link_bits_per_s: 1e9,
+        dir: None,
+        keep: false,
+    };
+    run(&demo, &mut |_| {}).map_err(|error| failure(&error))
+}
+
+fn case(plan: &Ring, of: (&str, u32), reports: &[Report], streams: &[Carried]) -> Case {
+    let over = |figure: &dyn Fn(&Report) -> f64| Spread::of(reports.iter().map(figure));
+    let pairs = reports.iter().zip(streams);
+    let mut problems = Vec::new();
+    for (report, round) in reports.iter().zip(1..) {
+        // The demonstration keeps such a log.
+        let kept = report.kept.as_ref().map(|dir| format!("; the logs are in {}", dir.display()));
+        let kept = kept.unwrap_or_default();
+        let found = report.problems.iter();
+        problems.extend(found.map(|problem| format!("round {round}: {problem}{kept}")));
+    }
+    Case {
+        durability: of.0.to_owned(),
+        size: of.1,
+        records: plan.records(of.1),
+        delivered: over(&Report::delivered_bits_per_s),
+        ratio: Spread::of(pairs.map(|(run, bare)| run.delivered_bits_per_s() / bare.bits_per_s)),
+        p50: over(&|report| report.latency.p50 as f64),
+        p99: over(&|report| report.latency.p99 as f64),
+        cpu: over(&|report| report.cpu_s_per_gb(plan.nodes)),
+        problems,
+    }
+}
+
+/// What lessens the worth of the figures.
+fn remarks(place: &Place, plan: &Ring, streams: &[Carried]) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if place.profile != "release" {
+        let remark = "this is a development build: measure with cargo run --release";
+        remarks.push(remark.to_owned());
+    }
+    if place.cores < usize::from(plan.nodes) {
+        let (nodes, cores) = (plan.nodes, place.cores);
+        remarks.push(format!("{nodes} nodes share {cores} cores: each waits for the others"));
+    }
+    let congestion = &streams[0].congestion;
+    if !["cubic", "reno"].contains(&congestion.as_str()) {
+        remarks.push(format!(
+            "the kernel has neither cubic nor reno: the bare stream and the links use {congestion}, \
+             which may pace; load the module tcp_cubic"
+        ));
+    }
+    remarks
+}
+
+fn stream_failure(error: &std::io::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::Interrupted => failure(&DemoError::Interrupted),
+        _ => Failure::new(Exit::Failed, "stream", format!("the bare stream failed: {error}")),
+    }
+}
+
+/// As `chainring demo` ends in such cases.
+fn failure(error: &DemoError) -> Failure {
+    let (exit, code) = match error {
+        DemoError::NoRoom { .. } => (Exit::Refused, "no_room"),
+        DemoError::Store(_) => (Exit::Failed, "store"),
+        DemoError::Stalled { .. } => (Exit::Timeout, "stalled"),
+        DemoError::Interrupted => (Exit::Failed, "interrupted"),
+        _ => (Exit::Failed, "failed"),
+    };
+    // Where the demonstration has an option, this has the variable.
+    let message = error.to_string().replace("name another --dir", "set TMPDIR to another place");
+    Failure::new(exit, code, message)
+}
