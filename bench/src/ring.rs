@@ -206,3 +206,28 @@ fn failure(error: &DemoError) -> Failure {
     let message = error.to_string().replace("name another --dir", "set TMPDIR to another place");
     Failure::new(exit, code, message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_log_on_disk_has_to_be_made_beforehand() {
+        let plan =
+            |bytes| Ring { nodes: 3, durability: Vec::new(), size: Vec::new(), bytes, repeat: 1 };
+        let refused = |bytes, durability| check_room(&plan(bytes), durability, 16).is_err();
+        for durability in ["sync", "async"] {
+            assert!(!refused(4_720_000_000, durability), "what the message offers must do");
+            assert!(refused(4_720_000_016, durability));
+        }
+        assert!(!refused(1_000_000_000_000, "memory"));
+    }
+
+    #[test]
+    fn a_missing_place_is_told_in_terms_of_this_command() {
+        let (dir, wanted, free) = ("/d".into(), 2, 1);
+        let failure = failure(&DemoError::NoRoom { dir, wanted, free });
+        assert_eq!((failure.exit, failure.code), (Exit::Refused, "no_room"));
+        assert!(failure.message.ends_with("set TMPDIR to another place"), "{failure:?}");
+    }
+}
