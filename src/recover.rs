@@ -15,11 +15,14 @@ use chainring_ring::ids::{
 };
 use chainring_ring::sequences::Sequences;
 use chainring_storage::{
-    AlignedBuf, DirLock, Group, Identity, LogConfig, LogError, LogReader, LogWriter, Superblock,
+    DirLock, Group, Identity, LogConfig, LogError, LogReader, LogWriter, ReadAhead, Superblock,
     SuperblockFile, check_direct,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+
+/// The log is read back in steps of this: values that follow one another lie close together.
+const READ_AHEAD_BYTES: usize = 1 << 20;
 
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -163,7 +166,8 @@ pub fn open(config: &Config, preallocate: usize) -> Result<Opened, RecoverError>
     remarks.extend(found.unknowns.iter().map(unknown));
     let promised = superblock.promised.max(found.ballot).max(replay.claim.ballot);
     replay.damaged = found.damaged;
-    let mut reader = LogReader::new(dir, limits.identity, config.node.development);
+    let reader = LogReader::new(dir, limits.identity, config.node.development);
+    let mut reader = ReadAhead::new(reader, READ_AHEAD_BYTES);
     let delivered = replay.deliver(&mut reader, config.limits.topics as usize);
     let (values, held) = replay.held(&mut reader, &delivered.table);
     let orders = replay.orders.range(delivered.position..).map(|(_, order)| *order).collect();
@@ -282,21 +286,20 @@ impl Replay {
     }
 
     /// Delivers what the claim authorises, as far as orders and values are there.
-    fn deliver(&self, reader: &mut LogReader, topics: usize) -> Replayed {
+    fn deliver(&self, reader: &mut ReadAhead, topics: usize) -> Replayed {
         let mut replayed = Replayed {
             position: Instance(0),
             table: Sequences::default(),
             groups: Groups::new(topics),
             catalog: Catalog::new(false),
         };
-        let mut buffer = AlignedBuf::new(1 << 20);
         while let Some(order) = self.orders.get(&replayed.position) {
             // A block vouches for all orders before it; behind damage an older order may have
             // become the newest one left, and the claim is a mere claim.
             let claimed = replayed.position < self.claim.position;
             let authorised = !self.damaged || order.ballot >= self.claim.ballot;
             let decided = claimed && (authorised || order.decided);
-            if !decided || !self.deliver_one(order, reader, &mut buffer, &mut replayed) {
+            if !decided || !self.deliver_one(order, reader, &mut replayed) {
                 break;
             }
             replayed.position = replayed.position.next();
@@ -304,13 +307,7 @@ impl Replay {
         replayed
     }
 
-    fn deliver_one(
-        &self,
-        order: &Order,
-        reader: &mut LogReader,
-        buffer: &mut AlignedBuf,
-        to: &mut Replayed,
-    ) -> bool {
+    fn deliver_one(&self, order: &Order, reader: &mut ReadAhead, to: &mut Replayed) -> bool {
         let value = match order.entry {
             Entry::Value(id) if to.table.counts(&id) => Some(id),
             _ => None,
@@ -321,7 +318,7 @@ impl Replay {
             return true;
         };
         let Some(place) = self.places.get(&id) else { return false };
-        let Ok((header, frame)) = reader.read(*place, buffer) else { return false };
+        let Ok((header, frame)) = reader.read(*place) else { return false };
         let body = &frame[HEADER_BYTES..HEADER_BYTES + header.length as usize];
         to.table.apply(&order.entry);
         to.catalog.on_instance(*order, Place { at: place.at, bytes: place.bytes });
@@ -339,16 +336,15 @@ impl Replay {
     /// Values that may still be delivered, ascending, with their frames.
     fn held(
         &self,
-        reader: &mut LogReader,
+        reader: &mut ReadAhead,
         table: &Sequences,
     ) -> (Vec<ValueId>, Vec<(Place, Vec<u8>)>) {
         let mut ids: Vec<_> = self.places.keys().filter(|id| !table.is_past(id)).copied().collect();
         ids.sort_unstable();
-        let mut buffer = AlignedBuf::new(1 << 20);
         let (mut values, mut held) = (Vec::new(), Vec::new());
         for id in ids {
             let place = self.places[&id];
-            if let Ok((_, frame)) = reader.read(place, &mut buffer) {
+            if let Ok((_, frame)) = reader.read(place) {
                 values.push(id);
                 held.push((Place { at: place.at, bytes: place.bytes }, frame.to_vec()));
             }

@@ -33,7 +33,7 @@ impl<M: Port + Device> Shard<M> {
         }
         self.packets.unhold(ix);
         self.release(ix, DELIVERY);
-        self.last_delivery_us = self.now_us;
+        self.delivered_now = true;
     }
 
     fn deliver_records(&mut self, ix: PacketIx) {
@@ -63,14 +63,24 @@ impl<M: Port + Device> Shard<M> {
     }
 
     fn delivered_own(&mut self, order: Order) {
-        if let Some((since_us, records)) = self.batcher.delivered(order.instance) {
-            let latency = self.now_us.saturating_sub(since_us).max(1);
-            if records > 0 {
-                self.latency.record_n(latency, u64::from(records)).ok();
-            }
+        if let Some(own) = self.batcher.delivered(order.instance)
+            && own.1 > 0
+        {
+            self.timed.push_back(own);
         }
         while let Some(append) = self.batcher.answered() {
             self.outbox.answer(append);
+        }
+    }
+
+    /// What the last turn delivered counts as delivered when it was over: now.
+    pub(super) fn take_times(&mut self) {
+        if std::mem::take(&mut self.delivered_now) {
+            self.last_delivery_us = self.now_us;
+        }
+        while let Some((since_us, records)) = self.timed.pop_front() {
+            let latency = self.now_us.saturating_sub(since_us).max(1);
+            self.latency.record_n(latency, u64::from(records)).ok();
         }
     }
 

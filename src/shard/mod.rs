@@ -134,6 +134,10 @@ pub struct Shard<M> {
     next_tick_us: u64,
     idle_since_us: u64,
     last_delivery_us: u64,
+    /// Something was delivered in this turn.
+    delivered_now: bool,
+    /// Own packets delivered in this turn: since when they were under way, and their records.
+    timed: VecDeque<(u64, u32)>,
     busy: bool,
     draining: bool,
     drained: bool,
@@ -228,6 +232,8 @@ impl<M: Port + Device> Shard<M> {
             next_tick_us: 0,
             idle_since_us: 0,
             last_delivery_us: 0,
+            delivered_now: false,
+            timed: VecDeque::with_capacity(chainring_ring::lanes::LANE_PACKETS as usize),
             busy: false,
             draining: false,
             drained: false,
@@ -265,6 +271,7 @@ impl<M: Port + Device> Shard<M> {
     pub fn turn(&mut self, now_us: u64) -> Option<Wait> {
         self.now_us = now_us;
         self.busy = false;
+        self.take_times();
         self.take_events();
         self.take_commands();
         self.tick();

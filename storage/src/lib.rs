@@ -36,7 +36,7 @@ pub use direct::{AlignedBuf, DirLock, check_direct};
 pub use error::LogError;
 pub use inspect::{Report, SegmentReport, inspect};
 pub use memory::MemoryLog;
-pub use reader::LogReader;
+pub use reader::{LogReader, ReadAhead};
 pub use recover::{Recovered, recover};
 pub use scan::{Group, ScanInput, Scanned, Tail, scan};
 pub use segment::{create_segment, open_segment, open_segments, segment_path};

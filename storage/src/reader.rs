@@ -74,6 +74,70 @@ impl LogReader {
     }
 }
 
+/// Reads many frames of a log that nobody writes to, most of them one after another: what a read
+/// brought beyond its frame is kept for the next ones.
+#[derive(Debug)]
+pub struct ReadAhead {
+    reader: LogReader,
+    buf: AlignedBuf,
+    /// What lies in `buf`: address of its first byte, and how much.
+    held: (u64, usize),
+}
+
+impl ReadAhead {
+    /// A reader that reads at least `bytes` at a time.
+    pub fn new(reader: LogReader, bytes: usize) -> ReadAhead {
+        let bytes = bytes.next_multiple_of(GROUP_ALIGN as usize);
+        ReadAhead { reader, buf: AlignedBuf::new(bytes), held: (0, 0) }
+    }
+
+    /// The value frame at `place`.
+    ///
+    /// # Errors
+    /// As [`LogReader::read`].
+    pub fn read(&mut self, place: Place) -> Result<(Header, &[u8]), LogError> {
+        let (at, bytes) = (place.at, place.bytes as usize);
+        let (first, length) = self.held;
+        if at < first || at + bytes as u64 > first + length as u64 {
+            self.fill(place)?;
+        }
+        let start = (at - self.held.0) as usize;
+        let frame = &self.buf[start..start + bytes];
+        match verify(frame, &self.reader.identity) {
+            Ok(header) => Ok((header, frame)),
+            Err(source) => Err(LogError::Frame { at, source }),
+        }
+    }
+
+    fn fill(&mut self, place: Place) -> Result<(), LogError> {
+        self.held = (0, 0);
+        let align = u64::from(GROUP_ALIGN);
+        let skip = place.at % align;
+        let need = (skip + u64::from(place.bytes)).next_multiple_of(align) as usize;
+        self.buf.grow(need);
+        let path = segment_path(&self.reader.dir, place.segment());
+        let error = |source| LogError::io("read of", &path, source);
+        let file = self.reader.file(place.segment()).map_err(error)?;
+        let start = u64::from(offset_of(place.at)) - skip;
+        let mut length = 0;
+        // A segment's end comes before the buffer's, and a read may be cut short by a signal.
+        while length < need {
+            let buf = &mut self.buf[length..];
+            match file.read_at(buf, start + length as u64) {
+                // Direct reads go on at a multiple of the block only; a cut file ends elsewhere.
+                Ok(read) if read < align as usize => {
+                    return Err(error(std::io::ErrorKind::UnexpectedEof.into()));
+                }
+                Ok(read) => length += read / align as usize * align as usize,
+                Err(source) if source.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(error(source)),
+            }
+        }
+        self.held = (place.at - skip, length);
+        Ok(())
+    }
+}
+
 fn verify(frame: &[u8], identity: &Identity) -> Result<Header, FrameError> {
     let header = Header::decode(frame, frame.len() as u32)?;
     header.check_cluster(identity.cluster, identity.epoch)?;

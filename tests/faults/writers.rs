@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 /// Topics that all writers share.
 const TOPICS: [&str; 3] = ["alpha", "beta", "gamma"];
-/// Pause after an answer: load on every node, and a log that is read back in a moment.
-const PAUSE: Duration = Duration::from_millis(4);
+/// Pause after an answer: load on every node, and a log that grows by no more than a few MB a
+/// second, since a node that starts reads all of it.
+const PAUSE: Duration = Duration::from_millis(12);
 
 /// What became of an append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

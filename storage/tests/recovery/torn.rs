@@ -3,7 +3,7 @@
 use crate::common::{Kept, Node, TestDir, ballot, config, identity, poke};
 use chainring_storage::segment::segment_path;
 use chainring_storage::superfile::read_superblock;
-use chainring_storage::{AlignedBuf, LogError, LogReader, inspect};
+use chainring_storage::{AlignedBuf, LogError, LogReader, ReadAhead, inspect};
 
 #[test]
 fn a_log_over_many_segments_comes_back_whole() {
@@ -39,6 +39,25 @@ fn a_log_over_many_segments_comes_back_whole() {
     let (mut wrong, _) = kept[0].values[0].clone();
     wrong.at += 512;
     assert!(matches!(reader.read(wrong, &mut buf), Err(LogError::Frame { .. })));
+    read_ahead(&dir, &kept);
+}
+
+/// Whatever a read brings beyond its frame, every value is found, in any order.
+fn read_ahead(dir: &TestDir, kept: &[Kept]) {
+    let reader = || LogReader::new(&dir.0, identity(), config(&dir.0).development);
+    let values: Vec<_> = kept.iter().flat_map(|group| &group.values).collect();
+    for bytes in [1, 9_000, 1 << 20] {
+        let mut ahead = ReadAhead::new(reader(), bytes);
+        for (place, frame) in values.iter().chain(values.iter().rev()) {
+            assert_eq!(ahead.read(*place).unwrap().1, &frame[..]);
+        }
+    }
+    let (place, _) = values[values.len() - 1];
+    let path = segment_path(&dir.0, place.segment());
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_len((place.at & 0xffff_ffff) + 100).unwrap();
+    let cut = ReadAhead::new(reader(), 1 << 20).read(*place).map(|_| ());
+    assert!(matches!(cut, Err(LogError::Io { .. })), "{cut:?}");
 }
 
 /// The last write may have landed in any prefix or suffix of its sectors: only the whole counts,
