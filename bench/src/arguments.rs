@@ -6,7 +6,7 @@ use chainring::cli::out::Format;
 use chainring::demo::RECORD_BYTES_MAX;
 use clap::{Args, Parser, Subcommand};
 
-/// Most bytes of one run: the logs of all nodes have to lie on one disk. 1 TB.
+/// Most bytes of one run, 1 TB. A log on disk has a lower limit, which depends on the record size.
 const BYTES_MAX: u64 = 1_000_000_000_000;
 
 /// Measures Chainring, and beside it what the machine gives at that time.

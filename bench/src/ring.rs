@@ -11,10 +11,16 @@ use crate::stream::{Carried, carry};
 use chainring::cli::out::{Exit, Failure, progress};
 use chainring::config::durability_of;
 use chainring::demo::{DemoError, Load, Plan, Report, run};
+use chainring::records::RECORD_PREFIX_BYTES;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Payload and prefixes for which the demonstration makes all segments before it takes time: 7 of
+/// 1 GiB, less what it adds for headers and padding. A log on disk beyond that would measure the
+/// making of segments too.
+const LOG_BYTES_MAX: u64 = 5_900_000_000;
 
 /// What was measured.
 pub struct Measured {
@@ -64,6 +70,7 @@ pub fn measure(plan: &Ring) -> Result<Measured, Failure> {
     }
     let place = Place::here();
     let cases = plan.cases();
+    cases.iter().try_for_each(|(durability, size)| check_room(plan, durability, *size))?;
     let mut streams = Vec::new();
     let mut runs: Vec<Vec<Report>> = cases.iter().map(|_| Vec::new()).collect();
     for round in 1..=plan.repeat {
@@ -75,14 +82,21 @@ pub fn measure(plan: &Ring) -> Result<Measured, Failure> {
                 return Err(failure(&DemoError::Interrupted));
             }
             progress(&format!("{told}: {durability}, records of {size} bytes"));
-            reports.push(once(plan, durability, *size)?);
+            // A signal may look like a fault of whatever it interrupts.
+            let report = once(plan, durability, *size).map_err(|error| {
+                let meant = signal.load(Ordering::Relaxed);
+                failure(if meant { &DemoError::Interrupted } else { &error })
+            })?;
+            reports.push(report);
         }
     }
     let mut remarks = remarks(&place, plan, &streams);
-    let seen = runs.iter_mut().flatten().flat_map(|report| report.remarks.drain(..));
-    for remark in seen.collect::<Vec<_>>() {
-        if !remarks.contains(&remark) {
-            remarks.push(remark);
+    for ((durability, size), reports) in cases.iter().zip(&runs) {
+        for remark in reports.iter().flat_map(|report| &report.remarks) {
+            let remark = format!("{durability}, records of {size} bytes: {remark}");
+            if !remarks.contains(&remark) {
+                remarks.push(remark);
+            }
         }
     }
     let sum_up = |((durability, size), reports): (&(&str, u32), &Vec<Report>)| {
@@ -98,7 +112,7 @@ pub fn measure(plan: &Ring) -> Result<Measured, Failure> {
 }
 
 /// One cluster, one load.
-fn once(plan: &Ring, durability: &str, size: u32) -> Result<Report, Failure> {
+fn once(plan: &Ring, durability: &str, size: u32) -> Result<Report, DemoError> {
     let demo = Plan {
         load: Load::Random { records: Some(plan.records(size)), size, time: None },
         nodes: plan.nodes,
@@ -108,7 +122,23 @@ fn once(plan: &Ring, durability: &str, size: u32) -> Result<Report, Failure> {
         dir: None,
         keep: false,
     };
-    run(&demo, &mut |_| {}).map_err(|error| failure(&error))
+    run(&demo, &mut |_| {})
+}
+
+/// Refuses a load whose log cannot be made before time is taken.
+fn check_room(plan: &Ring, durability: &str, size: u32) -> Result<(), Failure> {
+    let records = plan.records(size);
+    let wanted = records.saturating_mul(u64::from(size) + RECORD_PREFIX_BYTES as u64);
+    if durability == "memory" || wanted <= LOG_BYTES_MAX {
+        return Ok(());
+    }
+    let most = LOG_BYTES_MAX / (u64::from(size) + RECORD_PREFIX_BYTES as u64) * u64::from(size);
+    let message = format!(
+        "--bytes {} in records of {size} bytes needs a larger log than is made before time is \
+         taken; give at most {most}, or --durability memory",
+        plan.bytes
+    );
+    Err(Failure::new(Exit::Usage, "too_much", message))
 }
 
 fn case(plan: &Ring, of: (&str, u32), reports: &[Report], streams: &[Carried]) -> Case {
@@ -175,4 +205,29 @@ fn failure(error: &DemoError) -> Failure {
     // Where the demonstration has an option, this has the variable.
     let message = error.to_string().replace("name another --dir", "set TMPDIR to another place");
     Failure::new(exit, code, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_log_on_disk_has_to_be_made_beforehand() {
+        let plan =
+            |bytes| Ring { nodes: 3, durability: Vec::new(), size: Vec::new(), bytes, repeat: 1 };
+        let refused = |bytes, durability| check_room(&plan(bytes), durability, 16).is_err();
+        for durability in ["sync", "async"] {
+            assert!(!refused(4_720_000_000, durability), "what the message offers must do");
+            assert!(refused(4_720_000_016, durability));
+        }
+        assert!(!refused(1_000_000_000_000, "memory"));
+    }
+
+    #[test]
+    fn a_missing_place_is_told_in_terms_of_this_command() {
+        let (dir, wanted, free) = ("/d".into(), 2, 1);
+        let failure = failure(&DemoError::NoRoom { dir, wanted, free });
+        assert_eq!((failure.exit, failure.code), (Exit::Refused, "no_room"));
+        assert!(failure.message.ends_with("set TMPDIR to another place"), "{failure:?}");
+    }
 }

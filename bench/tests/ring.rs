@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// A directory of one test, below the build's own: there the file system takes O_DIRECT.
 struct Dir(PathBuf);
@@ -118,4 +119,30 @@ fn what_cannot_run_says_why() {
     assert_eq!(output.status.code(), Some(1));
     let message = json(&output)["error"]["message"].to_string();
     assert!(message.contains("not/there"), "{message}");
+    let output = bench(&dir, "ring --durability memory,sync --size 16 --bytes 5e9 --format json");
+    assert_eq!(output.status.code(), Some(2));
+    let message = json(&output)["error"]["message"].to_string();
+    assert!(message.contains("at most 4720000000"), "{message}");
+}
+
+#[test]
+fn a_signal_ends_it_and_leaves_nothing() {
+    let dir = Dir::new("signal");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chainring-bench"));
+    let line = "ring --nodes 1 --durability memory --bytes 1000 --repeat 1000 --format json";
+    let child = command.env("TMPDIR", &dir.0).args(line.split(' ')).stdout(Stdio::piped());
+    let child = child.stderr(Stdio::piped()).spawn().unwrap();
+    // Once there is a directory of a run, it listens for signals.
+    let begun = || std::fs::read_dir(&dir.0).unwrap().next().is_some();
+    let limit = Instant::now() + Duration::from_secs(60);
+    while !begun() {
+        assert!(Instant::now() < limit, "no run begins");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(json(&output)["error"]["code"], "interrupted");
+    assert!(!begun(), "logs were left behind");
 }
