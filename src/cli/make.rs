@@ -8,6 +8,7 @@ use super::{InitArgs, UpArgs};
 use crate::config::{Cluster, Config, ConfigError, Limits, Member, Node, durability_of};
 use crate::recover;
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NodeId};
+use chainring_tuning::cores::Cores;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::io::Read;
@@ -218,14 +219,15 @@ fn configs(args: &UpArgs, mark: &Mark, durability: Durability) -> Result<Vec<Con
     let nodes = loopback(mark.nodes, args.http_port, mark.peer_port);
     let (id, epoch, block) = (ClusterId(id), Epoch(mark.epoch), mark.block);
     let cluster = Cluster { id, epoch, durability, block, nodes };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Without an answer the shards stay where the system puts them.
+    let cores = Cores::offered().ok();
     let mut configs = Vec::new();
     for index in 0..mark.nodes {
         let node = Node {
             id: NodeId(index + 1),
             dir: args.dir.join((index + 1).to_string()).join(log_name(mark.epoch)),
             development: args.development,
-            core: Some(usize::from(index) % cores),
+            core: cores.as_ref().map(|cores| cores.core_for(usize::from(index))),
         };
         let config = Config { cluster: cluster.clone(), node, limits: Limits::default() };
         config.check().map_err(|error| usage(&error))?;

@@ -11,6 +11,7 @@ use crate::config::{Cluster as Common, Config, Limits, Member, Node as Own};
 use crate::node::{Finished, Node, NodeError, Options};
 use crate::recover;
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NodeId};
+use chainring_tuning::cores::Cores;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -156,7 +157,8 @@ fn configs(plan: &Plan, home: &Path, room: &Room, input: &Input) -> Result<Vec<C
         topics: defaults.topics.max(input.parts.len() as u32),
         ..defaults
     };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // Without an answer the shards stay where the system puts them.
+    let cores = Cores::offered().ok();
     let mut configs = Vec::new();
     for index in 0..plan.nodes {
         let node = Own {
@@ -164,7 +166,7 @@ fn configs(plan: &Plan, home: &Path, room: &Room, input: &Input) -> Result<Vec<C
             dir: home.join((index + 1).to_string()).join("log"),
             // Nothing of a memory cluster has to outlive it, so any file system will do.
             development: plan.durability == Durability::Memory,
-            core: Some(usize::from(index) % cores),
+            core: cores.as_ref().map(|cores| cores.core_for(usize::from(index))),
         };
         let config = Config { cluster: cluster.clone(), node, limits: limits.clone() };
         config.check()?;

@@ -33,7 +33,7 @@ impl<M: Port + Device> Shard<M> {
         }
         self.packets.unhold(ix);
         self.release(ix, DELIVERY);
-        self.delivered_now = true;
+        self.times.delivered();
     }
 
     fn deliver_records(&mut self, ix: PacketIx) {
@@ -63,24 +63,11 @@ impl<M: Port + Device> Shard<M> {
     }
 
     fn delivered_own(&mut self, order: Order) {
-        if let Some(own) = self.batcher.delivered(order.instance)
-            && own.1 > 0
-        {
-            self.timed.push_back(own);
+        if let Some((since_us, records)) = self.batcher.delivered(order.instance) {
+            self.times.delivered_own(since_us, records);
         }
         while let Some(append) = self.batcher.answered() {
             self.outbox.answer(append);
-        }
-    }
-
-    /// What the last turn delivered counts as delivered when it was over: now.
-    pub(super) fn take_times(&mut self) {
-        if std::mem::take(&mut self.delivered_now) {
-            self.last_delivery_us = self.now_us;
-        }
-        while let Some((since_us, records)) = self.timed.pop_front() {
-            let latency = self.now_us.saturating_sub(since_us).max(1);
-            self.latency.record_n(latency, u64::from(records)).ok();
         }
     }
 

@@ -17,6 +17,7 @@ mod outbox;
 mod packets;
 mod pools;
 mod publish;
+mod times;
 
 use crate::config::{Config, Limits};
 use crate::device::{Device, Port};
@@ -43,6 +44,7 @@ use pools::{OwnPool, SidePool};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use times::Times;
 
 /// Microseconds of a tick of the core.
 const TICK_US: u64 = 10_000;
@@ -92,8 +94,7 @@ pub struct Ended {
 impl Ended {
     /// Of a shard that never ran.
     pub fn nothing() -> Ended {
-        let latency = Histogram::new_with_bounds(1, 100_000_000, 3).expect("valid bounds");
-        Ended { clean: false, latency, failure: None }
+        Ended { clean: false, latency: Times::new().latency, failure: None }
     }
 }
 
@@ -133,17 +134,12 @@ pub struct Shard<M> {
     now_us: u64,
     next_tick_us: u64,
     idle_since_us: u64,
-    last_delivery_us: u64,
-    /// Something was delivered in this turn.
-    delivered_now: bool,
-    /// Own packets delivered in this turn: since when they were under way, and their records.
-    timed: VecDeque<(u64, u32)>,
+    times: Times,
     busy: bool,
     draining: bool,
     drained: bool,
     stop: Option<bool>,
     failure: Option<chainring_storage::LogError>,
-    latency: Histogram<u64>,
     bad_bodies: u64,
     bad_frames: u64,
     fetched: u64,
@@ -195,7 +191,6 @@ impl<M: Port + Device> Shard<M> {
         let memory = (durability == Durability::Memory)
             .then(|| MemoryLog::new(limits.memory_log_bytes as usize));
         let journal = parts.log.map(|log| Journal::new(log, journal_limits, regions.blocks));
-        let latency = Histogram::new_with_bounds(1, 100_000_000, 3).expect("valid bounds");
         let mut shard = Shard {
             sender: Sender {
                 cluster: config.cluster.id,
@@ -231,15 +226,12 @@ impl<M: Port + Device> Shard<M> {
             now_us: 0,
             next_tick_us: 0,
             idle_since_us: 0,
-            last_delivery_us: 0,
-            delivered_now: false,
-            timed: VecDeque::with_capacity(chainring_ring::lanes::LANE_PACKETS as usize),
+            times: Times::new(),
             busy: false,
             draining: false,
             drained: false,
             stop: None,
             failure: None,
-            latency,
             bad_bodies: 0,
             bad_frames: 0,
             fetched: 0,
@@ -271,7 +263,7 @@ impl<M: Port + Device> Shard<M> {
     pub fn turn(&mut self, now_us: u64) -> Option<Wait> {
         self.now_us = now_us;
         self.busy = false;
-        self.take_times();
+        self.times.turn(now_us);
         self.take_events();
         self.take_commands();
         self.tick();
@@ -490,7 +482,7 @@ impl<M: Port + Device> Shard<M> {
 
     /// The outcome, once [`Shard::turn`] was `None`.
     pub fn end(self) -> Ended {
-        Ended { clean: self.stop == Some(true), latency: self.latency, failure: self.failure }
+        Ended { clean: self.stop == Some(true), latency: self.times.latency, failure: self.failure }
     }
 }
 

@@ -15,7 +15,7 @@ impl<M: Port + Device> Shard<M> {
         gauges.digest_low.set(low);
         gauges.digest_high.set(high);
         gauges.bytes.set(self.groups.bytes());
-        gauges.last_delivery_us.set(self.last_delivery_us);
+        gauges.last_delivery_us.set(self.times.last_us);
         gauges.records.set(self.groups.records());
         gauges.in_flight_bytes.set(self.batcher.bytes_in_flight());
         gauges.data_in_up.set(u64::from(self.machine.attached(LinkKind::DataIn)));
