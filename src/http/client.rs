@@ -82,7 +82,7 @@ pub fn request(
     );
     let bytes = exchange(host, head.as_bytes(), body, timeout)
         .map_err(|source| ClientError::Unreachable { url: url.to_owned(), source })?;
-    parse(&bytes).ok_or_else(|| ClientError::NotHttp { url: url.to_owned() })
+    parse(&bytes, method == "HEAD").ok_or_else(|| ClientError::NotHttp { url: url.to_owned() })
 }
 
 fn exchange(host: &str, head: &[u8], body: &[u8], timeout: Duration) -> std::io::Result<Vec<u8>> {
@@ -118,6 +118,7 @@ fn read_all(stream: &mut TcpStream, deadline: Instant) -> std::io::Result<Vec<u8
         let read = match stream.read(&mut part) {
             Ok(read) => read,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Err(late()),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
         bytes.extend_from_slice(&part[..read]);
@@ -127,13 +128,13 @@ fn read_all(stream: &mut TcpStream, deadline: Instant) -> std::io::Result<Vec<u8
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<Answer> {
+fn parse(bytes: &[u8], head: bool) -> Option<Answer> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(at) = response.parse(bytes).ok()? else { return None };
     let status = response.code?;
     if status == 100 {
-        return parse(&bytes[at..]);
+        return parse(&bytes[at..], head);
     }
     let pair = |header: &httparse::Header<'_>| {
         let value = String::from_utf8_lossy(header.value).into_owned();
@@ -142,8 +143,11 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
     let headers: Vec<_> = response.headers.iter().map(pair).collect();
     let mut answer = Answer { status, headers, body: bytes[at..].to_vec() };
     let length: Option<usize> = answer.header("content-length").and_then(|n| n.parse().ok());
-    if length.is_some_and(|length| length < answer.body.len()) {
-        answer.body.truncate(length?);
+    if let Some(length) = length {
+        if answer.body.len() < length && !head {
+            return None; // cut short
+        }
+        answer.body.truncate(length);
     }
     Some(answer)
 }
