@@ -164,8 +164,12 @@ pub fn open(config: &Config, preallocate: usize) -> Result<Opened, RecoverError>
         |damage| format!("damage below the seal, fetched from peers: {}", describe(damage));
     remarks.extend(found.cuts.iter().map(cut));
     remarks.extend(found.unknowns.iter().map(unknown));
-    let promised = superblock.promised.max(found.ballot).max(replay.claim.ballot);
     replay.damaged = found.damaged;
+    // An idle log says in a seal how far it is delivered, and seals are not visited.
+    if found.claim.position > replay.claim.position {
+        replay.claim = found.claim;
+    }
+    let promised = superblock.promised.max(found.ballot).max(replay.claim.ballot);
     let reader = LogReader::new(dir, limits.identity, config.node.development);
     let mut reader = ReadAhead::new(reader, READ_AHEAD_BYTES);
     let delivered = replay.deliver(&mut reader, config.limits.topics as usize);
@@ -357,3 +361,6 @@ impl Replay {
 pub fn is_formatted(dir: &Path) -> bool {
     dir.join("superblock").exists()
 }
+
+#[cfg(test)]
+mod tests;
