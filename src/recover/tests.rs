@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::config::{Cluster, Limits, Member, Node};
-use chainring_ring::ids::{ClusterId, Epoch, NodeId};
+use chainring_ring::header::{Header, Kind};
+use chainring_ring::ids::{ClusterId, Epoch, NodeId, Sequence, Session};
 use chainring_storage::block::order_block_bytes;
 use chainring_storage::{Values, create_segment, segment_path};
 use std::os::unix::fs::FileExt;
@@ -58,6 +59,19 @@ fn claim(position: u64) -> Claim {
     Claim { ballot: ballot(), position: Instance(position) }
 }
 
+fn value(config: &Config, sequence: u64) -> (Entry, Vec<u8>) {
+    let (origin, session, sequence) = (NodeId(1), Session::FIRST, Sequence(sequence));
+    let mut frame = vec![0; 1024];
+    let sender = crate::shard::direct::Sender {
+        cluster: config.cluster.id,
+        epoch: config.cluster.epoch,
+        node: origin,
+    };
+    let header = sender.header(Kind::Value, 1024, 0);
+    Header { session, sequence, ..header }.seal(&mut frame);
+    (Entry::Value(ValueId { origin, session, sequence }), frame)
+}
+
 fn write(config: &Config, segment: u32, offset: u32, bytes: &[u8]) {
     let path = segment_path(&config.node.dir, segment);
     let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
@@ -102,4 +116,32 @@ fn what_a_seal_says_is_delivered_again() {
     drop((log, opened.lock));
     let opened = open(&config, 1).unwrap();
     assert_eq!(opened.recovered.delivered, Instance(5));
+}
+
+/// Behind damage everything seems undelivered, however long the log is: no more of it is brought
+/// into memory than may be under way, and every start is as good as the first.
+#[test]
+fn behind_damage_no_more_is_held_than_a_window() {
+    let (_dir, config) = store("damage");
+    let opened = open(&config, 1).unwrap();
+    let mut log = opened.log.unwrap();
+    let mut first = None;
+    for instance in 0..100 {
+        let (entry, frame) = value(&config, instance);
+        let orders = [order(instance, entry)];
+        let place = append(&config, &mut log, (&orders, &[frame]), claim(instance));
+        first.get_or_insert(place);
+    }
+    append(&config, &mut log, (&[], &[]), claim(100));
+    drop((log, opened.lock));
+    let (segment, offset) = first.unwrap();
+    write(&config, segment, offset + 200, &[1]);
+    for _ in 0..2 {
+        let opened = open(&config, 1).unwrap();
+        assert!(opened.recovered.damaged);
+        assert_eq!(opened.recovered.delivered, Instance(0));
+        let held: usize = opened.held.iter().map(|(_, frame)| frame.len()).sum();
+        assert!(held > 0 && held as u64 <= held_most(&config), "{held}");
+        assert_eq!(opened.recovered.values.len(), opened.held.len());
+    }
 }
