@@ -9,9 +9,9 @@ use crate::control::catalog::Catalog;
 use crate::groups::{Delivered, Groups};
 use crate::mail::Place;
 use chainring_ring::core::{Recovered, Settings};
-use chainring_ring::header::HEADER_BYTES;
+use chainring_ring::header::{BLOCK_BYTES_MAX, HEADER_BYTES};
 use chainring_ring::ids::{
-    Ballot, Claim, Durability, Entry, Incarnation, Instance, Order, RingId, ValueId,
+    Ballot, Claim, Durability, Entry, Incarnation, Instance, NodeId, Order, RingId, ValueId,
 };
 use chainring_ring::sequences::Sequences;
 use chainring_storage::{
@@ -164,12 +164,16 @@ pub fn open(config: &Config, preallocate: usize) -> Result<Opened, RecoverError>
         |damage| format!("damage below the seal, fetched from peers: {}", describe(damage));
     remarks.extend(found.cuts.iter().map(cut));
     remarks.extend(found.unknowns.iter().map(unknown));
-    let promised = superblock.promised.max(found.ballot).max(replay.claim.ballot);
     replay.damaged = found.damaged;
+    // An idle log says in a seal how far it is delivered, and seals are not visited.
+    if found.claim.position > replay.claim.position {
+        replay.claim = found.claim;
+    }
+    let promised = superblock.promised.max(found.ballot).max(replay.claim.ballot);
     let reader = LogReader::new(dir, limits.identity, config.node.development);
     let mut reader = ReadAhead::new(reader, READ_AHEAD_BYTES);
     let delivered = replay.deliver(&mut reader, config.limits.topics as usize);
-    let (values, held) = replay.held(&mut reader, &delivered.table);
+    let (values, held) = replay.held(&mut reader, &delivered.table, held_most(config));
     let orders = replay.orders.range(delivered.position..).map(|(_, order)| *order).collect();
     let recovered = Recovered {
         promised,
@@ -334,16 +338,30 @@ impl Replay {
     }
 
     /// Values that may still be delivered, ascending, with their frames.
+    ///
+    /// An origin never has more than a window of bytes on its way, so an intact log has no more of
+    /// them. Behind damage delivery stops early and all that follows seems undelivered: of that,
+    /// `most` bytes an origin are kept. The rest counts as unknown, as what is damaged does, and
+    /// comes back by catch-up.
     fn held(
         &self,
         reader: &mut ReadAhead,
         table: &Sequences,
+        most: u64,
     ) -> (Vec<ValueId>, Vec<(Place, Vec<u8>)>) {
         let mut ids: Vec<_> = self.places.keys().filter(|id| !table.is_past(id)).copied().collect();
         ids.sort_unstable();
         let (mut values, mut held) = (Vec::new(), Vec::new());
+        let (mut origin, mut bytes) = (NodeId(0), 0);
         for id in ids {
             let place = self.places[&id];
+            if id.origin != origin {
+                (origin, bytes) = (id.origin, 0);
+            }
+            bytes += u64::from(place.bytes.next_multiple_of(BLOCK_BYTES_MAX));
+            if self.damaged && bytes > most {
+                continue;
+            }
             if let Ok((_, frame)) = reader.read(place) {
                 values.push(id);
                 held.push((Place { at: place.at, bytes: place.bytes }, frame.to_vec()));
@@ -353,7 +371,15 @@ impl Replay {
     }
 }
 
+/// Bytes of undelivered values of one origin that a damaged log gives back.
+fn held_most(config: &Config) -> u64 {
+    u64::from(config.limits.window_bytes) + u64::from(config.packet_max())
+}
+
 /// True if `dir` holds a node's store.
 pub fn is_formatted(dir: &Path) -> bool {
     dir.join("superblock").exists()
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,8 @@
 
 use crate::header::{FrameError, u32_at, u64_at};
 use crate::ids::{
-    Ballot, Claim, Entry, Incarnation, Instance, NodeId, Order, Sequence, Session, ValueId,
+    Ballot, Claim, Entry, Incarnation, Instance, NODES_MAX, NodeId, Order, Sequence, Session,
+    ValueId,
 };
 use crate::votes::Vote;
 
@@ -75,6 +76,10 @@ pub fn order_at(bytes: &[u8]) -> Result<Order, FrameError> {
     let entry = match bytes[0] {
         NOOP => Entry::Noop,
         BARRIER => Entry::Barrier,
+        // Whoever holds values keeps them by origin.
+        VALUE | CLOSE if origin.0 == 0 || usize::from(origin.0) > NODES_MAX => {
+            return Err(FrameError::Body);
+        }
         VALUE => Entry::Value(ValueId { origin, session, sequence: Sequence(u64_at(bytes, 24)) }),
         CLOSE => Entry::Close { origin, below: session },
         _ => return Err(FrameError::Body),
@@ -179,6 +184,16 @@ mod tests {
                 let mut bytes = [0xff; ORDER_BYTES];
                 put_order(&order, &mut bytes);
                 assert_eq!(order_at(&bytes), Ok(order));
+            }
+        }
+        for origin in [0, 8, 255].map(NodeId) {
+            let id = ValueId { origin, session, sequence: Sequence(1) };
+            for entry in [Entry::Value(id), Entry::Close { origin, below: session }] {
+                let (instance, base) = (Instance(77), Instance(70));
+                let order = Order { instance, ballot: ballot(), base, entry, decided: false };
+                let mut bytes = [0; ORDER_BYTES];
+                put_order(&order, &mut bytes);
+                assert_eq!(order_at(&bytes), Err(FrameError::Body), "no such origin");
             }
         }
         assert_eq!(order_at(&[0; ORDER_BYTES]), Err(FrameError::Body));

@@ -19,8 +19,8 @@ use crate::mail::Place;
 use chainring_ring::codec::{CLAIM_BYTES, ORDER_BYTES, claim_at, order_at, put_claim, put_order};
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, round_up, u32_at, u64_at};
 use chainring_ring::ids::{
-    Ballot, Claim, ClusterId, Entry, Epoch, Incarnation, Instance, NodeId, Order, RingId, Sequence,
-    Session, ValueId,
+    Ballot, Claim, ClusterId, Entry, Epoch, Incarnation, Instance, NODES_MAX, NodeId, Order,
+    RingId, Sequence, Session, ValueId,
 };
 
 /// Orders and value frames of one [`Kind::Entries`] frame end with the first one at or above
@@ -247,6 +247,10 @@ pub fn decode_id(body: &[u8]) -> Result<ValueId, FrameError> {
     if body.len() != ID_BYTES || body[1..4] != [0; 3] || body[12..16] != [0; 4] {
         return Err(FrameError::Body);
     }
+    // The shard looks values up by origin.
+    if body[0] == 0 || usize::from(body[0]) > NODES_MAX {
+        return Err(FrameError::Body);
+    }
     Ok(ValueId {
         origin: NodeId(body[0]),
         session: Session { incarnation: Incarnation(u32_at(body, 4)), start: u32_at(body, 8) },
@@ -370,6 +374,10 @@ mod tests {
         assert_eq!(decode_ask(body(&ENVELOPE.ask(ask))), Ok(ask));
         assert_eq!(decode_id(body(&ENVELOPE.fetch_value(id(8)))), Ok(id(8)));
         assert_eq!(decode_id(body(&ENVELOPE.not_held(id(8)))), Ok(id(8)));
+        for origin in [0, 8, 255].map(NodeId) {
+            let asked = ENVELOPE.fetch_value(ValueId { origin, ..id(8) });
+            assert_eq!(decode_id(body(&asked)), Err(FrameError::Body), "no such origin");
+        }
     }
 
     #[test]

@@ -405,6 +405,10 @@ impl<M: Port + Device> Shard<M> {
 
     /// Memory durability and, within its bound, async: what is in memory counts as persisted.
     fn persist(&mut self) {
+        // What a failed write was to make durable is not: no step may be told otherwise.
+        if self.failure.is_some() {
+            return;
+        }
         let at_once = match (self.durability, &self.journal) {
             (Durability::Memory, _) => true,
             (Durability::Async, Some(journal)) => {
@@ -496,3 +500,6 @@ fn lanes_of(core: &Core) -> impl Iterator<Item = (NodeId, Session, Sequence)> {
         (lane.session() != Session::NONE).then(|| (node, lane.session(), lane.next()))
     })
 }
+
+#[cfg(test)]
+mod tests;

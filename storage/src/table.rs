@@ -36,6 +36,9 @@ pub enum Cover {
     Log,
     /// The superblock alone.
     Superblock,
+    /// None, but a segment is missing below one that is there. They are made in turn and removed
+    /// from the end, so it was there, and what it held is gone.
+    Gap,
 }
 
 /// Everything a decision depends on.
@@ -242,7 +245,7 @@ mod tests {
         use Found::*;
         let mut cases = Vec::new();
         for found in [Complete, BadValues, Garbage, Empty, Stale, Unchained, Rolled, Foreign] {
-            for cover in [Cover::None, Cover::Log, Cover::Superblock] {
+            for cover in [Cover::None, Cover::Log, Cover::Superblock, Cover::Gap] {
                 for bits in 0..8 {
                     let (later, repaired, alone) = (bits & 1 > 0, bits & 2 > 0, bits & 4 > 0);
                     cases.push(Case { found, cover, later, repaired, alone });

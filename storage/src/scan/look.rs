@@ -174,6 +174,7 @@ impl Scan<'_> {
         let cover = match () {
             () if survey.sealed >= number => Cover::Log,
             () if self.input.sealed >= number => Cover::Superblock,
+            () if self.is_gap(segment_of(at)) => Cover::Gap,
             () => Cover::None,
         };
         let holds = |damage: &Damage| damage.from <= from && from < damage.to;
@@ -185,6 +186,12 @@ impl Scan<'_> {
         // An intact block without its predecessor: the walk goes on with the block itself.
         let next = if found == Found::Unchained { Some(at) } else { survey.later };
         Ok((case, next))
+    }
+
+    /// Whether a segment is missing from this one on, below one that is there.
+    fn is_gap(&self, from: u32) -> bool {
+        let last = self.out.segments.last().map_or(0, |(number, _)| *number);
+        (from..last).any(|number| self.segment_bytes(number).is_none())
     }
 
     /// Looks at every place behind `at` where a group can begin.

@@ -64,6 +64,30 @@ fn a_missing_segment_is_unknown() {
     }
 }
 
+/// The newest segment in use is missing and no seal speaks of it, for its seals are gone with it.
+/// The segments made ahead show that it was there: what it held is unknown, not 'never had'.
+#[test]
+fn a_missing_last_segment_is_unknown() {
+    let dir = TestDir::new();
+    let mut node = Node::start(&dir.0).unwrap();
+    while node.writer.segment() < 3 {
+        node.append(&[7168]);
+    }
+    node.append(&[7168]);
+    let mut left = node.kept.clone();
+    drop(node);
+    assert!(segment_path(&dir.0, 4).exists(), "made ahead");
+    std::fs::remove_file(segment_path(&dir.0, 3)).unwrap();
+    left.retain(|group| group.values[0].0.segment() != 3);
+    for life in 0..3 {
+        let mut node = Node::start(&dir.0).unwrap();
+        assert_eq!(node.kept, left, "life {life}");
+        assert!(node.recovered.damaged, "life {life}");
+        node.append(&[1024]);
+        left = node.kept;
+    }
+}
+
 /// The superblock alone knows that the last groups were complete: they are unknown, never cut, and
 /// the log goes on in another segment, the next one too, and the gap is found at every start.
 #[test]

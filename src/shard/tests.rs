@@ -1,0 +1,139 @@
+//! The loop on a machine without a kernel: what leaves a shard whose disk fails.
+
+use super::*;
+use chainring_net::mailbox::channel;
+use chainring_net::pool::Regions;
+use chainring_net::wire::{Counters, Event, LinkKind, Refused};
+use chainring_ring::core::{Recovered, Settings};
+use chainring_ring::ids::{ClusterId, Epoch, Incarnation, RingId};
+use chainring_storage::{Identity, LogError};
+use std::os::fd::OwnedFd;
+
+/// No links, and a superblock that can be written or not.
+struct Machine {
+    memory: Vec<u8>,
+    regions: Regions,
+    fails: bool,
+}
+
+impl Port for Machine {
+    fn poll(&mut self, _: Wait) {}
+    fn next_event(&mut self) -> Option<Event> {
+        None
+    }
+    fn attach(&mut self, _: LinkKind, _: OwnedFd) {}
+    fn detach(&mut self, _: LinkKind) {}
+    fn attached(&self, _: LinkKind) -> bool {
+        false
+    }
+    fn forward(&mut self, _: Range, _: u64) -> Result<(), Refused> {
+        Err(Refused::Down)
+    }
+    fn control(&mut self, _: &mut dyn FnMut(&mut [u8]) -> usize) -> Result<(), Refused> {
+        Err(Refused::Down)
+    }
+    fn control_waiting(&self) -> u32 {
+        0
+    }
+    fn release_received(&mut self, _: u64) {}
+    fn received_held(&self) -> u32 {
+        0
+    }
+    fn bytes(&self, range: Range) -> &[u8] {
+        &self.memory[range.offset as usize..range.end() as usize]
+    }
+    fn bytes_mut(&mut self, range: Range) -> &mut [u8] {
+        &mut self.memory[range.offset as usize..range.end() as usize]
+    }
+    fn copy(&mut self, _: Range, _: Range) {}
+    fn regions(&self) -> Regions {
+        self.regions
+    }
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
+}
+
+impl Device for Machine {
+    fn add_segment(&mut self, _: u32, _: OwnedFd) {}
+    fn drop_segments(&mut self, _: u32) {}
+    fn write(&mut self, _: u64, _: u32, _: &[Range], _: u64) -> Result<(), Refused> {
+        Err(Refused::Full)
+    }
+    fn write_superblock(&mut self, _: &Superblock) -> Result<(), LogError> {
+        if self.fails { Err(LogError::Poisoned) } else { Ok(()) }
+    }
+}
+
+fn config() -> Config {
+    let member = |id: u8| crate::config::Member {
+        id: NodeId(id),
+        address: format!("127.0.0.1:{}", 1000 + u16::from(id)),
+        http: format!("127.0.0.1:{id}"),
+    };
+    let cluster = crate::config::Cluster {
+        id: ClusterId(5),
+        epoch: Epoch(1),
+        durability: Durability::Sync,
+        block: 512,
+        nodes: vec![member(1), member(2), member(3)],
+    };
+    let dir = "unused".into();
+    let node = crate::config::Node { id: NodeId(2), dir, development: true, core: None };
+    Config { cluster, node, limits: Limits::default() }
+}
+
+/// A promise that did not reach the disk is not answered with, and ends the shard.
+#[test]
+fn no_answer_leaves_after_a_failed_promise() {
+    for fails in [false, true] {
+        let config = config();
+        let side = Range { offset: 0, bytes: 1 << 16 };
+        let none = Range::default();
+        let regions = Regions {
+            receive: none,
+            own: none,
+            side,
+            blocks: none,
+            control_in: none,
+            control_out: [none; 2],
+        };
+        let machine = Machine { memory: vec![0; 1 << 16], regions, fails };
+        let nodes = [1, 2, 3].map(NodeId).to_vec();
+        let settings = Settings {
+            voters: vec![Incarnation(1); 3],
+            nodes,
+            me: NodeId(2),
+            incarnation: Incarnation(1),
+            session: Session::FIRST,
+            durability: Durability::Sync,
+        };
+        let identity =
+            Identity { cluster: ClusterId(5), epoch: Epoch(1), node: NodeId(2), ring: RingId(0) };
+        let (mut to_shard, commands) = channel(64);
+        let (notices, mut told) = channel(1024);
+        let parts = ShardParts {
+            machine,
+            core: Core::new(settings, Recovered::default()),
+            groups: Groups::new(10),
+            superblock: Superblock::new(identity, Durability::Sync, 512, 3),
+            log: None,
+            held: Vec::new(),
+            commands,
+            notices,
+            control_waker: Waker::new().unwrap(),
+            gauges: Arc::default(),
+        };
+        let mut shard = Shard::new(&config, parts);
+        let candidate = Sender { cluster: ClusterId(5), epoch: Epoch(1), node: NodeId(1) };
+        let ballot = Ballot { round: 1, node: NodeId(1), incarnation: Incarnation(1) };
+        let frame = candidate.prepare(ballot);
+        assert!(to_shard.try_send(Command::Direct { from: NodeId(1), frame }).is_ok());
+        assert_eq!(shard.turn(1).is_none(), fails);
+        let mut answers = 0;
+        while let Some(notice) = told.try_recv() {
+            answers += u32::from(matches!(notice, Notice::Direct { .. }));
+        }
+        assert_eq!(answers, u32::from(!fails), "superblock fails: {fails}");
+    }
+}
