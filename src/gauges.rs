@@ -67,6 +67,8 @@ gauges! {
     control_in_up,
     /// 1 while the link is up.
     control_out_up,
+    /// 1 once all memory of the log is ready: nothing has to be waited for under load.
+    warm,
     /// 1 while the node's session is open: it takes records.
     open,
     /// Time of the newest delivery, microseconds since the start of the process.

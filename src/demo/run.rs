@@ -91,6 +91,10 @@ impl Watch {
         self.wait("the ring forms and makes its topics", tell, None, |watch| {
             watch.shared.ready() == nodes
         })?;
+        tell("making the memory logs ready");
+        self.wait("the memory logs are made ready", tell, None, |watch| {
+            watch.gauges().all(|gauges| gauges.warm.get() == 1)
+        })?;
         let cpu = cpu_seconds();
         self.shared.go();
         let total = input.sum().map(|(records, _)| records);

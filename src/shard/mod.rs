@@ -15,6 +15,7 @@ mod journal;
 pub mod links;
 mod outbox;
 mod packets;
+mod parts;
 mod pools;
 mod publish;
 mod times;
@@ -25,21 +26,21 @@ use crate::gauges::Gauges;
 use crate::groups::Groups;
 use crate::mail::{Command, Notice};
 use batcher::{BatchLimits, Batcher};
-use chainring_net::mailbox::{Receiver, Sender as Mailbox, Waker};
+use chainring_net::mailbox::Receiver;
 use chainring_net::pool::Range;
 use chainring_net::wire::{LinkKind, Wait};
 use chainring_ring::actions::{Actions, Input, STEP_ROOM};
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Ballot, Durability, NODES_MAX, NodeId, Sequence, Session, ValueId};
 use chainring_ring::window::WINDOW;
-use chainring_storage::{LogWriter, MemoryLog, Superblock};
+use chainring_storage::{MemoryLog, Superblock};
 use direct::Sender;
-use hdrhistogram::Histogram;
 pub use journal::Journal;
 use journal::JournalLimits;
 use links::ControlOut;
 use outbox::Outbox;
 use packets::{EVERYWHERE, FORWARD, Home, PacketIx, Packets};
+pub use parts::{Ended, ShardParts};
 use pools::{OwnPool, SidePool};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -54,49 +55,10 @@ const SEAL_US: u64 = 1_000;
 const CLAIM_US: u64 = 100_000;
 /// Packets in memory at a time: the receive buffer may be full of the smallest.
 const PACKETS_MAX: usize = 1 << 17;
+/// Bytes of the memory log made ready in an idle turn: a tenth of a millisecond.
+const TOUCH_BYTES: usize = 256 << 10;
 /// Longest wait for an event.
 const WAIT_MAX_US: u64 = 10_000;
-
-/// What a shard is made of.
-pub struct ShardParts<M> {
-    /// Port and device.
-    pub machine: M,
-    /// The protocol core, recovered.
-    pub core: Core,
-    /// Topics and offsets at the position that the core has delivered.
-    pub groups: Groups,
-    /// As last written.
-    pub superblock: Superblock,
-    /// The log's writer; none in memory durability.
-    pub log: Option<LogWriter>,
-    /// Undelivered value frames that recovery found, and where.
-    pub held: Vec<(crate::mail::Place, Vec<u8>)>,
-    /// From the control thread.
-    pub commands: Receiver<Command>,
-    /// To the control thread.
-    pub notices: Mailbox<Notice>,
-    /// Wakes the control thread.
-    pub control_waker: Waker,
-    /// Published figures.
-    pub gauges: Arc<Gauges>,
-}
-
-/// How a shard ended.
-pub struct Ended {
-    /// True if everything is on stable media and the clean-stop mark is set.
-    pub clean: bool,
-    /// Batcher to delivery at the origin, microseconds, of all own records.
-    pub latency: Histogram<u64>,
-    /// What made it stop, if it did not stop by command.
-    pub failure: Option<chainring_storage::LogError>,
-}
-
-impl Ended {
-    /// Of a shard that never ran.
-    pub fn nothing() -> Ended {
-        Ended { clean: false, latency: Times::new().latency, failure: None }
-    }
-}
 
 /// The loop and all that it owns.
 pub struct Shard<M> {
@@ -114,6 +76,8 @@ pub struct Shard<M> {
     journal: Option<Journal>,
     memory: Option<MemoryLog>,
     memory_first: u64,
+    /// All pages of the memory log are ready.
+    warm: bool,
     control_out: ControlOut,
     outbox: Outbox,
     commands: Receiver<Command>,
@@ -210,6 +174,7 @@ impl<M: Port + Device> Shard<M> {
             journal,
             memory,
             memory_first: 0,
+            warm: durability != Durability::Memory,
             control_out: ControlOut::default(),
             outbox: Outbox::new(parts.notices, parts.control_waker),
             commands: parts.commands,
@@ -276,6 +241,7 @@ impl<M: Port + Device> Shard<M> {
         self.give_back();
         self.tell_memory_first();
         self.outbox.flush(&mut self.packets);
+        self.touch_memory();
         self.check_drained();
         let over = self.failure.is_some() || self.stop.is_some();
         (!over).then(|| self.wait())
@@ -285,6 +251,14 @@ impl<M: Port + Device> Shard<M> {
     pub fn poll(&mut self, wait: Wait, worked_us: u64) {
         self.turn_us_max = self.turn_us_max.max(worked_us);
         self.machine.poll(wait);
+    }
+
+    /// While there is nothing else to do, pages of the memory log are made ready.
+    fn touch_memory(&mut self) {
+        if let Some(memory) = self.memory.as_mut().filter(|_| !self.busy && !self.warm) {
+            self.warm = !memory.touch(TOUCH_BYTES);
+            self.busy = true;
+        }
     }
 
     /// Readers learn what the memory log has dropped.

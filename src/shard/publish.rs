@@ -25,6 +25,7 @@ impl<M: Port + Device> Shard<M> {
         gauges.bad_shard_frames.set(counters.bad_frames + self.bad_frames + self.bad_bodies);
         gauges.data_in_bytes.set(counters.bytes_received);
         gauges.data_out_bytes.set(counters.bytes_sent);
+        gauges.warm.set(u64::from(self.warm));
         gauges.enters.set(counters.enters);
         gauges.turn_us_max.set(self.turn_us_max);
         gauges.side_packets.set(self.side.count() as u64);

@@ -1,7 +1,7 @@
 //! The loop on a machine without a kernel: what leaves a shard whose disk fails.
 
 use super::*;
-use chainring_net::mailbox::channel;
+use chainring_net::mailbox::{Waker, channel};
 use chainring_net::pool::Regions;
 use chainring_net::wire::{Counters, Event, LinkKind, Refused};
 use chainring_ring::core::{Recovered, Settings};

@@ -15,18 +15,33 @@ pub struct MemoryLog {
     first: u64,
     /// Everything from here on has to stay.
     floor: u64,
+    /// Bytes whose pages the kernel has given; the rest is touched bit by bit.
+    touched: usize,
 }
 
 impl MemoryLog {
-    /// Room for `bytes` bytes, all of it touched, so that no page is missing later.
+    /// Room for `bytes` bytes. The kernel gives the pages when they are touched, which takes about
+    /// a second a gigabyte: see [`MemoryLog::touch`].
     ///
     /// # Panics
     /// If `bytes` is 0.
     pub fn new(bytes: usize) -> MemoryLog {
         assert!(bytes > 0);
-        let mut store = vec![0u8; bytes].into_boxed_slice();
-        store.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
-        MemoryLog { bytes: store, head: 0, first: 0, floor: 0 }
+        let bytes = vec![0u8; bytes].into_boxed_slice();
+        MemoryLog { bytes, head: 0, first: 0, floor: 0, touched: 0 }
+    }
+
+    /// Touches the next `bytes` bytes, so that no page is missing when a frame comes there. True
+    /// while there is more to touch.
+    pub fn touch(&mut self, bytes: usize) -> bool {
+        // Nothing lies behind the head before the first time round.
+        let from = self.touched.max(usize::try_from(self.head).unwrap_or(usize::MAX));
+        let to = from.saturating_add(bytes).min(self.bytes.len());
+        if let Some(pages) = self.bytes.get_mut(from..to) {
+            pages.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
+        }
+        self.touched = to;
+        self.touched < self.bytes.len()
     }
 
     /// Copies a frame behind the newest; the oldest make room. `None` if that would take something
@@ -85,6 +100,21 @@ mod tests {
 
     /// Against a list that forgets nothing: what `get` returns is what was appended, and the newest
     /// are always there.
+    #[test]
+    fn touching_changes_nothing_that_is_kept() {
+        let mut log = MemoryLog::new(64 << 10);
+        let place = log.append(&[7; 5000]).expect("room");
+        assert!(log.touch(8 << 10));
+        let second = log.append(&[9; 20_000]).expect("room");
+        while log.touch(8 << 10) {}
+        assert_eq!(log.get(place), Some(&[7; 5000][..]));
+        assert_eq!(log.get(second), Some(&[9; 20_000][..]));
+        log.keep_from(log.head());
+        let third = log.append(&[3; 60_000]).expect("room");
+        assert!(!log.touch(8 << 10));
+        assert_eq!(log.get(third), Some(&[3; 60_000][..]));
+    }
+
     #[test]
     fn holds_the_newest_frames_whole() {
         let mut log = MemoryLog::new(1000);
