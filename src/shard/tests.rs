@@ -14,12 +14,16 @@ struct Machine {
     memory: Vec<u8>,
     regions: Regions,
     fails: bool,
+    done: VecDeque<Event>,
 }
 
 impl Port for Machine {
     fn poll(&mut self, _: Wait) {}
     fn next_event(&mut self) -> Option<Event> {
         None
+    }
+    fn next_done(&mut self) -> Option<Event> {
+        self.done.pop_front()
     }
     fn attach(&mut self, _: LinkKind, _: OwnedFd) {}
     fn detach(&mut self, _: LinkKind) {}
@@ -83,48 +87,55 @@ fn config() -> Config {
     Config { cluster, node, limits: Limits::default() }
 }
 
+type Ends = (Mailbox<Command>, Receiver<Notice>);
+
+/// A follower that has just started, without a log.
+fn shard(fails: bool) -> (Shard<Machine>, Ends) {
+    let config = config();
+    let side = Range { offset: 0, bytes: 1 << 16 };
+    let none = Range::default();
+    let regions = Regions {
+        receive: none,
+        own: none,
+        side,
+        blocks: none,
+        control_in: none,
+        control_out: [none; 2],
+    };
+    let machine = Machine { memory: vec![0; 1 << 16], regions, fails, done: VecDeque::new() };
+    let nodes = [1, 2, 3].map(NodeId).to_vec();
+    let settings = Settings {
+        voters: vec![Incarnation(1); 3],
+        nodes,
+        me: NodeId(2),
+        incarnation: Incarnation(1),
+        session: Session::FIRST,
+        durability: Durability::Sync,
+    };
+    let identity =
+        Identity { cluster: ClusterId(5), epoch: Epoch(1), node: NodeId(2), ring: RingId(0) };
+    let (to_shard, commands) = channel(64);
+    let (notices, told) = channel(1024);
+    let parts = ShardParts {
+        machine,
+        core: Core::new(settings, Recovered::default()),
+        groups: Groups::new(10),
+        superblock: Superblock::new(identity, Durability::Sync, 512, 3),
+        log: None,
+        held: Vec::new(),
+        commands,
+        notices,
+        control_waker: Waker::new().unwrap(),
+        gauges: Arc::default(),
+    };
+    (Shard::new(&config, parts), (to_shard, told))
+}
+
 /// A promise that did not reach the disk is not answered with, and ends the shard.
 #[test]
 fn no_answer_leaves_after_a_failed_promise() {
     for fails in [false, true] {
-        let config = config();
-        let side = Range { offset: 0, bytes: 1 << 16 };
-        let none = Range::default();
-        let regions = Regions {
-            receive: none,
-            own: none,
-            side,
-            blocks: none,
-            control_in: none,
-            control_out: [none; 2],
-        };
-        let machine = Machine { memory: vec![0; 1 << 16], regions, fails };
-        let nodes = [1, 2, 3].map(NodeId).to_vec();
-        let settings = Settings {
-            voters: vec![Incarnation(1); 3],
-            nodes,
-            me: NodeId(2),
-            incarnation: Incarnation(1),
-            session: Session::FIRST,
-            durability: Durability::Sync,
-        };
-        let identity =
-            Identity { cluster: ClusterId(5), epoch: Epoch(1), node: NodeId(2), ring: RingId(0) };
-        let (mut to_shard, commands) = channel(64);
-        let (notices, mut told) = channel(1024);
-        let parts = ShardParts {
-            machine,
-            core: Core::new(settings, Recovered::default()),
-            groups: Groups::new(10),
-            superblock: Superblock::new(identity, Durability::Sync, 512, 3),
-            log: None,
-            held: Vec::new(),
-            commands,
-            notices,
-            control_waker: Waker::new().unwrap(),
-            gauges: Arc::default(),
-        };
-        let mut shard = Shard::new(&config, parts);
+        let (mut shard, (mut to_shard, mut told)) = shard(fails);
         let candidate = Sender { cluster: ClusterId(5), epoch: Epoch(1), node: NodeId(1) };
         let ballot = Ballot { round: 1, node: NodeId(1), incarnation: Incarnation(1) };
         let frame = candidate.prepare(ballot);
@@ -136,4 +147,22 @@ fn no_answer_leaves_after_a_failed_promise() {
         }
         assert_eq!(answers, u32::from(!fails), "superblock fails: {fails}");
     }
+}
+
+/// What fills the outbox may wait for its place in the log, and so for writes: they are taken in
+/// however full it is.
+#[test]
+fn what_makes_room_is_taken_without_room() {
+    let (mut shard, _ends) = shard(false);
+    let range = Range { offset: 0, bytes: 512 };
+    let session = Session::FIRST;
+    let id = ValueId { origin: NodeId(1), session, sequence: Sequence(0) };
+    let ix = shard.packets.insert(id, range, Home::Received, 512);
+    shard.packets.need(ix, FORWARD);
+    while shard.has_room() {
+        shard.outbox.push(Notice::Drained);
+    }
+    shard.machine.done.push_back(Event::Forwarded { token: u64::from(ix), sent: true });
+    shard.take_events();
+    assert!(shard.packets.is_empty());
 }
