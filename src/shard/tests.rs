@@ -5,7 +5,7 @@ use chainring_net::mailbox::channel;
 use chainring_net::pool::Regions;
 use chainring_net::wire::{Counters, Event, LinkKind, Refused};
 use chainring_ring::core::{Recovered, Settings};
-use chainring_ring::ids::{ClusterId, Epoch, Incarnation, RingId};
+use chainring_ring::ids::{ClusterId, Entry, Epoch, Incarnation, Instance, Order, RingId};
 use chainring_storage::{Identity, LogError};
 use std::os::fd::OwnedFd;
 
@@ -165,4 +165,29 @@ fn what_makes_room_is_taken_without_room() {
     shard.machine.done.push_back(Event::Forwarded { token: u64::from(ix), sent: true });
     shard.take_events();
     assert!(shard.packets.is_empty());
+}
+
+/// Answers of a catch-up that cannot be taken in yet do not hold up the word to stop, nor the
+/// segment that they wait for.
+#[test]
+fn answers_that_wait_hold_up_no_command() {
+    let (mut shard, (mut to_shard, _told)) = shard(false);
+    while shard.has_room() {
+        shard.outbox.push(Notice::Drained);
+    }
+    let ballot = Ballot { round: 1, node: NodeId(1), incarnation: Incarnation(1) };
+    let (instance, base) = (Instance(0), Instance(0));
+    let order = Order { instance, ballot, base, entry: Entry::Noop, decided: true };
+    for _ in 0..=commands::ENTRIES_MAX {
+        let (orders, frames) = (vec![order], Vec::new());
+        assert!(
+            to_shard
+                .try_send(Command::Entries { claim: Default::default(), orders, frames })
+                .is_ok()
+        );
+    }
+    assert!(to_shard.try_send(Command::Stop).is_ok());
+    shard.take_commands();
+    assert_eq!(shard.stop, Some(false));
+    assert_eq!(shard.entries.len(), commands::ENTRIES_MAX);
 }
