@@ -286,13 +286,14 @@ impl<M: Port + Device> Shard<M> {
         }
     }
 
-    /// Closes the links and, if it was drained, brings everything to stable media and sets the
-    /// clean-stop mark. A memory log has nothing to mark.
+    /// Closes the links and, if it was draining, brings everything to stable media and sets the
+    /// clean-stop mark: also if the others kept the log busy to the end, so that it was never
+    /// drained. A memory log has nothing to mark.
     fn finish(&mut self) -> bool {
         for kind in LinkKind::ALL {
             self.machine.detach(kind);
         }
-        if !self.drained || self.durability == Durability::Memory {
+        if !self.draining || self.durability == Durability::Memory {
             return false;
         }
         for _ in 0..10_000 {

@@ -191,3 +191,18 @@ fn answers_that_wait_hold_up_no_command() {
     assert_eq!(shard.stop, Some(false));
     assert_eq!(shard.entries.len(), commands::ENTRIES_MAX);
 }
+
+/// Others may keep the log busy for as long as a drain lasts; without the links it comes to rest
+/// all the same, and an async node does not lose its votes by being stopped in good order.
+#[test]
+fn a_drain_that_ran_out_of_time_stops_clean_all_the_same() {
+    for draining in [false, true] {
+        let (mut shard, (mut to_shard, _told)) = shard(false);
+        if draining {
+            assert!(to_shard.try_send(Command::Drain).is_ok());
+        }
+        assert!(to_shard.try_send(Command::Stop).is_ok());
+        assert!(shard.turn(1).is_none());
+        assert_eq!(shard.end().clean, draining);
+    }
+}
