@@ -10,6 +10,7 @@ mod text;
 
 use chainring_ring::header::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, HEADER_BYTES, round_up};
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NODES_MAX, NodeId};
+use chainring_storage::block::ORDERS_PER_GROUP_MAX;
 pub use limits::Limits;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -291,7 +292,7 @@ impl Config {
             ("limits.packet_bytes", l.packet_bytes, least, 16 << 20),
             ("limits.window_bytes", l.window_bytes, least * 4, 64 << 20),
             ("limits.group_bytes", l.group_bytes, least, 16 << 20),
-            ("limits.group_orders", l.group_orders, 64, 1 << 16),
+            ("limits.group_orders", l.group_orders, 64, ORDERS_PER_GROUP_MAX as u32),
             ("limits.groups_in_flight", l.groups_in_flight, 2, 16),
             ("limits.topics", l.topics, 1, 1_000_000),
             ("limits.mailbox_letters", l.mailbox_letters, 64, 1 << 20),

@@ -17,6 +17,8 @@ pub trait Port {
     fn poll(&mut self, wait: Wait);
     /// What happened, one by one.
     fn next_event(&mut self) -> Option<Event>;
+    /// Of that, only writes and forwards that are done: what gives room back.
+    fn next_done(&mut self) -> Option<Event>;
     /// Takes over a connection.
     fn attach(&mut self, kind: LinkKind, socket: OwnedFd);
     /// Closes a link; the receive buffer goes on behind the last packet handed out.
@@ -101,6 +103,9 @@ impl Port for Host {
     }
     fn next_event(&mut self) -> Option<Event> {
         self.wire.next_event()
+    }
+    fn next_done(&mut self) -> Option<Event> {
+        self.wire.next_done()
     }
     fn attach(&mut self, kind: LinkKind, socket: OwnedFd) {
         self.wire.attach(kind, socket);

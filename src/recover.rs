@@ -172,8 +172,8 @@ pub fn open(config: &Config, preallocate: usize) -> Result<Opened, RecoverError>
     let promised = superblock.promised.max(found.ballot).max(replay.claim.ballot);
     let reader = LogReader::new(dir, limits.identity, config.node.development);
     let mut reader = ReadAhead::new(reader, READ_AHEAD_BYTES);
-    let delivered = replay.deliver(&mut reader, config.limits.topics as usize);
-    let (values, held) = replay.held(&mut reader, &delivered.table, held_most(config));
+    let delivered = replay.deliver(&mut reader, config.limits.topics as usize)?;
+    let (values, held) = replay.held(&mut reader, &delivered.table, held_most(config))?;
     let orders = replay.orders.range(delivered.position..).map(|(_, order)| *order).collect();
     let recovered = Recovered {
         promised,
@@ -268,6 +268,9 @@ struct Replay {
     damaged: bool,
 }
 
+/// Values by id, and their frames.
+type Held = (Vec<ValueId>, Vec<(Place, Vec<u8>)>);
+
 /// What replaying the claim delivers.
 struct Replayed {
     position: Instance,
@@ -290,7 +293,11 @@ impl Replay {
     }
 
     /// Delivers what the claim authorises, as far as orders and values are there.
-    fn deliver(&self, reader: &mut ReadAhead, topics: usize) -> Replayed {
+    ///
+    /// # Errors
+    /// What the walk has just read cannot be read any more. Going on without it would say 'never
+    /// had' of what was voted for; the next start finds it damaged.
+    fn deliver(&self, reader: &mut ReadAhead, topics: usize) -> Result<Replayed, LogError> {
         let mut replayed = Replayed {
             position: Instance(0),
             table: Sequences::default(),
@@ -303,15 +310,20 @@ impl Replay {
             let claimed = replayed.position < self.claim.position;
             let authorised = !self.damaged || order.ballot >= self.claim.ballot;
             let decided = claimed && (authorised || order.decided);
-            if !decided || !self.deliver_one(order, reader, &mut replayed) {
+            if !decided || !self.deliver_one(order, reader, &mut replayed)? {
                 break;
             }
             replayed.position = replayed.position.next();
         }
-        replayed
+        Ok(replayed)
     }
 
-    fn deliver_one(&self, order: &Order, reader: &mut ReadAhead, to: &mut Replayed) -> bool {
+    fn deliver_one(
+        &self,
+        order: &Order,
+        reader: &mut ReadAhead,
+        to: &mut Replayed,
+    ) -> Result<bool, LogError> {
         let value = match order.entry {
             Entry::Value(id) if to.table.counts(&id) => Some(id),
             _ => None,
@@ -319,10 +331,10 @@ impl Replay {
         let Some(id) = value else {
             to.table.apply(&order.entry);
             to.catalog.on_instance(*order, Place::default());
-            return true;
+            return Ok(true);
         };
-        let Some(place) = self.places.get(&id) else { return false };
-        let Ok((header, frame)) = reader.read(*place) else { return false };
+        let Some(place) = self.places.get(&id) else { return Ok(false) };
+        let (header, frame) = reader.read(*place)?;
         let body = &frame[HEADER_BYTES..HEADER_BYTES + header.length as usize];
         to.table.apply(&order.entry);
         to.catalog.on_instance(*order, Place { at: place.at, bytes: place.bytes });
@@ -334,7 +346,7 @@ impl Replay {
             }
             Delivered::Topic { id, name } => catalog.on_topic(id, name),
         });
-        true
+        Ok(true)
     }
 
     /// Values that may still be delivered, ascending, with their frames.
@@ -343,12 +355,7 @@ impl Replay {
     /// them. Behind damage delivery stops early and all that follows seems undelivered: of that,
     /// `most` bytes an origin are kept. The rest counts as unknown, as what is damaged does, and
     /// comes back by catch-up.
-    fn held(
-        &self,
-        reader: &mut ReadAhead,
-        table: &Sequences,
-        most: u64,
-    ) -> (Vec<ValueId>, Vec<(Place, Vec<u8>)>) {
+    fn held(&self, reader: &mut ReadAhead, table: &Sequences, most: u64) -> Result<Held, LogError> {
         let mut ids: Vec<_> = self.places.keys().filter(|id| !table.is_past(id)).copied().collect();
         ids.sort_unstable();
         let (mut values, mut held) = (Vec::new(), Vec::new());
@@ -362,12 +369,11 @@ impl Replay {
             if self.damaged && bytes > most {
                 continue;
             }
-            if let Ok((_, frame)) = reader.read(place) {
-                values.push(id);
-                held.push((Place { at: place.at, bytes: place.bytes }, frame.to_vec()));
-            }
+            let (_, frame) = reader.read(place)?;
+            values.push(id);
+            held.push((Place { at: place.at, bytes: place.bytes }, frame.to_vec()));
         }
-        (values, held)
+        Ok((values, held))
     }
 }
 

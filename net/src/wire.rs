@@ -323,9 +323,8 @@ impl Wire {
         if std::mem::take(&mut self.woken) {
             return Some(Event::Woken);
         }
-        if let Some((token, result)) = self.written.pop_front() {
-            let result = u32::try_from(result).map_err(|_| -result);
-            return Some(Event::Written { token, result });
+        if let Some(event) = self.next_done() {
+            return Some(event);
         }
         match self.control_in.next(self.uring.arena()) {
             Ok(Some((header, range))) => {
@@ -334,9 +333,6 @@ impl Wire {
             }
             Ok(None) => {}
             Err(error) => self.bad_frame(LinkKind::ControlIn, error),
-        }
-        if let Some((token, sent)) = self.data_out.report() {
-            return Some(Event::Forwarded { token, sent });
         }
         match self.data_in.next(self.uring.arena()) {
             Ok(Some((header, range, position))) => {
@@ -347,6 +343,17 @@ impl Wire {
             Err(error) => self.bad_frame(LinkKind::DataIn, error),
         }
         self.next_down()
+    }
+
+    /// The next write or forward that is done. These bring nothing in and give room back, so they
+    /// can be taken while there is no room for anything else.
+    pub fn next_done(&mut self) -> Option<Event> {
+        if let Some((token, result)) = self.written.pop_front() {
+            let result = u32::try_from(result).map_err(|_| -result);
+            return Some(Event::Written { token, result });
+        }
+        let (token, sent) = self.data_out.report()?;
+        Some(Event::Forwarded { token, sent })
     }
 
     fn bad_frame(&mut self, kind: LinkKind, error: LinkError) {

@@ -16,7 +16,8 @@ use chainring_ring::ids::{
 };
 use chainring_ring::lanes::LANE_PACKETS;
 
-/// Answers of peers that wait; a fetch client has fewer under way.
+/// Answers of peers that wait. A catch-up has fewer under way, but one that sees nothing delivered
+/// fetches again.
 pub(super) const ENTRIES_MAX: usize = 8;
 
 /// Decided entries from a peer, taken in as there is room.
@@ -35,9 +36,6 @@ impl<M: Port + Device> Shard<M> {
         self.take_entries();
         // Only what adds to the log waits for its room: a segment, or the word to stop, must pass.
         while self.stop.is_none() && self.outbox.room() > ACTIONS_MAX {
-            if self.entries.len() == ENTRIES_MAX {
-                return;
-            }
             let Some(command) = self.commands.try_recv() else { return };
             self.busy = true;
             self.take_command(command);
@@ -62,7 +60,10 @@ impl<M: Port + Device> Shard<M> {
             }
             Command::Direct { from, frame } => self.take_direct(from, &frame),
             Command::Entries { orders, frames, .. } => {
-                self.entries.push_back(Entries { orders, frames, taken: 0, at: 0 });
+                // Beyond that they are forgotten: who does not see them delivered fetches again.
+                if self.entries.len() < ENTRIES_MAX {
+                    self.entries.push_back(Entries { orders, frames, taken: 0, at: 0 });
+                }
                 self.take_entries();
             }
             Command::Value { frame } => self.take_value(&frame),
@@ -285,13 +286,14 @@ impl<M: Port + Device> Shard<M> {
         }
     }
 
-    /// Closes the links and, if it was drained, brings everything to stable media and sets the
-    /// clean-stop mark. A memory log has nothing to mark.
+    /// Closes the links and, if it was draining, brings everything to stable media and sets the
+    /// clean-stop mark: also if the others kept the log busy to the end, so that it was never
+    /// drained. A memory log has nothing to mark.
     fn finish(&mut self) -> bool {
         for kind in LinkKind::ALL {
             self.machine.detach(kind);
         }
-        if !self.drained || self.durability == Durability::Memory {
+        if !self.draining || self.durability == Durability::Memory {
             return false;
         }
         for _ in 0..10_000 {

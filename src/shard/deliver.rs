@@ -71,11 +71,12 @@ impl<M: Port + Device> Shard<M> {
         }
     }
 
-    /// Values of closed sessions are freed.
+    /// Values of closed sessions are freed. That some node may ask for an own packet ends with
+    /// its place in `own_sent`, not here: it must not end twice.
     pub(super) fn free_sessions(&mut self, origin: NodeId, below: Session) {
         while let Some(ix) = self.packets.next_of_closed(origin, below) {
             self.packets.unhold(ix);
-            self.release(ix, DELIVERY | EVERYWHERE);
+            self.release(ix, DELIVERY);
         }
     }
 

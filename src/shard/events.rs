@@ -14,8 +14,14 @@ use chainring_ring::header::{HEADER_BYTES, Header, Kind};
 
 impl<M: Port + Device> Shard<M> {
     pub(super) fn take_events(&mut self) {
-        while self.has_room() {
-            let Some(event) = self.machine.next_event() else { return };
+        loop {
+            // Without room only what makes room: the log moves on by writes that are done, and what
+            // fills the outbox may wait for the log.
+            let event = match self.has_room() {
+                true => self.machine.next_event(),
+                false => self.machine.next_done(),
+            };
+            let Some(event) = event else { return };
             self.busy = true;
             match event {
                 Event::Packet { header, range, position } => {

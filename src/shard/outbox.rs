@@ -35,7 +35,7 @@ impl Outbox {
 
     /// Free places.
     pub fn room(&self) -> usize {
-        OUTBOX_MAX - self.items.len()
+        OUTBOX_MAX.saturating_sub(self.items.len())
     }
 
     /// An entry was delivered; its packet, if it has one, is needed until its place is told.

@@ -5,7 +5,7 @@ use chainring_net::mailbox::{Waker, channel};
 use chainring_net::pool::Regions;
 use chainring_net::wire::{Counters, Event, LinkKind, Refused};
 use chainring_ring::core::{Recovered, Settings};
-use chainring_ring::ids::{ClusterId, Epoch, Incarnation, RingId};
+use chainring_ring::ids::{ClusterId, Entry, Epoch, Incarnation, Instance, Order, RingId};
 use chainring_storage::{Identity, LogError};
 use std::os::fd::OwnedFd;
 
@@ -14,12 +14,16 @@ struct Machine {
     memory: Vec<u8>,
     regions: Regions,
     fails: bool,
+    done: VecDeque<Event>,
 }
 
 impl Port for Machine {
     fn poll(&mut self, _: Wait) {}
     fn next_event(&mut self) -> Option<Event> {
         None
+    }
+    fn next_done(&mut self) -> Option<Event> {
+        self.done.pop_front()
     }
     fn attach(&mut self, _: LinkKind, _: OwnedFd) {}
     fn detach(&mut self, _: LinkKind) {}
@@ -83,48 +87,55 @@ fn config() -> Config {
     Config { cluster, node, limits: Limits::default() }
 }
 
+type Ends = (Mailbox<Command>, Receiver<Notice>);
+
+/// A follower that has just started, without a log.
+fn shard(fails: bool) -> (Shard<Machine>, Ends) {
+    let config = config();
+    let side = Range { offset: 0, bytes: 1 << 16 };
+    let none = Range::default();
+    let regions = Regions {
+        receive: none,
+        own: none,
+        side,
+        blocks: none,
+        control_in: none,
+        control_out: [none; 2],
+    };
+    let machine = Machine { memory: vec![0; 1 << 16], regions, fails, done: VecDeque::new() };
+    let nodes = [1, 2, 3].map(NodeId).to_vec();
+    let settings = Settings {
+        voters: vec![Incarnation(1); 3],
+        nodes,
+        me: NodeId(2),
+        incarnation: Incarnation(1),
+        session: Session::FIRST,
+        durability: Durability::Sync,
+    };
+    let identity =
+        Identity { cluster: ClusterId(5), epoch: Epoch(1), node: NodeId(2), ring: RingId(0) };
+    let (to_shard, commands) = channel(64);
+    let (notices, told) = channel(1024);
+    let parts = ShardParts {
+        machine,
+        core: Core::new(settings, Recovered::default()),
+        groups: Groups::new(10),
+        superblock: Superblock::new(identity, Durability::Sync, 512, 3),
+        log: None,
+        held: Vec::new(),
+        commands,
+        notices,
+        control_waker: Waker::new().unwrap(),
+        gauges: Arc::default(),
+    };
+    (Shard::new(&config, parts), (to_shard, told))
+}
+
 /// A promise that did not reach the disk is not answered with, and ends the shard.
 #[test]
 fn no_answer_leaves_after_a_failed_promise() {
     for fails in [false, true] {
-        let config = config();
-        let side = Range { offset: 0, bytes: 1 << 16 };
-        let none = Range::default();
-        let regions = Regions {
-            receive: none,
-            own: none,
-            side,
-            blocks: none,
-            control_in: none,
-            control_out: [none; 2],
-        };
-        let machine = Machine { memory: vec![0; 1 << 16], regions, fails };
-        let nodes = [1, 2, 3].map(NodeId).to_vec();
-        let settings = Settings {
-            voters: vec![Incarnation(1); 3],
-            nodes,
-            me: NodeId(2),
-            incarnation: Incarnation(1),
-            session: Session::FIRST,
-            durability: Durability::Sync,
-        };
-        let identity =
-            Identity { cluster: ClusterId(5), epoch: Epoch(1), node: NodeId(2), ring: RingId(0) };
-        let (mut to_shard, commands) = channel(64);
-        let (notices, mut told) = channel(1024);
-        let parts = ShardParts {
-            machine,
-            core: Core::new(settings, Recovered::default()),
-            groups: Groups::new(10),
-            superblock: Superblock::new(identity, Durability::Sync, 512, 3),
-            log: None,
-            held: Vec::new(),
-            commands,
-            notices,
-            control_waker: Waker::new().unwrap(),
-            gauges: Arc::default(),
-        };
-        let mut shard = Shard::new(&config, parts);
+        let (mut shard, (mut to_shard, mut told)) = shard(fails);
         let candidate = Sender { cluster: ClusterId(5), epoch: Epoch(1), node: NodeId(1) };
         let ballot = Ballot { round: 1, node: NodeId(1), incarnation: Incarnation(1) };
         let frame = candidate.prepare(ballot);
@@ -135,5 +146,63 @@ fn no_answer_leaves_after_a_failed_promise() {
             answers += u32::from(matches!(notice, Notice::Direct { .. }));
         }
         assert_eq!(answers, u32::from(!fails), "superblock fails: {fails}");
+    }
+}
+
+/// What fills the outbox may wait for its place in the log, and so for writes: they are taken in
+/// however full it is.
+#[test]
+fn what_makes_room_is_taken_without_room() {
+    let (mut shard, _ends) = shard(false);
+    let range = Range { offset: 0, bytes: 512 };
+    let session = Session::FIRST;
+    let id = ValueId { origin: NodeId(1), session, sequence: Sequence(0) };
+    let ix = shard.packets.insert(id, range, Home::Received, 512);
+    shard.packets.need(ix, FORWARD);
+    while shard.has_room() {
+        shard.outbox.push(Notice::Drained);
+    }
+    shard.machine.done.push_back(Event::Forwarded { token: u64::from(ix), sent: true });
+    shard.take_events();
+    assert!(shard.packets.is_empty());
+}
+
+/// Answers of a catch-up that cannot be taken in yet do not hold up the word to stop, nor the
+/// segment that they wait for.
+#[test]
+fn answers_that_wait_hold_up_no_command() {
+    let (mut shard, (mut to_shard, _told)) = shard(false);
+    while shard.has_room() {
+        shard.outbox.push(Notice::Drained);
+    }
+    let ballot = Ballot { round: 1, node: NodeId(1), incarnation: Incarnation(1) };
+    let (instance, base) = (Instance(0), Instance(0));
+    let order = Order { instance, ballot, base, entry: Entry::Noop, decided: true };
+    for _ in 0..=commands::ENTRIES_MAX {
+        let (orders, frames) = (vec![order], Vec::new());
+        assert!(
+            to_shard
+                .try_send(Command::Entries { claim: Default::default(), orders, frames })
+                .is_ok()
+        );
+    }
+    assert!(to_shard.try_send(Command::Stop).is_ok());
+    shard.take_commands();
+    assert_eq!(shard.stop, Some(false));
+    assert_eq!(shard.entries.len(), commands::ENTRIES_MAX);
+}
+
+/// Others may keep the log busy for as long as a drain lasts; without the links it comes to rest
+/// all the same, and an async node does not lose its votes by being stopped in good order.
+#[test]
+fn a_drain_that_ran_out_of_time_stops_clean_all_the_same() {
+    for draining in [false, true] {
+        let (mut shard, (mut to_shard, _told)) = shard(false);
+        if draining {
+            assert!(to_shard.try_send(Command::Drain).is_ok());
+        }
+        assert!(to_shard.try_send(Command::Stop).is_ok());
+        assert!(shard.turn(1).is_none());
+        assert_eq!(shard.end().clean, draining);
     }
 }
