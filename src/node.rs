@@ -301,13 +301,13 @@ fn split(
     Ok((ToShard { opened: store, gauges: Arc::clone(gauges) }, to_control, opened.lock))
 }
 
-/// Starts the shard's thread; with it comes a remark if it could not be pinned.
+/// Starts the shard's thread; with it come remarks on what it could not have.
 fn start_shard(
     config: &Config,
     parts: ToShard,
     mail: ShardMail,
     core: Option<usize>,
-) -> Result<(JoinHandle<Ended>, Option<String>), NodeError> {
+) -> Result<(JoinHandle<Ended>, Vec<String>), NodeError> {
     let (ready, started) = mpsc::channel();
     let config = config.clone();
     let name = format!("shard-{}", config.node.id.0);
@@ -318,9 +318,9 @@ fn start_shard(
         let gauges = Arc::clone(&parts.gauges);
         let made = make_shard(&config, parts, mail);
         let mut shard = match made {
-            Ok(made) => {
-                let _ = ready.send(Ok(unpinned));
-                made
+            Ok((shard, unregistered)) => {
+                let _ = ready.send(Ok([unpinned, unregistered].into_iter().flatten().collect()));
+                shard
             }
             Err(error) => {
                 let _ = ready.send(Err(error));
@@ -347,7 +347,11 @@ fn start_shard(
     }
 }
 
-fn make_shard(config: &Config, parts: ToShard, mail: ShardMail) -> Result<Shard<Host>, NodeError> {
+fn make_shard(
+    config: &Config,
+    parts: ToShard,
+    mail: ShardMail,
+) -> Result<(Shard<Host>, Option<String>), NodeError> {
     let store = parts.opened;
     let held: usize = store.held.iter().map(|(_, frame)| frame.len().next_multiple_of(4096)).sum();
     let limits = &config.limits;
@@ -364,7 +368,7 @@ fn make_shard(config: &Config, parts: ToShard, mail: ShardMail) -> Result<Shard<
         control_in: CONTROL_BYTES,
         control_out: CONTROL_BYTES,
     };
-    let arena = Arena::new(&plan)?;
+    let arena = || Arena::new(&plan);
     let options = WireOptions {
         cluster: config.cluster.id,
         epoch: config.cluster.epoch,
@@ -374,7 +378,17 @@ fn make_shard(config: &Config, parts: ToShard, mail: ShardMail) -> Result<Shard<
         spin: Duration::from_micros(50),
         uring: UringOptions { fixed: store.log.is_some() },
     };
-    let wire = Wire::new(options, arena, mail.own)?;
+    let (wire, remark) = match Wire::new(options, arena()?, mail.own.clone()) {
+        Err(UringError::Memlock { needed, limit }) => {
+            let options = WireOptions { uring: UringOptions { fixed: false }, ..options };
+            let remark = format!(
+                "packet memory of {needed} bytes is not registered, RLIMIT_MEMLOCK is {limit}: \
+                 each write to the log costs more; raise it (ulimit -l, LimitMEMLOCK=)"
+            );
+            (Wire::new(options, arena()?, mail.own)?, Some(remark))
+        }
+        made => (made?, None),
+    };
     let machine = Host::new(wire, store.file, store.segments);
     let parts = ShardParts {
         machine,
@@ -388,7 +402,7 @@ fn make_shard(config: &Config, parts: ToShard, mail: ShardMail) -> Result<Shard<
         control_waker: mail.control,
         gauges: parts.gauges,
     };
-    Ok(Shard::new(config, parts))
+    Ok((Shard::new(config, parts), remark))
 }
 
 /// How delivered frames are read on the control thread.

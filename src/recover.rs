@@ -16,7 +16,7 @@ use chainring_ring::ids::{
 use chainring_ring::sequences::Sequences;
 use chainring_storage::{
     DirLock, Group, Identity, LogConfig, LogError, LogReader, LogWriter, ReadAhead, Superblock,
-    SuperblockFile, check_direct,
+    SuperblockFile, check_direct, superfile,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -47,6 +47,19 @@ pub enum RecoverError {
         made: String,
         /// As configured.
         wanted: String,
+    },
+    /// There is nothing older to put aside.
+    #[error(
+        "the store in {dir} is of cluster epoch {found}; for a new epoch raise cluster.epoch in the \
+         configuration above that (it says {wanted}), on every node alike"
+    )]
+    NotNewer {
+        /// Data directory.
+        dir: String,
+        /// Epoch of the store.
+        found: u32,
+        /// As configured.
+        wanted: u32,
     },
     /// The directory cannot be made.
     #[error("cannot make the data directory {dir}: {source}")]
@@ -119,6 +132,41 @@ pub fn format(config: &Config) -> Result<(), RecoverError> {
     superblock.configuration = config.config_hash();
     SuperblockFile::create(dir, &superblock, config.node.development)?;
     Ok(())
+}
+
+/// Puts the store of an older cluster epoch aside, as `DIR.epoch-N`, and makes a new one: an
+/// operator's decision, when too few nodes remember their votes. Nothing is deleted.
+///
+/// # Errors
+/// [`RecoverError`].
+pub fn new_epoch(config: &Config) -> Result<(), RecoverError> {
+    let dir = config.node.dir.as_path();
+    let named = dir.display().to_string();
+    let aside = |epoch: u32| dir.with_file_name(format!("{}.epoch-{epoch}", file_name(dir)));
+    // A crash between the two steps leaves the first one done.
+    let begun = (1..config.cluster.epoch.0).any(|epoch| aside(epoch).exists());
+    if is_formatted(dir) || !begun {
+        let lock = DirLock::acquire(dir)?;
+        let found = superfile::read_superblock(dir)?.identity;
+        let ours = Identity { epoch: found.epoch, ..identity(config) };
+        if found != ours {
+            let path = superfile::superblock_path(dir);
+            let (expected, found) = (Box::new(ours), Box::new(found));
+            return Err(LogError::Foreign { path, expected, found }.into());
+        }
+        if found.epoch >= config.cluster.epoch {
+            let (found, wanted) = (found.epoch.0, config.cluster.epoch.0);
+            return Err(RecoverError::NotNewer { dir: named, found, wanted });
+        }
+        let moved = std::fs::rename(dir, aside(found.epoch.0));
+        moved.map_err(|source| RecoverError::Dir { dir: named, source })?;
+        drop(lock);
+    }
+    format(config)
+}
+
+fn file_name(dir: &Path) -> String {
+    dir.file_name().map_or_else(|| "log".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// Opens a node's store and begins a new life of it.

@@ -110,7 +110,8 @@ struct Mark {
 pub(super) struct Prepared {
     /// One configuration a node.
     pub configs: Vec<Config>,
-    /// The new epoch, if an old log was given up: all nodes of a memory cluster stopped.
+    /// The new epoch, if an old log was given up: all nodes of a memory cluster stopped, or the
+    /// operator said so.
     pub new_epoch: Option<u32>,
 }
 
@@ -137,7 +138,7 @@ pub(super) fn prepare(args: &UpArgs) -> Result<Prepared, Failure> {
     let durability = durability_of(&mark.durability).expect("compared with the options");
     let first_start = !file.exists();
     let mut new_epoch = None;
-    if durability == Durability::Memory && !first_start {
+    if (durability == Durability::Memory || args.new_epoch) && !first_start {
         mark.epoch += 1;
         new_epoch = Some(mark.epoch);
     }
@@ -149,7 +150,7 @@ pub(super) fn prepare(args: &UpArgs) -> Result<Prepared, Failure> {
         mark.formatted = mark.epoch;
         write_mark(args, &mark)?;
     }
-    if new_epoch.is_some() {
+    if new_epoch.is_some() && durability == Durability::Memory {
         for id in 1..=mark.nodes {
             let old = args.dir.join(id.to_string()).join(log_name(mark.epoch - 1));
             // What stays is never read again: its epoch is another one.

@@ -5,7 +5,8 @@ use crate::cli::verify::tests::TestDir;
 
 fn up_args(dir: &Path, http_port: u16) -> UpArgs {
     let durability = "sync".to_owned();
-    UpArgs { nodes: 3, dir: dir.to_owned(), durability, http_port, block: 512, development: true }
+    let dir = dir.to_owned();
+    UpArgs { nodes: 3, dir, durability, http_port, block: 512, development: true, new_epoch: false }
 }
 
 /// A range of ports that is free now; tests of other processes may differ.

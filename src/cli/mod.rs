@@ -122,12 +122,16 @@ pub struct UpArgs {
     /// When a node votes for an entry: memory, async or sync.
     #[arg(long, default_value = "sync", value_parser = ["memory", "async", "sync"])]
     pub durability: String,
-    /// HTTP port of node 1; the others follow.
+    /// HTTP port of node 1; the others follow. Peers listen a thousand above, fixed when D is made.
     #[arg(long, default_value_t = 8081)]
     pub http_port: u16,
     /// Unit of data links and disk, bytes: 512 or 4096.
     #[arg(long, default_value_t = 512)]
     pub block: u32,
+    /// Begin a new log in the next cluster epoch, for a ring that can never go on; the old one is
+    /// kept beside it.
+    #[arg(long)]
+    pub new_epoch: bool,
     /// Accept a file system without O_DIRECT; what is acknowledged may be lost.
     #[arg(long)]
     pub development: bool,
@@ -162,6 +166,9 @@ pub struct NodeArgs {
     /// The node's configuration.
     #[arg(long)]
     pub config: PathBuf,
+    /// Begin a new log at the higher cluster.epoch of the configuration; the old one is put aside.
+    #[arg(long)]
+    pub new_epoch: bool,
 }
 
 /// What to do with configurations.

@@ -5,6 +5,7 @@ use super::out::{Exit, Failure, Format, Output, print};
 use super::{NodeArgs, UpArgs, make};
 use crate::config::Config;
 use crate::node::{self, NodeError};
+use crate::recover;
 use serde_json::json;
 
 /// `chainring up`.
@@ -12,9 +13,11 @@ pub(super) fn up(args: &UpArgs, format: Format) -> Result<Output, Failure> {
     let prepared = make::prepare(args)?;
     if let Some(epoch) = prepared.new_epoch {
         // Said on stderr whether it is a terminal or not: a log is gone.
-        eprintln!(
-            "chainring: all nodes of this memory cluster had stopped, so its log is gone: this is cluster epoch {epoch}, a new log"
-        );
+        let why = match args.durability.as_str() {
+            "memory" => "all nodes of this memory cluster had stopped, so its log is gone",
+            _ => "as told by --new-epoch, the log of the epoch before is put aside",
+        };
+        eprintln!("chainring: {why}: this is cluster epoch {epoch}, a new log");
     }
     let urls: Vec<String> =
         prepared.configs.iter().map(|config| format!("http://{}", config.member().http)).collect();
@@ -34,11 +37,15 @@ pub(super) fn up(args: &UpArgs, format: Format) -> Result<Output, Failure> {
 /// `chainring node`.
 pub(super) fn node(args: &NodeArgs, format: Format) -> Result<Output, Failure> {
     let config = load(&args.config)?;
+    if args.new_epoch {
+        recover::new_epoch(&config).map_err(|error| Failure::new(Exit::Failed, "store", error))?;
+    }
     let (id, url) = (config.node.id.0, format!("http://{}", config.member().http));
     let ready = move || match format {
-        Format::Text => print(&format!("ready: node {id} {url}")),
+        // Whether its ring takes records depends on the others: /readyz tells.
+        Format::Text => print(&format!("listening: node {id} {url}")),
         Format::Json => {
-            print(&json!({ "v": 1, "ready": true, "node": id, "http": [url] }).to_string());
+            print(&json!({ "v": 1, "listening": true, "node": id, "http": [url] }).to_string());
         }
     };
     run_nodes(vec![config], Box::new(ready))?;

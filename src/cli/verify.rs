@@ -47,9 +47,15 @@ struct Delivered {
 
 /// `chainring verify`.
 pub(super) fn verify(dirs: &[PathBuf]) -> Result<Output, Failure> {
+    let dirs = dirs.iter().map(|dir| log_dir(dir)).collect::<Result<Vec<_>, _>>()?;
+    let same = |a: &PathBuf, b: &PathBuf| a.canonicalize().ok() == b.canonicalize().ok();
+    let twice = (1..dirs.len()).any(|at| dirs[..at].iter().any(|other| same(other, &dirs[at])));
+    if dirs.len() < 2 || twice {
+        let message = "name the directories of two nodes or more, each once: logs are compared";
+        return Err(Failure::new(Exit::Usage, "usage", message));
+    }
     let mut logs = Vec::new();
     for dir in dirs {
-        let dir = log_dir(dir)?;
         progress(&format!("reading {}", dir.display()));
         let log = NodeLog::open(&dir).map_err(|error| failure(&error))?;
         if log.durability == Durability::Memory {

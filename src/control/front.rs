@@ -108,15 +108,14 @@ impl Control {
         };
         let epoch = self.config.cluster.epoch.0;
         if query.epoch.is_some_and(|asked| asked != u64::from(epoch)) {
-            let message = format!(
-                "the log is of cluster epoch {epoch}: offsets of another one mean nothing here"
-            );
-            let more = Map::from_iter([("epoch".to_owned(), epoch.into())]);
-            return Response::error_with(410, "other_epoch", &message, more);
+            return self.other_epoch();
         }
         let Some(topic) = self.catalog().topic(name) else {
             return Response::error(404, "unknown_topic", "no such topic");
         };
+        if let Some(response) = self.of_another_epoch(topic, &query) {
+            return response;
+        }
         self.wait_for(topic, &query).await;
         let mut answer = Answer::new(&query, self.budget.permit());
         if let Err(response) = self.collect(topic, &query, &mut answer).await {
@@ -124,6 +123,23 @@ impl Control {
         }
         let end = self.catalog().view(topic).map_or(0, |view| view.end);
         answer.finish(end).with("Chainring-Epoch", epoch)
+    }
+
+    /// A reader beyond the end of a log that is not the cluster's first has offsets of the one
+    /// before: it gets an error, never an empty log. At the end itself a reader just waits.
+    fn of_another_epoch(&self, topic: TopicId, query: &Query) -> Option<Response> {
+        let end = self.catalog().view(topic).map_or(0, |view| view.end);
+        let told = query.epoch.is_some() || self.config.cluster.epoch.0 == 1;
+        (!told && query.offset > end).then(|| self.other_epoch())
+    }
+
+    fn other_epoch(&self) -> Response {
+        let epoch = self.config.cluster.epoch.0;
+        let message = format!(
+            "the log is of cluster epoch {epoch}: offsets of another one mean nothing here"
+        );
+        let more = Map::from_iter([("epoch".to_owned(), epoch.into())]);
+        Response::error_with(410, "other_epoch", &message, more)
     }
 
     /// Waits until the offset exists, as long as the client allows.
@@ -225,6 +241,10 @@ struct Query {
 
 impl Query {
     fn of(request: &Request) -> Result<Query, String> {
+        const KNOWN: [&str; 5] = ["offset", "limit", "wait_ms", "epoch", "format"];
+        if let Some(unknown) = request.parameters().find(|name| !KNOWN.contains(name)) {
+            return Err(format!("no parameter {unknown}: there are {}", KNOWN.join(", ")));
+        }
         let number = |name: &str, default: Option<u64>, most: u64| match request.parameter(name) {
             None => Ok(default),
             Some(text) => match text.parse() {

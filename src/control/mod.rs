@@ -73,7 +73,7 @@ pub struct Parts {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// Surely not appended.
-    #[error("{reason}; nothing was appended, send it again later")]
+    #[error("{reason}; nothing was appended")]
     NotNow {
         /// Code for clients.
         code: &'static str,
@@ -474,7 +474,9 @@ fn pass(to: &Dispatch, notice: Notice) {
 }
 
 fn not_now(code: &'static str, reason: &str) -> AppendError {
-    AppendError::NotNow { code, reason: reason.to_owned() }
+    // A ring that halted will not take it later either.
+    let again = if code == "halted" { "" } else { "; send it again later" };
+    AppendError::NotNow { code, reason: format!("{reason}{again}") }
 }
 
 fn refused(refusal: Refusal) -> AppendError {

@@ -52,14 +52,15 @@ pub fn state_name(state: u64) -> &'static str {
     NAMES.get(state as usize).copied().unwrap_or("unknown")
 }
 
-fn halt_reason(halt: u64) -> Option<(&'static str, &'static str)> {
+/// Code and text of a reason to halt, with the remedy; none for 0.
+pub fn halt_reason(halt: u64) -> Option<(&'static str, &'static str)> {
     const AMNESIA: u64 = Halt::Amnesia as u64;
     const LOG_FAILED: u64 = Halt::LogFailed as u64;
     const TRIMMED: u64 = Halt::Trimmed as u64;
     match halt {
         AMNESIA => Some((
             "amnesia",
-            "fewer than a quorum of nodes remember their votes, the ring can never go on: save what is needed, then start all nodes with a higher cluster.epoch and empty directories",
+            "fewer than a quorum of nodes remember their votes, the ring can never go on; what it holds can still be read. For a new, empty log: stop it, then `chainring up` with --new-epoch; or on every node set a higher cluster.epoch in its configuration and start `chainring node` with --new-epoch",
         )),
         LOG_FAILED => Some((
             "log_failed",

@@ -79,6 +79,12 @@ pub struct Request {
 }
 
 impl Request {
+    /// The names of all parameters, as they stand there.
+    pub fn parameters(&self) -> impl Iterator<Item = &str> {
+        let pairs = self.query.split('&').filter(|pair| !pair.is_empty());
+        pairs.map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name))
+    }
+
     /// The value of a query parameter, percent-decoded.
     pub fn parameter(&self, name: &str) -> Option<String> {
         let mut pairs =

@@ -5,6 +5,7 @@
 
 use super::{Node, NodeError, Options, system};
 use crate::config::Config;
+use crate::control::status::halt_reason;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::time::Duration;
@@ -39,7 +40,7 @@ pub fn run(configs: Vec<Config>, ready: Box<dyn FnOnce() + Send>) -> Result<(), 
         }
     }
     let mut ready = Some(ready);
-    let mut asked = 0;
+    let (mut asked, mut halted) = (0, false);
     while !nodes.iter().any(Node::has_ended) {
         for _ in signals.pending() {
             asked += 1;
@@ -48,6 +49,7 @@ pub fn run(configs: Vec<Config>, ready: Box<dyn FnOnce() + Send>) -> Result<(), 
                 _ => nodes.iter().for_each(Node::stop),
             }
         }
+        tell_halts(&nodes, &mut halted);
         let open = alone || nodes.iter().all(|node| node.gauges.open.get() == 1);
         if let Some(ready) = ready.take_if(|_| open) {
             ready();
@@ -59,6 +61,15 @@ pub fn run(configs: Vec<Config>, ready: Box<dyn FnOnce() + Send>) -> Result<(), 
         nodes.iter().for_each(Node::drain);
     }
     join(nodes)
+}
+
+/// Says once, whatever stderr is, that a ring can never go on.
+fn tell_halts(nodes: &[Node], told: &mut bool) {
+    let halt = nodes.iter().find_map(|node| halt_reason(node.gauges.halt.get()));
+    if let Some((_, reason)) = halt.filter(|_| !*told) {
+        *told = true;
+        eprintln!("chainring: halted: {reason}");
+    }
 }
 
 /// Waits for all; the first failure.

@@ -87,7 +87,7 @@ fn config() -> Config {
     Config { cluster, node, limits: Limits::default() }
 }
 
-type Ends = (Mailbox<Command>, Receiver<Notice>);
+type Ends = (chainring_net::mailbox::Sender<Command>, Receiver<Notice>);
 
 /// A follower that has just started, without a log.
 fn shard(fails: bool) -> (Shard<Machine>, Ends) {

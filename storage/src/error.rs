@@ -228,12 +228,12 @@ impl LogError {
             ),
             NoSuperblock { path } => write!(
                 f,
-                "{} is missing: the store is new or lost; it has to join as a learner",
+                "{} is missing: this is no node's data directory (name D/1, not D), or its store was lost",
                 path.display()
             ),
             SuperblockUnreadable { path, intact } => write!(
                 f,
-                "{}: {intact} of 4 copies are intact and no two agree; the node has to join anew",
+                "{}: {intact} of 4 copies are intact and no two agree: the node has lost its memory",
                 path.display()
             ),
             SuperblockFork { path, sequence } => write!(

@@ -68,7 +68,12 @@ fn memory_nodes_learn_and_a_ring_without_a_quorum_halts() {
         assert_eq!((&status["state"], &status["ready"]), (&"halted".into(), &false.into()));
         let ready = cluster.get(node, "/readyz").unwrap();
         let text = String::from_utf8(ready.body).unwrap();
-        assert!(ready.status == 503 && text.contains("higher cluster.epoch"), "{text}");
+        assert!(
+            ready.status == 503
+                && text.contains("higher cluster.epoch")
+                && text.contains("--new-epoch"),
+            "{text}"
+        );
         let refused = cluster.post(node, "t", b"late\n").unwrap();
         assert_eq!(refused.status, 503, "{}", String::from_utf8_lossy(&refused.body));
     }
