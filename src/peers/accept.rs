@@ -17,22 +17,26 @@ use chainring_net::socket::tune;
 use chainring_ring::ids::NodeId;
 use futures_lite::future::{or, yield_now};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpStream;
 use std::rc::Rc;
 use std::time::Duration;
 
 /// Longest time from a connection to the end of its handshake.
 pub const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
-/// Most connections in a handshake; further ones are closed at once.
-pub const HALF_OPEN_MAX: u32 = 64;
+/// Most connections in a handshake; a further one takes the place of the oldest. A peer says hello
+/// at once, so it is done long before strangers that say nothing have pushed it out.
+pub const HALF_OPEN_MAX: usize = 64;
 /// Wait after the listener failed, mostly for want of file descriptors.
 const LISTENER_PAUSE: Duration = Duration::from_millis(100);
 
 /// The state of the incoming side.
 #[derive(Debug, Default)]
 pub struct Accepting {
-    half_open: Rc<Cell<u32>>,
+    /// Tickets of the connections in a handshake.
+    half_open: Rc<RefCell<BTreeSet<u64>>>,
+    arrived: Cell<u64>,
+    pushed_out: Bell,
     next_token: Cell<u64>,
     resumes: RefCell<BTreeMap<u64, Giver<Resume>>>,
     /// Of the newest connection, data and control.
@@ -57,21 +61,32 @@ impl Accepting {
 
 /// A place among the half-open connections; taken when the connection is accepted, for its task
 /// may begin later.
-struct HalfOpen(Rc<Cell<u32>>);
+struct HalfOpen(Rc<RefCell<BTreeSet<u64>>>, u64);
 
 impl HalfOpen {
-    fn take(accepting: &Accepting) -> Option<HalfOpen> {
-        let taken = accepting.half_open.get();
-        (taken < HALF_OPEN_MAX).then(|| {
-            accepting.half_open.set(taken + 1);
-            HalfOpen(accepting.half_open.clone())
-        })
+    /// A place, and whether somebody lost his for it.
+    fn take(accepting: &Accepting) -> (HalfOpen, bool) {
+        let ticket = accepting.arrived.replace(accepting.arrived.get() + 1);
+        let mut open = accepting.half_open.borrow_mut();
+        let full = open.len() == HALF_OPEN_MAX;
+        if full {
+            open.pop_first();
+            accepting.pushed_out.ring();
+        }
+        open.insert(ticket);
+        (HalfOpen(Rc::clone(&accepting.half_open), ticket), full)
+    }
+
+    /// Once the place is another's.
+    async fn lost(&self, accepting: &Accepting) {
+        let lost = || (!self.0.borrow().contains(&self.1)).then_some(());
+        accepting.pushed_out.until(lost).await;
     }
 }
 
 impl Drop for HalfOpen {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.borrow_mut().remove(&self.1);
     }
 }
 
@@ -95,13 +110,14 @@ pub async fn listen<H: Host>(peers: Rc<Peers<H>>) {
     let Some(listener) = &peers.listener else { return };
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => match HalfOpen::take(&peers.accepting) {
-                Some(place) => peers.spawn(greet(peers.clone(), stream, place)),
-                None => {
+            Ok((stream, _)) => {
+                let (place, full) = HalfOpen::take(&peers.accepting);
+                if full {
                     let text = format!("more than {HALF_OPEN_MAX} connections without a handshake");
                     peers.problems.set(About::Listener, text);
                 }
-            },
+                peers.spawn(greet(peers.clone(), stream, place));
+            }
             Err(error) => {
                 let text = format!("cannot accept connections of peers: {error}");
                 peers.problems.set(About::Listener, text);
@@ -122,7 +138,11 @@ enum Greeted {
 }
 
 async fn greet<H: Host>(peers: Rc<Peers<H>>, stream: Stream, place: HalfOpen) {
-    let greeted = within(HANDSHAKE_TIME, handshake(&peers, stream)).await;
+    let pushed_out = async {
+        place.lost(&peers.accepting).await;
+        Err(StreamError::Superseded)
+    };
+    let greeted = within(HANDSHAKE_TIME, or(handshake(&peers, stream), pushed_out)).await;
     drop(place);
     match greeted {
         Some(Ok(Greeted::Serve(from, stream))) => serve::serve(peers, from, stream).await,
