@@ -294,7 +294,6 @@ impl Config {
             ("limits.group_bytes", l.group_bytes, least, 16 << 20),
             ("limits.group_orders", l.group_orders, 64, ORDERS_PER_GROUP_MAX as u32),
             ("limits.groups_in_flight", l.groups_in_flight, 2, 16),
-            ("limits.topics", l.topics, 1, 1_000_000),
             ("limits.mailbox_letters", l.mailbox_letters, 64, 1 << 20),
             ("limits.segment_bytes", l.segment_bytes, 64 << 10, 1 << 30),
         ] {
@@ -326,6 +325,10 @@ impl Config {
         }
         if l.log_bytes < 2 * u64::from(l.segment_bytes) {
             return Err(value("limits.log_bytes", l.log_bytes, "two segments or more"));
+        }
+        if u64::from(l.http_memory_bytes) < 4 * u64::from(l.http_answer_bytes) {
+            let wanted = format!("{} or more: four answers", 4 * u64::from(l.http_answer_bytes));
+            return Err(value("limits.http_memory_bytes", l.http_memory_bytes, wanted));
         }
         if l.memory_log_bytes < 4 * most {
             let wanted = format!("{} or more: four largest packets", 4 * most);
@@ -394,8 +397,7 @@ impl Config {
             bytes.extend_from_slice(member.address.as_bytes());
         }
         bytes.extend_from_slice(durability_name(self.cluster.durability).as_bytes());
-        let numbers =
-            [self.cluster.block, l.record_bytes, l.packet_bytes, l.window_bytes, l.topics];
+        let numbers = [self.cluster.block, l.record_bytes, l.packet_bytes, l.window_bytes];
         for number in numbers {
             bytes.extend_from_slice(&number.to_le_bytes());
         }

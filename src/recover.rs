@@ -185,7 +185,7 @@ pub fn open(config: &Config, preallocate: usize) -> Result<Opened, RecoverError>
     let settings = settings(config, &superblock);
     if config.cluster.durability == Durability::Memory {
         let recovered = Recovered::default();
-        let groups = Groups::new(config.limits.topics as usize);
+        let groups = Groups::new();
         let (catalog, held) = (Catalog::new(true), Vec::new());
         let log = None;
         return Ok(Opened {
@@ -220,7 +220,7 @@ pub fn open(config: &Config, preallocate: usize) -> Result<Opened, RecoverError>
     let promised = superblock.promised.max(found.ballot).max(replay.claim.ballot);
     let reader = LogReader::new(dir, limits.identity, config.node.development);
     let mut reader = ReadAhead::new(reader, READ_AHEAD_BYTES);
-    let delivered = replay.deliver(&mut reader, config.limits.topics as usize)?;
+    let delivered = replay.deliver(&mut reader)?;
     let (values, held) = replay.held(&mut reader, &delivered.table, held_most(config))?;
     let orders = replay.orders.range(delivered.position..).map(|(_, order)| *order).collect();
     let recovered = Recovered {
@@ -345,11 +345,11 @@ impl Replay {
     /// # Errors
     /// What the walk has just read cannot be read any more. Going on without it would say 'never
     /// had' of what was voted for; the next start finds it damaged.
-    fn deliver(&self, reader: &mut ReadAhead, topics: usize) -> Result<Replayed, LogError> {
+    fn deliver(&self, reader: &mut ReadAhead) -> Result<Replayed, LogError> {
         let mut replayed = Replayed {
             position: Instance(0),
             table: Sequences::default(),
-            groups: Groups::new(topics),
+            groups: Groups::new(),
             catalog: Catalog::new(false),
         };
         while let Some(order) = self.orders.get(&replayed.position) {

@@ -4,6 +4,7 @@
 //! next of its origin. Body, little-endian: origin 1, reserved 7, session incarnation 4, session
 //! start 4, from 8, to 8.
 
+use chainring_ring::codec::check_positions;
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, round_up, u32_at, u64_at};
 use chainring_ring::ids::{
     Ballot, ClusterId, Epoch, Incarnation, Instance, NODES_MAX, NodeId, RingId, Sequence, Session,
@@ -74,6 +75,7 @@ impl Declare {
         let (incarnation, start) = (Incarnation(u32_at(body, 8)), u32_at(body, 12));
         let (from, to) = (Sequence(u64_at(body, 16)), Sequence(u64_at(body, 24)));
         let possible = body[0] >= 1 && usize::from(body[0]) <= NODES_MAX;
+        check_positions(&[from.0, to.0])?;
         if !possible || body[1..8] != [0; 7] || from >= to {
             return Err(FrameError::Body);
         }

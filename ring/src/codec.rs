@@ -30,6 +30,18 @@ pub const CLAIM_BYTES: usize = 24;
 /// Bytes of a vote.
 pub const VOTE_BYTES: usize = 48;
 
+/// No position or sequence is as high: arithmetic on what a peer sends cannot overflow.
+pub const POSITION_MAX: u64 = 1 << 62;
+
+/// Refuses numbers that no log reaches.
+///
+/// # Errors
+/// [`FrameError::Body`].
+pub fn check_positions(positions: &[u64]) -> Result<(), FrameError> {
+    let possible = positions.iter().all(|position| *position <= POSITION_MAX);
+    if possible { Ok(()) } else { Err(FrameError::Body) }
+}
+
 const NOOP: u8 = 1;
 const BARRIER: u8 = 2;
 const VALUE: u8 = 3;
@@ -71,6 +83,7 @@ pub fn order_at(bytes: &[u8]) -> Result<Order, FrameError> {
     if bytes[1] & !DECIDED != 0 || bytes[20..24] != [0; 4] {
         return Err(FrameError::Reserved);
     }
+    check_positions(&[u64_at(bytes, 24), u64_at(bytes, 32), u64_at(bytes, 40)])?;
     let origin = NodeId(bytes[2]);
     let session = session_at(bytes, 12);
     let entry = match bytes[0] {
@@ -112,6 +125,7 @@ pub fn put_claim(claim: &Claim, out: &mut [u8]) {
 /// [`FrameError::Body`] if they are too few.
 pub fn claim_at(bytes: &[u8]) -> Result<Claim, FrameError> {
     let bytes = bytes.get(..CLAIM_BYTES).ok_or(FrameError::Body)?;
+    check_positions(&[u64_at(bytes, 16)])?;
     let ballot = Ballot {
         round: u32_at(bytes, 0),
         node: NodeId(bytes[8]),
@@ -145,6 +159,7 @@ pub fn put_vote(vote: &Vote, out: &mut [u8]) {
 /// [`FrameError::Body`] if they are too few.
 pub fn vote_at(bytes: &[u8]) -> Result<Vote, FrameError> {
     let bytes = bytes.get(..VOTE_BYTES).ok_or(FrameError::Body)?;
+    check_positions(&[u64_at(bytes, 24), u64_at(bytes, 32), u64_at(bytes, 40)])?;
     Ok(Vote {
         node: NodeId(bytes[0]),
         incarnation: Incarnation(u32_at(bytes, 12)),
@@ -198,6 +213,27 @@ mod tests {
         }
         assert_eq!(order_at(&[0; ORDER_BYTES]), Err(FrameError::Body));
         assert_eq!(order_at(&[1; ORDER_BYTES - 1]), Err(FrameError::Body));
+    }
+
+    /// What could overflow when counted on is no order, claim or vote.
+    #[test]
+    fn impossible_positions_are_refused() {
+        let order = Order {
+            instance: Instance(u64::MAX),
+            ballot: ballot(),
+            base: Instance(0),
+            entry: Entry::Noop,
+            decided: false,
+        };
+        let mut bytes = [0; ORDER_BYTES];
+        put_order(&order, &mut bytes);
+        assert_eq!(order_at(&bytes), Err(FrameError::Body));
+        let claim = Claim { ballot: ballot(), position: Instance(POSITION_MAX + 1) };
+        put_claim(&claim, &mut bytes);
+        assert_eq!(claim_at(&bytes), Err(FrameError::Body));
+        let vote = Vote { node: NodeId(1), durable: Instance(u64::MAX), ..Vote::default() };
+        put_vote(&vote, &mut bytes);
+        assert_eq!(vote_at(&bytes), Err(FrameError::Body));
     }
 
     #[test]

@@ -48,16 +48,10 @@ struct Delivered {
 /// `chainring verify`.
 pub(super) fn verify(dirs: &[PathBuf]) -> Result<Output, Failure> {
     let dirs = dirs.iter().map(|dir| log_dir(dir)).collect::<Result<Vec<_>, _>>()?;
-    let same = |a: &PathBuf, b: &PathBuf| a.canonicalize().ok() == b.canonicalize().ok();
-    let twice = (1..dirs.len()).any(|at| dirs[..at].iter().any(|other| same(other, &dirs[at])));
-    if dirs.len() < 2 || twice {
-        let message = "name the directories of two nodes or more, each once: logs are compared";
-        return Err(Failure::new(Exit::Usage, "usage", message));
-    }
     let mut logs = Vec::new();
-    for dir in dirs {
+    for dir in &dirs {
         progress(&format!("reading {}", dir.display()));
-        let log = NodeLog::open(&dir).map_err(|error| failure(&error))?;
+        let log = NodeLog::open(dir).map_err(|error| failure(&error))?;
         if log.durability == Durability::Memory {
             let message = format!(
                 "{}: memory durability keeps no log on disk; compare digest in `chainring status`",
@@ -66,6 +60,12 @@ pub(super) fn verify(dirs: &[PathBuf]) -> Result<Output, Failure> {
             return Err(Failure::new(Exit::NotFound, "no_log", message));
         }
         logs.push(log);
+    }
+    let same = |a: &PathBuf, b: &PathBuf| a.canonicalize().ok() == b.canonicalize().ok();
+    let twice = (1..dirs.len()).any(|at| dirs[..at].iter().any(|other| same(other, &dirs[at])));
+    if dirs.len() < 2 || twice {
+        let message = "name the directories of two nodes or more, each once: logs are compared";
+        return Err(Failure::new(Exit::Usage, "usage", message));
     }
     let first = logs[0].identity;
     for log in &logs[1..] {

@@ -122,6 +122,6 @@ mod tests {
             }
         }
         assert!(matches!(check_keys("[cluster\n"), Err(ConfigError::Syntax { line: 1, .. })));
-        assert!(check_keys("[cluster]\nepoch = 1\n[limits]\ntopics = 3\n").is_ok());
+        assert!(check_keys("[cluster]\nepoch = 1\n[limits]\ndrain_ms = 3\n").is_ok());
     }
 }

@@ -58,9 +58,6 @@ limits! {
     async_behind_ms: u32 = 100,
     /// Async durability: at most this much is unwritten.
     async_behind_bytes: u32 = 64 << 20,
-    /// Topics of the log. 10,000 x (name of 249 bytes + index) is about 4 MiB. Equal on all
-    /// nodes.
-    topics: u32 = 10_000,
     /// Letters between the shard and the control thread, each way. 65,536 x 128 bytes = 8 MiB:
     /// what a shard delivers in the 50 ms that the control thread may be busy with a read.
     mailbox_letters: u32 = 65_536,
@@ -76,8 +73,9 @@ limits! {
     /// Records in one HTTP answer, and the memory it is made in. 64 MiB; a client goes on at
     /// the next offset that the answer names.
     http_answer_bytes: u32 = 64 << 20,
-    /// All HTTP bodies and answers in memory. 512 MiB holds the worst body, 64 MiB of empty lines
-    /// with 4 bytes for the end of each (320 MiB), and three others.
+    /// All HTTP bodies and answers in memory. 512 MiB: a quarter, two largest answers, is for
+    /// answers; the rest holds the worst body, 64 MiB of empty lines with 4 bytes for the end of
+    /// each (320 MiB), and one other.
     http_memory_bytes: u32 = 512 << 20,
     /// HTTP connections at a time. 1,024 x 16 KiB of header = 16 MiB.
     http_connections: u32 = 1024,

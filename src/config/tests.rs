@@ -27,7 +27,7 @@ fn what_is_written_reads_back() {
         let mut config = sample(nodes);
         config.node.dir = "a \"strange\"\\dir".into();
         config.node.core = (nodes > 3).then_some(1);
-        config.limits.topics = 17;
+        config.limits.drain_ms = 17;
         let text = config.to_toml();
         assert_eq!(Config::parse(&text).unwrap(), config, "{text}");
     }

@@ -117,7 +117,7 @@ impl Control {
             return response;
         }
         self.wait_for(topic, &query).await;
-        let mut answer = Answer::new(&query, self.budget.permit());
+        let mut answer = Answer::new(&query, self.answers.permit());
         if let Err(response) = self.collect(topic, &query, &mut answer).await {
             return *response;
         }

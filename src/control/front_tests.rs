@@ -142,7 +142,6 @@ fn start(change: impl FnOnce(&mut Config)) -> Node {
     let mut config = crate::config::tests::sample(1);
     config.limits.append_timeout_ms = 300;
     config.limits.record_bytes = 100;
-    config.limits.topics = 3;
     change(&mut config);
     let gauges = Arc::new(Gauges::default());
     gauges.state.set(State::Coordinator as u64);
@@ -168,8 +167,9 @@ fn start(change: impl FnOnce(&mut Config)) -> Node {
     let published = gauges.clone();
     std::thread::spawn(move || {
         let (read, catalog) = (ReadPath::Memory, Catalog::new(true));
+        let (gauges, topics_max) = (published, 3);
         let parts =
-            Parts { config, gauges: published, commands, shard, notices, own, read, catalog };
+            Parts { config, gauges, commands, shard, notices, own, read, catalog, topics_max };
         let control = Control::new(parts);
         let executor = Rc::new(LocalExecutor::new());
         control.start(&executor, listener);

@@ -8,6 +8,7 @@
 pub mod catalog;
 pub mod disk;
 pub mod front;
+mod refusal;
 pub mod status;
 pub mod wait;
 
@@ -23,6 +24,8 @@ use chainring_net::mailbox::{Receiver, Sender, Waker};
 use chainring_ring::ids::ValueId;
 use futures_lite::FutureExt;
 use futures_lite::future::yield_now;
+pub use refusal::AppendError;
+use refusal::{not_now, refused};
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::net::TcpListener;
@@ -67,31 +70,8 @@ pub struct Parts {
     pub read: ReadPath,
     /// What recovery found.
     pub catalog: Catalog,
-}
-
-/// Why an append was not answered with offsets.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// Surely not appended.
-    #[error("{reason}; nothing was appended")]
-    NotNow {
-        /// Code for clients.
-        code: &'static str,
-        /// Why.
-        reason: String,
-    },
-    /// The log has as many topics as it may have.
-    #[error("the log has {limit} topics, the limit `topics`; nothing was appended")]
-    TooManyTopics {
-        /// The limit.
-        limit: u32,
-    },
-    /// May or may not come out later.
-    #[error("{reason}; the outcome is unknown: read the topic before you send it again")]
-    Unknown {
-        /// Why.
-        reason: &'static str,
-    },
+    /// Most topics of the log: [`crate::groups::TOPICS_MAX`].
+    pub topics_max: u32,
 }
 
 enum Outcome {
@@ -117,8 +97,12 @@ pub struct Control {
     pub config: Config,
     /// The node's figures.
     pub gauges: std::sync::Arc<Gauges>,
-    /// Memory for bodies and answers.
+    /// Most topics of the log.
+    pub topics_max: u32,
+    /// Memory for bodies.
     pub budget: Budget,
+    /// Memory for answers, apart: slow readers cost readers only.
+    pub answers: Budget,
     /// Figures of the HTTP server.
     pub http: Rc<HttpCounters>,
     /// Notified after mail was taken.
@@ -144,11 +128,14 @@ pub struct Control {
 impl Control {
     /// Nothing runs before [`Control::start`]; register handlers in between.
     pub fn new(parts: Parts) -> Rc<Control> {
-        let budget = Budget::new(parts.config.limits.http_memory_bytes.into());
+        let memory = u64::from(parts.config.limits.http_memory_bytes);
+        let (budget, answers) = (Budget::new(memory - memory / 4), Budget::new(memory / 4));
         Rc::new(Control {
             config: parts.config,
             gauges: parts.gauges,
+            topics_max: parts.topics_max,
             budget,
+            answers,
             http: Rc::default(),
             changed: Signal::default(),
             commands: RefCell::new(parts.commands),
@@ -374,7 +361,7 @@ impl Control {
         if creating.get(name).is_some_and(|at| at.elapsed() < CREATE_AGAIN) {
             return Ok(());
         }
-        let limit = self.config.limits.topics;
+        let limit = self.topics_max;
         let topics = self.catalog.borrow().topics().len() + creating.len();
         if topics >= limit as usize && !creating.contains_key(name) {
             return Err(AppendError::TooManyTopics { limit });
@@ -470,24 +457,5 @@ impl Control {
 fn pass(to: &Dispatch, notice: Notice) {
     if let Some(handler) = &*to.borrow() {
         handler(notice);
-    }
-}
-
-fn not_now(code: &'static str, reason: &str) -> AppendError {
-    // A ring that halted will not take it later either.
-    let again = if code == "halted" { "" } else { "; send it again later" };
-    AppendError::NotNow { code, reason: format!("{reason}{again}") }
-}
-
-fn refused(refusal: Refusal) -> AppendError {
-    match refusal {
-        Refusal::Draining => not_now("draining", "the node is stopping"),
-        Refusal::Busy => not_now("busy", "too many appends are open at this node"),
-        Refusal::LogFull => {
-            not_now("log_full", "the log has no room: free disk space or raise log_bytes")
-        }
-        Refusal::Halted => {
-            not_now("halted", "the ring halted; `chainring status` names the reason")
-        }
     }
 }

@@ -206,7 +206,7 @@ impl Control {
             "bad": self.http.bad.get(),
             "timeouts": self.http.timeouts.get(),
             "refused": self.http.refused.get(),
-            "memory_bytes": self.budget.used(),
+            "memory_bytes": self.budget.used() + self.answers.used(),
         })
     }
 
@@ -224,7 +224,7 @@ impl Control {
             ("topics", false, topics),
             ("open_appends", false, self.open_appends() as u64),
             ("http_connections", false, self.http.connections.get()),
-            ("http_memory_bytes", false, self.budget.used()),
+            ("http_memory_bytes", false, self.budget.used() + self.answers.used()),
             ("http_requests", true, self.http.requests.get()),
             ("http_bad", true, self.http.bad.get()),
             ("http_timeouts", true, self.http.timeouts.get()),

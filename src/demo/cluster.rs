@@ -71,7 +71,7 @@ impl Cluster {
         input: &Input,
         shared: &Arc<Shared>,
     ) -> Result<Cluster, DemoError> {
-        let configs = configs(plan, home, room, input)?;
+        let configs = configs(plan, home, room)?;
         if plan.durability != Durability::Memory {
             check_disk(home, room.disk_bytes() * u64::from(plan.nodes))?;
         }
@@ -144,7 +144,7 @@ impl Cluster {
     }
 }
 
-fn configs(plan: &Plan, home: &Path, room: &Room, input: &Input) -> Result<Vec<Config>, DemoError> {
+fn configs(plan: &Plan, home: &Path, room: &Room) -> Result<Vec<Config>, DemoError> {
     let nodes = members(plan.nodes)?;
     let id = ClusterId(u128::from(random()) << 64 | u128::from(random()));
     let (epoch, block) = (Epoch(1), 512);
@@ -154,7 +154,6 @@ fn configs(plan: &Plan, home: &Path, room: &Room, input: &Input) -> Result<Vec<C
         segment_bytes: room.segment_bytes,
         log_bytes: room.log_bytes,
         memory_log_bytes: room.memory_log_bytes(plan.nodes),
-        topics: defaults.topics.max(input.parts.len() as u32),
         ..defaults
     };
     // Without an answer the shards stay where the system puts them.

@@ -5,6 +5,7 @@
 
 use super::parts::{Content, Part, cut, mix, too_long};
 use super::{DemoError, INPUT_BYTES_MAX, Load, RECORD_BYTES_MAX};
+use crate::groups::TOPICS_MAX;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,6 @@ use std::time::Duration;
 pub const SAMPLE_LINES: u64 = 20_000;
 /// Everything made up comes from here, so that two runs ship the same.
 const SEED: u64 = 0x6368_6169_6e72_696e;
-/// Most topics a log may be configured for.
-const TOPICS_MAX: usize = 1_000_000;
 
 /// What is to be shipped.
 #[derive(Debug)]
@@ -33,7 +32,7 @@ impl Input {
         let mut input = Input { parts: Vec::new(), time: None, refused: None };
         match load {
             Load::Files(files) => {
-                let most = TOPICS_MAX / usize::from(nodes);
+                let most = TOPICS_MAX as usize / usize::from(nodes);
                 if files.len() > most {
                     return Err(DemoError::TooManyFiles { files: files.len(), nodes, most });
                 }

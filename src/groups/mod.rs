@@ -8,6 +8,9 @@ use crate::mail::TopicId;
 use crate::records::{Digest, Run, RunError, records, runs};
 use xxhash_rust::xxh3::xxh3_128;
 
+/// Most topics of a log. Not a setting: what is delivered must not depend on the node.
+pub const TOPICS_MAX: u32 = 10_000;
+
 /// Topics and offsets.
 #[derive(Clone, Debug)]
 pub struct Groups {
@@ -19,6 +22,12 @@ pub struct Groups {
     records: u64,
     bytes: u64,
     digest: Digest,
+}
+
+impl Default for Groups {
+    fn default() -> Groups {
+        Groups::new()
+    }
 }
 
 /// What the delivery of a value did.
@@ -45,8 +54,12 @@ pub enum Delivered<'a> {
 }
 
 impl Groups {
-    /// No topics; room for `limit`.
-    pub fn new(limit: usize) -> Groups {
+    /// No topics; room for [`TOPICS_MAX`].
+    pub fn new() -> Groups {
+        Groups::with_limit(TOPICS_MAX as usize)
+    }
+
+    fn with_limit(limit: usize) -> Groups {
         let slots = (2 * limit).next_power_of_two();
         Groups {
             names: vec![None; slots].into_boxed_slice(),
@@ -152,7 +165,7 @@ mod tests {
             assert!(writer.push(&mut body, TopicId(topic), b"x\n"));
         }
         assert!(writer.push(&mut body, TopicId(9), b"nobody's\n"));
-        let mut groups = Groups::new(2);
+        let mut groups = Groups::with_limit(2);
         let (mut ids, mut runs) = (vec![], vec![]);
         let told = groups.deliver(&body[..writer.bytes()], |delivered| match delivered {
             Delivered::Topic { id, name } => ids.push((id.0, name.to_owned())),

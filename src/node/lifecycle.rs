@@ -143,6 +143,7 @@ fn prepare(start: Start) -> Result<Run, NodeError> {
         notices: mail.notices,
         own: mail.own,
         catalog: parts.catalog,
+        topics_max: crate::groups::TOPICS_MAX,
     });
     let (peer_listener, http) = listeners;
     let host = PeerHost(Rc::clone(&control));

@@ -169,9 +169,6 @@ impl<M: Port + Device> Shard<M> {
     fn new_session(&mut self) {
         let outbox = &mut self.outbox;
         self.batcher.session_closed(|append| outbox.push(Notice::Unknown(append)));
-        while let Some(ix) = self.own_sent.pop_front() {
-            self.release(ix, super::packets::EVERYWHERE);
-        }
         self.superblock.start += 1;
         self.write_superblock();
         let session = self.superblock.session();

@@ -318,18 +318,15 @@ impl Batcher {
         self.underway.pop_front()
     }
 
-    /// Every node has delivered to here. Returns how many own packets that settles.
-    pub fn settled(&mut self, everywhere: Instance) -> usize {
-        let mut count = 0;
+    /// Every node has delivered to here: own packets below give their part of the window back.
+    pub fn settled(&mut self, everywhere: Instance) {
         while let Some(sent) = self.sent.front() {
             if sent.instance.is_none_or(|instance| instance >= everywhere) {
                 break;
             }
             self.sent_bytes -= u64::from(sent.bytes);
             self.sent.pop_front();
-            count += 1;
         }
-        count
     }
 
     /// The own session was closed: nothing under way will be delivered. What was in packets is

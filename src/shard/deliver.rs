@@ -6,7 +6,7 @@ use crate::device::{Device, Port};
 use crate::groups::Delivered;
 use crate::mail::{Notice, Place};
 use crate::shard::Shard;
-use crate::shard::packets::{DELIVERY, EVERYWHERE, NOTICE, PacketIx};
+use crate::shard::packets::{DELIVERY, NOTICE, PacketIx};
 use chainring_ring::header::{HEADER_BYTES, u32_at};
 use chainring_ring::ids::{Entry, NodeId, Order, Session, ValueId};
 
@@ -71,21 +71,11 @@ impl<M: Port + Device> Shard<M> {
         }
     }
 
-    /// Values of closed sessions are freed. That some node may ask for an own packet ends with
-    /// its place in `own_sent`, not here: it must not end twice.
+    /// Values of closed sessions are freed.
     pub(super) fn free_sessions(&mut self, origin: NodeId, below: Session) {
         while let Some(ix) = self.packets.next_of_closed(origin, below) {
             self.packets.unhold(ix);
             self.release(ix, DELIVERY);
-        }
-    }
-
-    /// Own packets that every node has delivered are given back.
-    pub(super) fn settle_own(&mut self) {
-        let everywhere = self.core.delivered_everywhere();
-        for _ in 0..self.batcher.settled(everywhere) {
-            let ix = self.own_sent.pop_front().expect("as many as the batcher counts");
-            self.release(ix, EVERYWHERE);
         }
     }
 

@@ -4,7 +4,7 @@
 //! Invariant: a 1B lists exactly the orders that are held with their values when it is made.
 
 use chainring_ring::actions::{Input, PromiseFrom};
-use chainring_ring::codec::{ORDER_BYTES, put_order};
+use chainring_ring::codec::{ORDER_BYTES, check_positions, put_order};
 use chainring_ring::core::Core;
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, u32_at, u64_at};
 use chainring_ring::ids::{Ballot, ClusterId, Epoch, Incarnation, Instance, NodeId, RingId};
@@ -102,6 +102,7 @@ pub fn input<'a>(header: &Header, from: NodeId, body: &'a [u8]) -> Result<Input<
             if body.len() < PROMISE_BYTES {
                 return Err(FrameError::Body);
             }
+            check_positions(&[u64_at(body, 24), u64_at(body, 32)])?;
             let before = Ballot {
                 round: u32_at(body, 8),
                 node: NodeId(body[16]),

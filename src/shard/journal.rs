@@ -73,6 +73,8 @@ pub struct Journal {
     orders: Vec<Order>,
     ranges: Vec<Range>,
     asked_segment: u32,
+    /// The next group waits for a segment.
+    blocked: bool,
     /// No further segment can be had.
     pub full: bool,
     /// Groups completed.
@@ -117,6 +119,7 @@ impl Journal {
             orders: Vec::with_capacity(limits.group_orders),
             ranges: Vec::with_capacity(RANGES_MAX + 1),
             limits,
+            blocked: false,
             full: false,
             completed: 0,
             bytes: 0,
@@ -157,6 +160,7 @@ impl Journal {
     /// # Errors
     /// [`LogError::SegmentOrder`] if it is not the next.
     pub fn add_segment(&mut self, number: u32) -> Result<(), LogError> {
+        self.blocked = false;
         self.writer.add_segment(number)
     }
 
@@ -208,7 +212,7 @@ impl Journal {
     /// True if a value waits for its order, so that time alone makes a group due. Whatever else
     /// waits is woken by a write that comes back, or by a segment.
     pub fn is_waiting_for_order(&self) -> bool {
-        self.groups.is_empty() && !self.pending.is_empty()
+        self.groups.is_empty() && !self.pending.is_empty() && !self.blocked
     }
 
     /// Submits what can be submitted. True if it submitted anything.
@@ -232,7 +236,7 @@ impl Journal {
     /// An idle log waits a moment for the order of a first value, so that a lone record costs one
     /// write.
     fn is_due(&self, now_us: u64) -> bool {
-        let Some((_, since)) = self.pending.front() else { return false };
+        let Some((_, since)) = self.pending.front().filter(|_| !self.blocked) else { return false };
         let lone = self.groups.is_empty() && self.pending_orders == 0;
         !lone || now_us >= since + ORDER_WAIT_US || self.pending.len() > 8
     }
@@ -258,6 +262,7 @@ impl Journal {
             Err(error) => {
                 group.packets.clear();
                 self.spare.push(group);
+                self.blocked = matches!(error, LogError::NoSegment { .. });
                 return match error {
                     LogError::Busy { .. } | LogError::NoSegment { .. } => Ok(false),
                     error => Err(error),

@@ -39,7 +39,7 @@ pub use journal::Journal;
 use journal::JournalLimits;
 use links::ControlOut;
 use outbox::Outbox;
-use packets::{EVERYWHERE, FORWARD, Home, PacketIx, Packets};
+use packets::{FORWARD, Home, PacketIx, Packets};
 pub use parts::{Ended, ShardParts};
 use pools::{OwnPool, SidePool};
 use std::collections::VecDeque;
@@ -84,7 +84,6 @@ pub struct Shard<M> {
     gauges: Arc<Gauges>,
     /// Packets to forward that the port had no room for.
     backlog: VecDeque<Forward>,
-    own_sent: VecDeque<PacketIx>,
     /// The packet that the core is asked about.
     judged: Option<PacketIx>,
     promise_written: Option<Ballot>,
@@ -180,7 +179,6 @@ impl<M: Port + Device> Shard<M> {
             commands: parts.commands,
             gauges: parts.gauges,
             backlog: VecDeque::with_capacity(PACKETS_MAX),
-            own_sent: VecDeque::with_capacity(chainring_ring::lanes::LANE_PACKETS as usize),
             judged: None,
             promise_written: None,
             session_taken: None,
@@ -237,7 +235,7 @@ impl<M: Port + Device> Shard<M> {
         self.write();
         self.persist();
         self.send();
-        self.settle_own();
+        self.batcher.settled(self.core.delivered_everywhere());
         self.give_back();
         self.tell_memory_first();
         self.outbox.flush(&mut self.packets);
@@ -337,8 +335,6 @@ impl<M: Port + Device> Shard<M> {
             write(machine.bytes_mut(range));
         });
         let ix = self.packets.insert(id, sealed.range, Home::Own, u64::from(sealed.behind));
-        self.packets.need(ix, EVERYWHERE);
-        self.own_sent.push_back(ix);
         self.gauges.proposed.add(1);
         self.judge(ix, Input::Value(id));
     }

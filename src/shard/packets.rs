@@ -52,11 +52,9 @@ pub const WRITE: u8 = 4;
 pub const FORWARD: u8 = 8;
 /// The control thread is to be told its place.
 pub const NOTICE: u8 = 16;
-/// An own packet that some node may still ask for.
-pub const EVERYWHERE: u8 = 32;
 
 /// Users for whose sake memory is held; the others need the entry alone.
-const MEMORY: u8 = DELIVERY | PLAN | WRITE | FORWARD | EVERYWHERE;
+const MEMORY: u8 = DELIVERY | PLAN | WRITE | FORWARD;
 /// Users that hold a range fast: the kernel reads it.
 const KERNEL: u8 = WRITE | FORWARD;
 

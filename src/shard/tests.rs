@@ -119,7 +119,7 @@ fn shard(fails: bool) -> (Shard<Machine>, Ends) {
     let parts = ShardParts {
         machine,
         core: Core::new(settings, Recovered::default()),
-        groups: Groups::new(10),
+        groups: Groups::new(),
         superblock: Superblock::new(identity, Durability::Sync, 512, 3),
         log: None,
         held: Vec::new(),
