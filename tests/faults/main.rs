@@ -4,6 +4,7 @@
 mod amnesia;
 mod cluster;
 mod disk;
+mod full_disk;
 mod hostile;
 mod kill;
 mod store;
