@@ -7,5 +7,6 @@ mod disk;
 mod full_disk;
 mod hostile;
 mod kill;
+mod repair;
 mod store;
 mod writers;
