@@ -134,35 +134,52 @@ pub fn format(config: &Config) -> Result<(), RecoverError> {
     Ok(())
 }
 
-/// Puts the store of an older cluster epoch aside, as `DIR.epoch-N`, and makes a new one: an
-/// operator's decision, when too few nodes remember their votes. Nothing is deleted.
+/// Puts the store of an older cluster epoch aside, as `DIR.epoch-N`, and a new one in its place: an
+/// operator's decision, when too few nodes remember their votes. Nothing is deleted. The new store
+/// is made as `DIR.next` first: after a crash it tells a change that began from a store that was
+/// lost, which is never made anew in its epoch.
 ///
 /// # Errors
 /// [`RecoverError`].
 pub fn new_epoch(config: &Config) -> Result<(), RecoverError> {
     let dir = config.node.dir.as_path();
-    let named = dir.display().to_string();
-    let aside = |epoch: u32| dir.with_file_name(format!("{}.epoch-{epoch}", file_name(dir)));
-    // A crash between the two steps leaves the first one done.
-    let begun = (1..config.cluster.epoch.0).any(|epoch| aside(epoch).exists());
-    if is_formatted(dir) || !begun {
-        let lock = DirLock::acquire(dir)?;
-        let found = superfile::read_superblock(dir)?.identity;
-        let ours = Identity { epoch: found.epoch, ..identity(config) };
-        if found != ours {
-            let path = superfile::superblock_path(dir);
-            let (expected, found) = (Box::new(ours), Box::new(found));
-            return Err(LogError::Foreign { path, expected, found }.into());
-        }
-        if found.epoch >= config.cluster.epoch {
-            let (found, wanted) = (found.epoch.0, config.cluster.epoch.0);
-            return Err(RecoverError::NotNewer { dir: named, found, wanted });
-        }
-        let moved = std::fs::rename(dir, aside(found.epoch.0));
-        moved.map_err(|source| RecoverError::Dir { dir: named, source })?;
-        drop(lock);
+    let named = || dir.display().to_string();
+    let beside = |end: &str| dir.with_file_name(format!("{}.{end}", file_name(dir)));
+    let fresh = beside("next");
+    let moved = |from: &Path, to: &Path| {
+        std::fs::rename(from, to).map_err(|source| RecoverError::Dir { dir: named(), source })
+    };
+    let begun = || {
+        let made = superfile::read_superblock(&fresh);
+        made.is_ok_and(|made| made.identity == identity(config))
+    };
+    if !is_formatted(dir) && !dir.exists() && begun() {
+        return moved(&fresh, dir);
     }
-    format(config)
+    let found = superfile::read_superblock(dir)?.identity;
+    let lock = DirLock::acquire(dir)?;
+    let ours = Identity { epoch: found.epoch, ..identity(config) };
+    if found != ours {
+        let path = superfile::superblock_path(dir);
+        let (expected, found) = (Box::new(ours), Box::new(found));
+        return Err(LogError::Foreign { path, expected, found }.into());
+    }
+    if found.epoch >= config.cluster.epoch {
+        let (found, wanted) = (found.epoch.0, config.cluster.epoch.0);
+        return Err(RecoverError::NotNewer { dir: named(), found, wanted });
+    }
+    // Of a try that was cut short: no node ever ran on it.
+    if fresh.exists() {
+        std::fs::remove_dir_all(&fresh)
+            .map_err(|source| RecoverError::Dir { dir: fresh.display().to_string(), source })?;
+    }
+    let mut made = config.clone();
+    made.node.dir.clone_from(&fresh);
+    format(&made)?;
+    moved(dir, &beside(&format!("epoch-{}", found.epoch.0)))?;
+    moved(&fresh, dir)?;
+    drop(lock);
+    Ok(())
 }
 
 fn file_name(dir: &Path) -> String {

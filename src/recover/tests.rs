@@ -145,3 +145,23 @@ fn behind_damage_no_more_is_held_than_a_window() {
         assert_eq!(opened.recovered.values.len(), opened.held.len());
     }
 }
+
+/// A change of epoch that was cut short goes on; a store that was lost later is not made anew, or
+/// the node would vote again in an epoch whose votes it has forgotten.
+#[test]
+fn a_store_lost_after_a_new_epoch_is_not_made_anew() {
+    let (dir, mut config) = store("epoch");
+    let others =
+        ["epoch-1", "next"].map(|end| TestDir(format!("{}.{end}", dir.0.display()).into()));
+    config.cluster.epoch = Epoch(2);
+    new_epoch(&config).unwrap();
+    assert_eq!(superfile::read_superblock(&dir.0).unwrap().identity, identity(&config));
+    assert!(matches!(new_epoch(&config), Err(RecoverError::NotNewer { .. })));
+    // Between the two renames.
+    std::fs::rename(&dir.0, &others[1].0).unwrap();
+    new_epoch(&config).unwrap();
+    assert_eq!(superfile::read_superblock(&dir.0).unwrap().identity, identity(&config));
+    std::fs::remove_dir_all(&dir.0).unwrap();
+    assert!(new_epoch(&config).is_err());
+    assert!(!is_formatted(&dir.0));
+}
