@@ -47,6 +47,12 @@ pub struct Accepting {
 }
 
 impl Accepting {
+    /// Tasks that wait to be pushed out.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.pushed_out.waiting()
+    }
+
     /// The shard's answer to [`Command::PrepareIncoming`].
     pub fn resume(&self, token: u64, resume: Resume) {
         if let Some(giver) = self.resumes.borrow_mut().remove(&token) {
@@ -144,6 +150,9 @@ async fn greet<H: Host>(peers: Rc<Peers<H>>, stream: Stream, place: HalfOpen) {
     };
     let greeted = within(HANDSHAKE_TIME, or(handshake(&peers, stream), pushed_out)).await;
     drop(place);
+    // Whoever is done leaves no waker behind, which would keep its task's memory; the few others
+    // look again.
+    peers.accepting.pushed_out.ring();
     match greeted {
         Some(Ok(Greeted::Serve(from, stream))) => serve::serve(peers, from, stream).await,
         Some(Ok(Greeted::Handed)) => {}

@@ -37,6 +37,12 @@ impl Bell {
         .await
     }
 
+    /// Wakers left behind.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        self.waiting.borrow().len()
+    }
+
     fn leave(&self, waker: &Waker) {
         let mut waiting = self.waiting.borrow_mut();
         if !waiting.iter().any(|known| known.will_wake(waker)) {

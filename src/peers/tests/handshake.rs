@@ -260,6 +260,21 @@ fn half_open_connections_are_few_and_short() {
     });
 }
 
+/// A connection that is gone leaves nothing behind, however many there were.
+#[test]
+fn connections_that_came_and_went_leave_no_waker() {
+    run(|executor| async move {
+        let (mut listeners, nodes) = listeners(2);
+        let node = Node::start(&executor, identity(1), listeners.remove(0), &nodes);
+        for _ in 0..20 {
+            drop(connect(&node).await);
+            pause(Duration::from_millis(10)).await;
+        }
+        pause(Duration::from_millis(100)).await;
+        assert_eq!(node.peers.accepting.waiting(), 0);
+    });
+}
+
 #[test]
 fn a_broken_link_is_dialed_again_and_only_it() {
     run(|executor| async move {
