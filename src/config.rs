@@ -326,8 +326,10 @@ impl Config {
         if l.log_bytes < 2 * u64::from(l.segment_bytes) {
             return Err(value("limits.log_bytes", l.log_bytes, "two segments or more"));
         }
-        if u64::from(l.http_memory_bytes) < 4 * u64::from(l.http_answer_bytes) {
-            let wanted = format!("{} or more: four answers", 4 * u64::from(l.http_answer_bytes));
+        // A quarter is for answers; the first record of one may need three packets.
+        let answer = u64::from(l.http_answer_bytes).max(3 * u64::from(self.packet_max()));
+        if u64::from(l.http_memory_bytes) < 4 * answer {
+            let wanted = format!("{} or more: four answers or twelve largest packets", 4 * answer);
             return Err(value("limits.http_memory_bytes", l.http_memory_bytes, wanted));
         }
         if l.memory_log_bytes < 4 * most {

@@ -81,6 +81,10 @@ fn every_bad_value_is_refused_by_its_key() {
         ("limits.window_bytes", |c| c.limits.window_bytes = 64 << 20),
         ("limits.groups_in_flight", |c| c.limits.groups_in_flight = 1),
         ("limits.group_orders", |c| c.limits.group_orders = 4097),
+        ("limits.http_memory_bytes", |c| {
+            c.limits.http_answer_bytes = 1 << 10;
+            c.limits.http_memory_bytes = 12 * c.packet_max() - 1;
+        }),
         ("limits.append_timeout_ms", |c| c.limits.append_timeout_ms = 0),
     ];
     for (expected, change) in cases {
