@@ -289,7 +289,7 @@ impl<M: Port + Device> Shard<M> {
     /// Closes the links and, if it was draining, brings everything to stable media and sets the
     /// clean-stop mark: also if the others kept the log busy to the end, so that it was never
     /// drained. A memory log has nothing to mark.
-    fn finish(&mut self) -> bool {
+    pub(super) fn finish(&mut self) -> bool {
         for kind in LinkKind::ALL {
             self.machine.detach(kind);
         }
@@ -297,7 +297,18 @@ impl<M: Port + Device> Shard<M> {
             return false;
         }
         for _ in 0..10_000 {
+            // Of what was sent behind the word to stop, only the segment that the log may wait for.
+            while let Some(command) = self.commands.try_recv() {
+                if matches!(command, Command::Segment { .. } | Command::NoSegment) {
+                    self.take_command(command);
+                }
+            }
             self.write();
+            // It never comes to rest; the next start reads what is there.
+            if self.journal.as_ref().is_some_and(Journal::is_stuck) {
+                return false;
+            }
+            self.outbox.flush(&mut self.packets);
             self.machine.poll(chainring_net::wire::Wait::UpTo(std::time::Duration::from_millis(1)));
             self.now_us += 1_000;
             self.take_events();

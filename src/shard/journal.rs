@@ -215,6 +215,11 @@ impl Journal {
         self.groups.is_empty() && !self.pending.is_empty() && !self.blocked
     }
 
+    /// True if nothing is under way, what waits needs a segment, and none can be had.
+    pub fn is_stuck(&self) -> bool {
+        self.groups.is_empty() && self.blocked && self.full
+    }
+
     /// Submits what can be submitted. True if it submitted anything.
     ///
     /// # Errors
@@ -342,8 +347,9 @@ impl Journal {
         let block = self.block_range(group.block);
         let plan = match self.writer.plan_seal(claim, machine.bytes_mut(block)) {
             Ok(plan) => plan,
-            Err(LogError::Busy { .. } | LogError::NoSegment { .. }) => {
+            Err(error @ (LogError::Busy { .. } | LogError::NoSegment { .. })) => {
                 self.spare.push(group);
+                self.blocked = matches!(error, LogError::NoSegment { .. });
                 return Ok(());
             }
             Err(error) => return Err(error),

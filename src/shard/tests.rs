@@ -5,7 +5,7 @@ use chainring_net::mailbox::{Waker, channel};
 use chainring_net::pool::Regions;
 use chainring_net::wire::{Counters, Event, LinkKind, Refused};
 use chainring_ring::core::{Recovered, Settings};
-use chainring_ring::ids::{ClusterId, Entry, Epoch, Incarnation, Instance, Order, RingId};
+use chainring_ring::ids::{Claim, ClusterId, Entry, Epoch, Incarnation, Instance, Order, RingId};
 use chainring_storage::{Identity, LogError};
 use std::os::fd::OwnedFd;
 
@@ -205,4 +205,50 @@ fn a_drain_that_ran_out_of_time_stops_clean_all_the_same() {
         assert!(shard.turn(1).is_none());
         assert_eq!(shard.end().clean, draining);
     }
+}
+
+/// A full log never comes to rest: the node stops without the mark, and at once.
+#[test]
+fn a_full_log_does_not_hold_up_the_end() {
+    let (mut shard, (mut to_shard, _told)) = shard(false);
+    let mut config = config();
+    let dir = std::env::temp_dir().join(format!("chainring-full-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    config.node.dir.clone_from(&dir);
+    config.limits = Limits {
+        record_bytes: 512,
+        packet_bytes: 1024,
+        window_bytes: 4096,
+        group_bytes: 4096,
+        group_orders: 64,
+        segment_bytes: 512 << 10,
+        ..Limits::default()
+    };
+    crate::recover::format(&config).unwrap();
+    let opened = crate::recover::open(&config, 1).unwrap();
+    let (mut writer, _) = opened.log.unwrap();
+    let noop = |instance| {
+        let (ballot, base) = (Ballot::default(), Instance(0));
+        Order { instance, ballot, base, entry: Entry::Noop, decided: false }
+    };
+    let orders = [noop(Instance(0)); 64];
+    let mut block = vec![0; 1 << 16];
+    let values = chainring_storage::Values::default();
+    while let Ok(plan) = writer.plan(&orders, &values, Claim::default(), &mut block) {
+        writer.complete(plan.group).unwrap();
+    }
+    let (group_orders, group_bytes, groups_in_flight, block) = (64, 4096, 2, 512);
+    let limits = JournalLimits { group_orders, group_bytes, groups_in_flight, block };
+    let bytes = 3 * Journal::block_bytes(group_orders, block);
+    shard.machine.memory = vec![0; bytes as usize];
+    let mut journal = Journal::new(writer, limits, Range { offset: 0, bytes });
+    for instance in (0..64).map(Instance) {
+        journal.push_order(noop(instance), 0);
+    }
+    shard.journal = Some(journal);
+    shard.draining = true;
+    to_shard.try_send(Command::NoSegment).ok().unwrap();
+    let clean = shard.finish();
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(!clean && shard.now_us < 100_000, "{clean} {}", shard.now_us);
 }
