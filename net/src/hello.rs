@@ -19,6 +19,7 @@
 //! A code that this release does not know is an error, never a guess.
 
 pub use crate::refusal::{HelloError, Refusal};
+use chainring_ring::codec::check_positions;
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, u32_at, u64_at, u128_at};
 use chainring_ring::ids::{
     Ballot, ClusterId, Durability, Epoch, Incarnation, Instance, NODES_MAX, NodeId, RingId,
@@ -374,6 +375,7 @@ fn resume_at(purpose: Purpose, body: &[u8]) -> Result<Resume, HelloError> {
                 node: NodeId(bytes[8]),
                 incarnation: Incarnation(u32_at(bytes, 4)),
             };
+            check_positions(&[u64_at(bytes, 16)])?;
             Ok(Resume::Control { ballot, received: Instance(u64_at(bytes, 16)) })
         }
         Purpose::Data => {
@@ -384,6 +386,7 @@ fn resume_at(purpose: Purpose, body: &[u8]) -> Result<Resume, HelloError> {
                 if bytes[0] == 0 || usize::from(bytes[0]) > NODES_MAX {
                     return Err(FrameError::Body.into());
                 }
+                check_positions(&[u64_at(bytes, 16)])?;
                 let (incarnation, start) = (Incarnation(u32_at(bytes, 8)), u32_at(bytes, 12));
                 *entry = Held {
                     origin: NodeId(bytes[0]),

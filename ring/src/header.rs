@@ -273,6 +273,7 @@ impl Header {
         if !fits || size > limit {
             return Err(FrameError::Size { size, limit });
         }
+        crate::codec::check_positions(&[u64_at(head, 80), u64_at(head, 104)])?;
         Ok(Header {
             checksum_body: u128_at(head, 16),
             cluster: ClusterId(u128_at(head, 32)),
@@ -384,6 +385,16 @@ mod tests {
         let read = Header::decode(&frame, 512).unwrap();
         assert_eq!(Header { checksum_body: read.checksum_body, ..header }, read);
         assert_eq!(read.check_body(&frame).unwrap(), &[0xab; 100]);
+    }
+
+    /// A lane that opens at such a value would count beyond the last number there is.
+    #[test]
+    fn impossible_positions_are_refused() {
+        let (header, mut frame) = sample();
+        Header { sequence: Sequence(u64::MAX), ..header }.seal(&mut frame);
+        assert_eq!(Header::decode(&frame, 512), Err(FrameError::Body));
+        Header { instance: Instance(u64::MAX), ..header }.seal(&mut frame);
+        assert_eq!(Header::decode(&frame, 512), Err(FrameError::Body));
     }
 
     /// Every single flipped bit is found: in the header by its checksum, behind it by the body's.

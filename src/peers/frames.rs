@@ -16,7 +16,9 @@
 //! for, and its value frames are whole, verified, and in the order in which the entries name them.
 
 use crate::mail::Place;
-use chainring_ring::codec::{CLAIM_BYTES, ORDER_BYTES, claim_at, order_at, put_claim, put_order};
+use chainring_ring::codec::{
+    CLAIM_BYTES, ORDER_BYTES, check_positions, claim_at, order_at, put_claim, put_order,
+};
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, round_up, u32_at, u64_at};
 use chainring_ring::ids::{
     Ballot, Claim, ClusterId, Entry, Epoch, Incarnation, Instance, NODES_MAX, NodeId, Order,
@@ -187,6 +189,7 @@ impl Envelope {
             first: Instance(u64_at(head, CLAIM_BYTES)),
             delivered: Instance(u64_at(head, CLAIM_BYTES + 8)),
         };
+        check_positions(&[standing.first.0, standing.delivered.0])?;
         let from = Instance(u64_at(head, CLAIM_BYTES + 16));
         let count = u32_at(head, CLAIM_BYTES + 24) as usize;
         let bytes = u32_at(head, CLAIM_BYTES + 28) as usize;
