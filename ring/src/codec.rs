@@ -30,7 +30,7 @@ pub const CLAIM_BYTES: usize = 24;
 /// Bytes of a vote.
 pub const VOTE_BYTES: usize = 48;
 
-/// No position or sequence is as high: arithmetic on what a peer sends cannot overflow.
+/// No position or sequence is higher: arithmetic on what a peer sends cannot overflow.
 pub const POSITION_MAX: u64 = 1 << 62;
 
 /// Refuses numbers that no log reaches.

@@ -113,10 +113,10 @@ impl Control {
         let Some(topic) = self.catalog().topic(name) else {
             return Response::error(404, "unknown_topic", "no such topic");
         };
+        self.wait_for(topic, &query).await;
         if let Some(response) = self.of_another_epoch(topic, &query) {
             return response;
         }
-        self.wait_for(topic, &query).await;
         let mut answer = Answer::new(&query, self.answers.permit());
         if let Err(response) = self.collect(topic, &query, &mut answer).await {
             return *response;
@@ -130,7 +130,9 @@ impl Control {
     fn of_another_epoch(&self, topic: TopicId, query: &Query) -> Option<Response> {
         let end = self.catalog().view(topic).map_or(0, |view| view.end);
         let told = query.epoch.is_some() || self.config.cluster.epoch.0 == 1;
-        (!told && query.offset > end).then(|| self.other_epoch())
+        // A node that lags does not know its end yet.
+        let lags = self.gauges.delivered.get() < self.gauges.decided.get();
+        (!told && !lags && query.offset > end).then(|| self.other_epoch())
     }
 
     fn other_epoch(&self) -> Response {

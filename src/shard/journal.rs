@@ -174,6 +174,11 @@ impl Journal {
         self.writer.durable()
     }
 
+    /// True if the next group waits for a segment.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
     /// Orders that no group was planned for.
     pub fn pending_orders(&self) -> usize {
         self.pending_orders

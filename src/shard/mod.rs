@@ -276,7 +276,7 @@ impl<M: Port + Device> Shard<M> {
         if let Some(journal) = &self.journal {
             if journal.is_waiting_for_order() {
                 until = until.min(50);
-            } else if journal.needs_seal() {
+            } else if journal.needs_seal() && !journal.is_blocked() {
                 until = until.min(SEAL_US);
             }
         }

@@ -143,7 +143,6 @@ fn prepare(dir: &Path, config: &LogConfig, scanned: &Scanned) -> Result<(u64, bo
         at = address(last.map_or(0, |last| last.max(segment_of(at))) + 1, GROUP_ALIGN);
     }
     let current = segment_of(at);
-    let mut removed = false;
     for (number, bytes) in scanned.segments.iter().rev() {
         let path = segment_path(dir, *number);
         // Behind a cut: dropped groups. Behind an end: zeros, of no use with another size.
@@ -151,14 +150,12 @@ fn prepare(dir: &Path, config: &LogConfig, scanned: &Scanned) -> Result<(u64, bo
         if *number > current && useless {
             std::fs::remove_file(&path)
                 .map_err(|source| LogError::io("removal of", &path, source))?;
-            removed = true;
+            // From the end, each durable before the next: a crash in between leaves no gap.
+            sync_dir(dir)?;
         }
         if *number == current && scanned.tail == Tail::Cut {
             zero_rest(&path, offset_of(at), *bytes, config.development)?;
         }
-    }
-    if removed {
-        sync_dir(dir)?;
     }
     let kept = |number: u32| segment_path(dir, number).exists();
     if !kept(current) {
