@@ -107,7 +107,7 @@ pub enum Command {
     },
     /// Decided entries that a peer sent, contiguous; bodies verified.
     Entries {
-        /// The claim under which the peer holds them decided.
+        /// What the peer holds decided. Each order carries the ballot that counts for it itself.
         claim: Claim,
         /// The entries, in order of instance.
         orders: Vec<Order>,
@@ -120,7 +120,7 @@ pub enum Command {
         /// Header, body, padding.
         frame: Vec<u8>,
     },
-    /// A peer was asked for a value and does not hold it.
+    /// No peer holds a value that was asked for. The core asks again by itself while it needs it.
     NotHeld {
         /// Which.
         id: ValueId,
@@ -266,8 +266,6 @@ pub enum Notice {
     Session(Session),
     /// Answers [`Command::Drain`].
     Drained,
-    /// The shard thread ends; `true` if it stopped cleanly.
-    Stopped(bool),
 }
 
 /// What a data link's resume names for one origin.

@@ -161,7 +161,7 @@ impl Control {
         *self.on_peers.borrow_mut() = Some(Box::new(handler));
     }
 
-    /// Takes NeedSegment, Drained and Stopped.
+    /// Takes NeedSegment, Session and Drained.
     pub fn on_node(&self, handler: impl Fn(Notice) + 'static) {
         *self.on_node.borrow_mut() = Some(Box::new(handler));
     }
@@ -433,10 +433,7 @@ impl Control {
                     slot.put((buffer, found));
                 }
             }
-            notice @ (Notice::NeedSegment { .. }
-            | Notice::Session(_)
-            | Notice::Drained
-            | Notice::Stopped(_)) => {
+            notice @ (Notice::NeedSegment { .. } | Notice::Session(_) | Notice::Drained) => {
                 pass(&self.on_node, notice);
             }
             notice @ (Notice::Resume { .. }
