@@ -6,6 +6,7 @@ use chainring_net::pool::Regions;
 use chainring_net::wire::{Counters, Event, LinkKind, Refused};
 use chainring_ring::core::{Recovered, Settings};
 use chainring_ring::ids::{Claim, ClusterId, Entry, Epoch, Incarnation, Instance, Order, RingId};
+use chainring_ring::window::WINDOW_MAX;
 use chainring_storage::{Identity, LogError};
 use std::os::fd::OwnedFd;
 
@@ -111,6 +112,7 @@ fn shard(fails: bool) -> (Shard<Machine>, Ends) {
         incarnation: Incarnation(1),
         session: Session::FIRST,
         durability: Durability::Sync,
+        window: WINDOW_MAX,
     };
     let identity =
         Identity { cluster: ClusterId(5), epoch: Epoch(1), node: NodeId(2), ring: RingId(0) };
