@@ -17,6 +17,7 @@
 pub mod block;
 pub mod config;
 pub mod direct;
+pub mod disk;
 pub mod error;
 pub mod inspect;
 pub mod memory;
@@ -32,7 +33,8 @@ pub mod writer;
 
 pub use block::{Values, order_block_bytes};
 pub use config::{Identity, LogConfig, Place};
-pub use direct::{AlignedBuf, DirLock, check_direct};
+pub use direct::{AlignedBuf, DirLock};
+pub use disk::{Access, Disk, DiskFile, FileSystem, SharedDisk};
 pub use error::LogError;
 pub use inspect::{Report, SegmentReport, inspect};
 pub use memory::MemoryLog;
