@@ -278,9 +278,9 @@ fn probe(path: &Path) -> io::Result<()> {
     let file = open_file(path, Access::Create, false)?;
     let mut page = AlignedBuf::new(GROUP_ALIGN as usize);
     page.fill(0x5a);
-    file.write_all_at(&page, 0)?;
+    DiskFile::write_all_at(&file, &page, 0)?;
     page.fill(0);
-    file.read_exact_at(&mut page, 0)?;
+    DiskFile::read_exact_at(&file, &mut page, 0)?;
     match page.iter().all(|byte| *byte == 0x5a) {
         true => Ok(()),
         false => Err(io::Error::from_raw_os_error(libc::EINVAL)),

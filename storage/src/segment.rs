@@ -180,7 +180,7 @@ pub(crate) fn decode_header(bytes: &[u8]) -> Result<SegmentHeader, FrameError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-        use crate::direct::tests::TestDir;
+    use crate::direct::tests::TestDir;
     use chainring_ring::ids::{ClusterId, Epoch, NodeId, RingId};
 
     pub fn identity() -> Identity {
