@@ -227,7 +227,7 @@ fn a_full_log_does_not_hold_up_the_end() {
         ..Limits::default()
     };
     crate::recover::format(&config).unwrap();
-    let opened = crate::recover::open(&config, 1).unwrap();
+    let (_lock, opened) = crate::recover::open(&config, 1).unwrap();
     let (mut writer, _) = opened.log.unwrap();
     let noop = |instance| {
         let (ballot, base) = (Ballot::default(), Instance(0));
