@@ -14,7 +14,7 @@ use chainring_ring::header::Header;
 use chainring_ring::ids::{
     Durability, Entry, NODES_MAX, NodeId, Order, Sequence, Session, ValueId,
 };
-use chainring_ring::lanes::LANE_PACKETS;
+use chainring_ring::lanes::LANE_PACKETS_MAX;
 
 /// Answers of peers that wait. A catch-up has fewer under way, but one that sees nothing delivered
 /// fetches again.
@@ -171,7 +171,7 @@ impl<M: Machine> Shard<M> {
             return;
         }
         let mut declared = if theirs.0 == session { theirs.1 } else { Sequence(0) };
-        let first = Sequence(declared.0.max(end.0.saturating_sub(LANE_PACKETS)));
+        let first = Sequence(declared.0.max(end.0.saturating_sub(LANE_PACKETS_MAX)));
         for sequence in first.0..end.0 {
             let id = ValueId { origin, session, sequence: Sequence(sequence) };
             let Some(ix) = self.packets.find(&id).filter(|ix| self.is_held(*ix)) else { continue };

@@ -32,7 +32,6 @@ use chainring_net::wire::{LinkKind, Wait};
 use chainring_ring::actions::{Actions, Input, STEP_ROOM};
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Ballot, Durability, NODES_MAX, NodeId, Sequence, Session, ValueId};
-use chainring_ring::window::WINDOW;
 use chainring_storage::{MemoryLog, Superblock};
 use direct::Sender;
 pub use journal::Journal;
@@ -300,9 +299,10 @@ impl<M: Machine> Shard<M> {
 
     /// True while the loop may take in more: the outbox can hold what a step delivers.
     fn has_room(&self) -> bool {
-        self.outbox.room() > 2 * WINDOW as usize
+        let window = self.core.window().span() as usize;
+        self.outbox.room() > 2 * window
             && self.packets.room() > 2
-            && self.journal.as_ref().is_none_or(|journal| journal.room() > 2 * WINDOW as usize)
+            && self.journal.as_ref().is_none_or(|journal| journal.room() > 2 * window)
     }
 
     /// Steps the core and carries out what it says.
@@ -389,7 +389,7 @@ impl<M: Machine> Shard<M> {
             (Durability::Async, Some(journal)) => {
                 let (bytes, oldest) = journal.behind();
                 let age = oldest.map_or(0, |oldest| self.now_us.saturating_sub(oldest));
-                let near = journal.pending_orders() < WINDOW as usize / 4;
+                let near = (journal.pending_orders() as u64) < self.core.window().span() / 4;
                 near && bytes < self.persist_lag.bytes && age < self.persist_lag.us
             }
             _ => false,

@@ -7,6 +7,7 @@ use chainring_net::pool::Regions;
 use chainring_net::wire::{Counters, Event, LinkKind, Refused};
 use chainring_ring::core::{Recovered, Settings};
 use chainring_ring::ids::{Claim, ClusterId, Entry, Epoch, Incarnation, Instance, Order, RingId};
+use chainring_ring::window::WINDOW_MAX;
 use chainring_storage::{Identity, LogError};
 
 /// No links, and a superblock that can be written or not.
@@ -115,6 +116,7 @@ fn shard(fails: bool) -> (Shard<Double>, Ends) {
         incarnation: Incarnation(1),
         session: Session::FIRST,
         durability: Durability::Sync,
+        window: WINDOW_MAX,
     };
     let identity =
         Identity { cluster: ClusterId(5), epoch: Epoch(1), node: NodeId(2), ring: RingId(0) };
@@ -230,7 +232,7 @@ fn a_full_log_does_not_hold_up_the_end() {
         ..Limits::default()
     };
     crate::recover::format(&config).unwrap();
-    let opened = crate::recover::open(&config, 1).unwrap();
+    let (_lock, opened) = crate::recover::open(&config, 1).unwrap();
     let (mut writer, _) = opened.log.unwrap();
     let noop = |instance| {
         let (ballot, base) = (Ballot::default(), Instance(0));
