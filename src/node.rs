@@ -17,7 +17,7 @@ use crate::gauges::{Gauges, State};
 use crate::mail::{Command, Notice, Place};
 use crate::peers::{self, PeersError, PeersOptions};
 use crate::recover::{self, Opened, RecoverError};
-use crate::shard::{Ended, Journal, Shard, ShardParts, links};
+use crate::shard::{Ended, Journal, Room, Shard, ShardParts, links};
 use crate::source::Source;
 use chainring_net::hello::{Identity, PROTOCOL};
 use chainring_net::mailbox::{Receiver, Sender, Waker, channel};
@@ -389,7 +389,7 @@ fn make_shard(
         }
         made => (made?, None),
     };
-    let machine = Host::new(wire, store.file, store.segments);
+    let machine = Host::new(wire, store.file, store.segments, ());
     let parts = ShardParts {
         machine,
         core: store.core,
@@ -401,6 +401,7 @@ fn make_shard(
         notices: mail.notices,
         control_waker: mail.control,
         gauges: parts.gauges,
+        room: Room::default(),
     };
     Ok((Shard::new(config, parts), remark))
 }

@@ -241,8 +241,8 @@ async fn hand_over<H: Host>(
     let superseded = accepting.bell.until(|| (!newest()).then_some(None));
     let resume = or(resume, superseded).await.ok_or(StreamError::Superseded)?;
     welcome(&stream, &peers.identity.get(), from, resume).await?;
-    let fd = blocking(stream)?.into();
-    peers.host.send(Command::Incoming { kind, from, fd }).await;
+    let handle = blocking(stream)?.into();
+    peers.host.send(Command::Incoming { kind, from, handle }).await;
     Ok(())
 }
 

@@ -72,7 +72,7 @@ pub async fn keep<H: Host>(peers: Rc<Peers<H>>, to: NodeId, kind: Purpose) {
 }
 
 fn outgoing(kind: Purpose, to: NodeId, stream: TcpStream, resume: Resume) -> Command {
-    Command::Outgoing { kind, to, fd: stream.into(), resume }
+    Command::Outgoing { kind, to, handle: stream.into(), resume }
 }
 
 /// How long to wait after a failed attempt.
