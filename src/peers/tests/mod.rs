@@ -5,8 +5,8 @@ mod mesh;
 
 use crate::gauges::Gauges;
 use crate::mail::{Command, Notice, Place};
-use crate::peers::wait::{Bell, within};
-use crate::peers::{CommandSink, LogSource, Peers, PeersOptions, listen};
+use crate::peers::wait::Bell;
+use crate::peers::{Host, LogSource, Net, Peers, PeersOptions, Tcp, listen};
 use async_executor::{LocalExecutor, Task};
 use chainring_net::hello::{Held, Identity, PROTOCOL, Purpose, Resume};
 use chainring_ring::header::{Header, Kind};
@@ -50,7 +50,9 @@ impl World {
 #[derive(Clone)]
 pub struct Mock(pub Rc<World>);
 
-impl CommandSink for Mock {
+impl Host for Mock {
+    type Net = Tcp;
+
     async fn send(&self, command: Command) {
         if let Command::Entries { orders, .. } = &command
             && self.0.delivers.get()
@@ -186,7 +188,8 @@ impl Node {
             fetch_bytes_per_s,
         };
         let mock = Mock(world.clone());
-        let peers = Peers::new(options, Some(listener), mock, gauges.clone()).unwrap();
+        let net = Tcp::new(Some(listener)).unwrap();
+        let peers = Peers::new(options, net, mock, gauges.clone()).unwrap();
         let _running = executor.spawn(peers.clone().run());
         Node { peers, world, gauges, address, _running }
     }
@@ -216,7 +219,8 @@ impl Node {
             }
             result
         };
-        let found = within(Duration::from_secs(10), self.world.bell.until(look)).await;
+        let found =
+            self.peers.net.within(Duration::from_secs(10), self.world.bell.until(look)).await;
         found.unwrap_or_else(|| {
             let commands = self.world.commands.borrow();
             panic!("nothing came at node {me}; {:?}; {commands:?}", self.peers.problems())
@@ -229,7 +233,7 @@ impl Node {
             if self.peers.problems().iter().any(|text| text.contains(words)) {
                 return;
             }
-            crate::peers::wait::pause(Duration::from_millis(5)).await;
+            pause(Duration::from_millis(5)).await;
         }
         panic!("no problem says {words:?}: {:?}", self.peers.problems());
     }
@@ -258,4 +262,9 @@ pub fn cluster(executor: &LocalExecutor<'_>, count: u8) -> Vec<Node> {
 pub fn run<F: Future<Output = ()>>(test: impl FnOnce(Rc<LocalExecutor<'static>>) -> F) {
     let executor = Rc::new(LocalExecutor::new());
     async_io::block_on(executor.run(test(executor.clone())));
+}
+
+/// Waits that long.
+pub async fn pause(time: Duration) {
+    async_io::Timer::after(time).await;
 }
