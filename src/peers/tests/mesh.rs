@@ -53,7 +53,7 @@ fn send(node: &Node, to: u8, frame: Vec<u8>) {
 }
 
 /// A log of values of 32 KiB with no-ops and second occurrences between them.
-fn fill(world: &World, values: u64) -> (Vec<Entry>, Vec<u8>) {
+pub fn fill<H>(world: &World<H>, values: u64) -> (Vec<Entry>, Vec<u8>) {
     let (mut all, mut bytes) = (Vec::new(), Vec::new());
     for sequence in 0..values {
         let frame = frame(Kind::Value, id(1, sequence), 32 << 10);

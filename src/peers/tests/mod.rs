@@ -1,7 +1,9 @@
 //! Nodes' connections over loopback in one process; queues in place of the shards.
 
 mod handshake;
+mod lan;
 mod mesh;
+mod replay;
 
 use crate::gauges::Gauges;
 use crate::mail::{Command, Notice, Place};
@@ -14,6 +16,7 @@ use chainring_ring::ids::*;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +24,8 @@ use std::time::Duration;
 pub const PACKET_MAX: u32 = 64 << 10;
 
 /// What a node has delivered, and what its connections told its shard.
-#[derive(Default)]
-pub struct World {
-    pub commands: RefCell<VecDeque<Command>>,
+pub struct World<H = OwnedFd> {
+    pub commands: RefCell<VecDeque<Command<H>>>,
     pub bell: Bell,
     pub log: RefCell<Vec<(Order, Place)>>,
     pub disk: RefCell<Vec<u8>>,
@@ -34,7 +36,22 @@ pub struct World {
     pub delivers: Cell<bool>,
 }
 
-impl World {
+impl<H> Default for World<H> {
+    fn default() -> World<H> {
+        World {
+            commands: RefCell::default(),
+            bell: Bell::default(),
+            log: RefCell::default(),
+            disk: RefCell::default(),
+            held: RefCell::default(),
+            first: Cell::default(),
+            delivered: Cell::default(),
+            delivers: Cell::default(),
+        }
+    }
+}
+
+impl<H> World<H> {
     /// Appends an entry to the log; a value's frame too.
     pub fn append(&self, entry: Entry, frame: &[u8]) {
         let mut log = self.log.borrow_mut();
@@ -47,13 +64,12 @@ impl World {
     }
 }
 
-#[derive(Clone)]
-pub struct Mock(pub Rc<World>);
+pub struct Mock<N: Net>(pub Rc<World<N::Handle>>);
 
-impl Host for Mock {
-    type Net = Tcp;
+impl<N: Net> Host for Mock<N> {
+    type Net = N;
 
-    async fn send(&self, command: Command) {
+    async fn send(&self, command: Command<N::Handle>) {
         if let Command::Entries { orders, .. } = &command
             && self.0.delivers.get()
         {
@@ -64,7 +80,7 @@ impl Host for Mock {
     }
 }
 
-impl LogSource for Mock {
+impl<N: Net> LogSource for Mock<N> {
     fn delivered(&self) -> Instance {
         Instance(self.0.delivered.get())
     }
@@ -142,7 +158,7 @@ pub fn frame(kind: Kind, id: ValueId, size: u32) -> Vec<u8> {
 }
 
 pub struct Node {
-    pub peers: Rc<Peers<Mock>>,
+    pub peers: Rc<Peers<Mock<Tcp>>>,
     pub world: Rc<World>,
     pub gauges: Arc<Gauges>,
     pub address: String,
