@@ -60,7 +60,7 @@ impl Append {
     }
 }
 
-/// Control thread to shard; connections and files as the shard's kernel takes them over.
+/// Control thread to shard. `H` is an open connection or file.
 #[derive(Debug)]
 pub enum Command<H = OwnedFd> {
     /// Append records; answered by [`Notice::Appended`] or [`Notice::Refused`].
@@ -85,7 +85,7 @@ pub enum Command<H = OwnedFd> {
         /// The predecessor.
         from: NodeId,
         /// The connection.
-        fd: H,
+        handle: H,
     },
     /// An outgoing link's handshake is done.
     Outgoing {
@@ -94,7 +94,7 @@ pub enum Command<H = OwnedFd> {
         /// The successor.
         to: NodeId,
         /// The connection.
-        fd: H,
+        handle: H,
         /// From where on the successor wants values or orders.
         resume: Resume,
     },
@@ -148,7 +148,7 @@ pub enum Command<H = OwnedFd> {
         /// Number of the segment.
         number: u32,
         /// The open file.
-        fd: H,
+        handle: H,
     },
     /// No further segment can be had: the disk is full or the log is at its limit.
     NoSegment,

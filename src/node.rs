@@ -10,13 +10,14 @@ mod lifecycle;
 pub use foreground::run;
 
 use crate::config::Config;
+use crate::control::disk::disk_read;
 use crate::control::{Control, Parts, ReadPath};
 use crate::device::Host;
 use crate::gauges::{Gauges, State};
 use crate::mail::{Command, Notice, Place};
 use crate::peers::{self, PeersError, PeersOptions};
 use crate::recover::{self, Opened, RecoverError};
-use crate::shard::{Ended, Journal, Shard, ShardParts, links};
+use crate::shard::{Ended, Journal, Room, Shard, ShardParts, links};
 use crate::source::Source;
 use chainring_net::hello::{Identity, PROTOCOL};
 use chainring_net::mailbox::{Receiver, Sender, Waker, channel};
@@ -24,8 +25,7 @@ use chainring_net::pool::{Arena, ArenaError, ArenaPlan};
 use chainring_net::uring::{UringError, UringOptions};
 use chainring_net::wire::{Wire, WireOptions};
 use chainring_ring::ids::Durability;
-use chainring_storage::{AlignedBuf, LogReader};
-use std::cell::RefCell;
+use chainring_storage::FileSystem;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -147,7 +147,7 @@ impl Node {
         };
         let http = TcpListener::bind(&member.http)
             .map_err(|source| NodeError::Http { address: member.http.clone(), source })?;
-        let opened = recover::open(&config, options.preallocate)?;
+        let (lock, opened) = recover::open(&config, options.preallocate)?;
         let mut remarks = opened.remarks.clone();
         let gauges = Arc::new(Gauges::default());
         let letters = config.limits.mailbox_letters as usize;
@@ -157,7 +157,7 @@ impl Node {
         let (shard_waker, control_waker) = (waker()?, waker()?);
         let request = Arc::new(AtomicU8::new(Request::Run as u8));
 
-        let (to_shard, to_control, lock) = split(&config, opened, &gauges)?;
+        let (to_shard, to_control) = split(&config, opened, &gauges)?;
         let mail = ShardMail {
             commands,
             notices,
@@ -266,7 +266,7 @@ fn split(
     config: &Config,
     opened: Opened,
     gauges: &Arc<Gauges>,
-) -> Result<(ToShard, ToControl, chainring_storage::DirLock), NodeError> {
+) -> Result<(ToShard, ToControl), NodeError> {
     let identity = Identity {
         cluster: config.cluster.id,
         epoch: config.cluster.epoch,
@@ -298,7 +298,7 @@ fn split(
         groups: opened.groups,
         held: opened.held,
     };
-    Ok((ToShard { opened: store, gauges: Arc::clone(gauges) }, to_control, opened.lock))
+    Ok((ToShard { opened: store, gauges: Arc::clone(gauges) }, to_control))
 }
 
 /// Starts the shard's thread; with it come remarks on what it could not have.
@@ -389,7 +389,7 @@ fn make_shard(
         }
         made => (made?, None),
     };
-    let machine = Host::new(wire, store.file, store.segments);
+    let machine = Host::new(wire, store.file, store.segments, ());
     let parts = ShardParts {
         machine,
         core: store.core,
@@ -401,6 +401,7 @@ fn make_shard(
         notices: mail.notices,
         control_waker: mail.control,
         gauges: parts.gauges,
+        room: Room::default(),
     };
     Ok((Shard::new(config, parts), remark))
 }
@@ -411,16 +412,8 @@ fn read_path(config: &Config, disk: bool) -> ReadPath {
         return ReadPath::Memory;
     }
     let identity = recover::identity(config);
-    let reader = LogReader::new(&config.node.dir, identity, config.node.development);
-    let state = RefCell::new((reader, AlignedBuf::new(1 << 20)));
-    ReadPath::Disk(Box::new(move |place, out| {
-        let (reader, buffer) = &mut *state.borrow_mut();
-        let place = chainring_storage::Place { at: place.at, bytes: place.bytes };
-        let (_, frame) = reader.read(place, buffer).map_err(|error| error.to_string())?;
-        out.clear();
-        out.extend_from_slice(frame);
-        Ok(())
-    }))
+    let (dir, development) = (&config.node.dir, config.node.development);
+    ReadPath::Disk(disk_read(FileSystem::shared(), dir, identity, development))
 }
 
 #[cfg(test)]

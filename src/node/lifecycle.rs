@@ -204,8 +204,8 @@ async fn make_segment(maker: Rc<Maker>, control: Rc<Control>, number: u32) {
         maker.making.set(false);
         match made {
             Some(file) => {
-                let fd = OwnedFd::from(file);
-                return control.send(Command::Segment { number, fd }).await;
+                let handle = OwnedFd::from(file);
+                return control.send(Command::Segment { number, handle }).await;
             }
             None => control.send(Command::NoSegment).await,
         }

@@ -242,7 +242,7 @@ async fn hand_over<H: Host>(
     let superseded = accepting.bell.until(|| (!newest()).then_some(None));
     let resume = or(resume, superseded).await.ok_or(StreamError::Superseded)?;
     welcome(&peers.net, &stream, &peers.identity.get(), from, resume).await?;
-    let fd = peers.net.release(stream)?;
-    peers.host.send(Command::Incoming { kind, from, fd }).await;
+    let handle = peers.net.release(stream)?;
+    peers.host.send(Command::Incoming { kind, from, handle }).await;
     Ok(())
 }

@@ -50,13 +50,13 @@ pub async fn keep<H: Host>(peers: Rc<Peers<H>>, to: NodeId, kind: Purpose) {
     let down = &peers.dialing.down[link];
     loop {
         match dial(&peers, to, kind).await.and_then(|(stream, resume)| {
-            let fd = peers.net.release(stream).map_err(StreamError::from)?;
-            Ok((fd, resume))
+            let handle = peers.net.release(stream).map_err(StreamError::from)?;
+            Ok((handle, resume))
         }) {
-            Ok((fd, resume)) => {
+            Ok((handle, resume)) => {
                 down.set(false);
                 let since = peers.net.now();
-                peers.host.send(Command::Outgoing { kind, to, fd, resume }).await;
+                peers.host.send(Command::Outgoing { kind, to, handle, resume }).await;
                 peers.dialing.bell.until(|| down.get().then_some(())).await;
                 // A link that breaks right after every handshake must not turn into a busy loop.
                 if peers.net.since(since) > STABLE_TIME {

@@ -19,8 +19,8 @@ fn blocks(stream: &mut TcpStream) -> bool {
 
 async fn outgoing(node: &Node, wanted: Purpose) -> (NodeId, OwnedFd, Resume) {
     node.next(|command| match command {
-        Command::Outgoing { kind, to, fd, resume } if *kind == wanted => {
-            Some((*to, fd.try_clone().unwrap(), *resume))
+        Command::Outgoing { kind, to, handle, resume } if *kind == wanted => {
+            Some((*to, handle.try_clone().unwrap(), *resume))
         }
         _ => None,
     })
@@ -29,8 +29,8 @@ async fn outgoing(node: &Node, wanted: Purpose) -> (NodeId, OwnedFd, Resume) {
 
 async fn incoming(node: &Node, wanted: Purpose) -> (NodeId, OwnedFd) {
     node.next(|command| match command {
-        Command::Incoming { kind, from, fd } if *kind == wanted => {
-            Some((*from, fd.try_clone().unwrap()))
+        Command::Incoming { kind, from, handle } if *kind == wanted => {
+            Some((*from, handle.try_clone().unwrap()))
         }
         _ => None,
     })

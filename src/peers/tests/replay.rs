@@ -109,12 +109,12 @@ impl Machine {
                 assert!(self.peers.on_notice(Notice::Resume { token, resume }).is_none());
                 format!("prepare {kind:?} {token}")
             }
-            Command::Incoming { kind, from, fd } => {
-                self.links.insert((false, kind as u8), fd);
+            Command::Incoming { kind, from, handle } => {
+                self.links.insert((false, kind as u8), handle);
                 format!("incoming {kind:?} from {}", from.0)
             }
-            Command::Outgoing { kind, to, fd, resume } => {
-                self.links.insert((true, kind as u8), fd);
+            Command::Outgoing { kind, to, handle, resume } => {
+                self.links.insert((true, kind as u8), handle);
                 assert_eq!(resume, resume_of(to.0, kind));
                 format!("outgoing {kind:?} to {}", to.0)
             }
@@ -152,7 +152,7 @@ fn story(seed: u64) -> Vec<String> {
     all.notice(1, Notice::FetchValue { id: id(1, 999) });
     all.notice(3, Notice::CatchUp { from: Instance(0) });
     while worlds[2].delivered.get() == 0 {
-        assert!(all.lan.now() < ms(1000), "catch-up does not begin");
+        assert!(all.lan.now() < ms(1000), "no catch-up; {:#?}", all.transcript);
         all.run(all.lan.now() + ms(1));
     }
     assert!(worlds[2].delivered.get() < log.len() as u64, "catch-up is over before the crash");
