@@ -146,5 +146,55 @@ list! {
     NextValuesFetched: "a coordinator called for values declared missing, to order them";
     EntriesCalledFor: "decided entries were called for";
     CallRepeated: "a call was not answered and was repeated";
+    // The log: the table of recovery.
+    Row1Kept: "row 1: a complete group was kept";
+    Row2Rolled: "row 2: the log goes on in the next segment";
+    Row3Foreign: "row 3: a block of another log was found";
+    Row4Alone: "row 4: a lone node refused to start on damage";
+    Row5ValuesLost: "row 5: values below a seal are damaged";
+    Row6GroupLost: "row 6: a group below a seal is gone";
+    Row7ValuesRepaired: "row 7: as row 5, and repaired since";
+    Row8GroupRepaired: "row 8: as row 6, and repaired since";
+    Row9End: "row 9: the log ends with nothing behind it";
+    Row10Torn: "row 10: the last write was torn";
+    Row11Hole: "row 11: a later write landed, the one before it did not";
+    CoveredByLog: "a seal in the log covers what is damaged";
+    CoveredBySuperblock: "only the superblock's seal covers what is damaged";
+    CoveredByGap: "a segment is missing below one that is there";
+    FoundGarbage: "bytes that are no group lie where one should begin";
+    FoundEmpty: "zeros lie where a group should begin";
+    FoundStale: "a block of an earlier life lies where a group should begin";
+    FoundUnchained: "a block that does not follow lies where a group should begin";
+    ZerosBeforeRemains: "zeros are the first sectors of a torn write";
+    ValueHeaderDamaged: "the header of a value frame in a group is damaged";
+    ValueBodyDamaged: "the body of a value frame in a group is damaged";
+    SegmentHeaderDamaged: "the header of a segment is damaged";
+    TailLost: "damage reaches to the end of the log";
+    // The log: start, segments, reads, writes.
+    StartsDamaged: "a node starts with damage that is not repaired";
+    DamageReadsAgain: "damage that was recorded reads well now, or has changed";
+    CutRaisesSeal: "a cut leaves a group that nothing but the superblock seals";
+    CutZeroed: "what was cut was overwritten with zeros";
+    SegmentRemoved: "a segment behind a cut was removed";
+    GoesOnBehindLostTail: "the log goes on behind a tail that is lost";
+    SegmentMadeToGoOn: "the segment to go on in had to be made at the start";
+    StartsFull: "there was no room to make segments ahead at the start";
+    SegmentHasNoRoom: "a segment could not be made for want of room";
+    HalfSegmentRemoved: "a crash left half a segment";
+    LogRolled: "the log went on to the next segment";
+    LogLacksSegment: "a group had to wait for a segment";
+    WritesOverlap: "a group was written while another one was";
+    WritesDoneOutOfOrder: "a later group was complete before an earlier one";
+    SectorUnreadable: "the disk did not give a sector";
+    FrameDamagedInLog: "a frame read back from the log is damaged";
+    MemoryLogWentRound: "the memory log reached its end and began again";
+    SuperblockHeldByTwo: "the superblock that counts is held by two copies";
+    SuperblockHeldByThree: "the superblock that counts is held by three copies";
+    SuperblockUnfinished: "a newer superblock was never finished and is passed over";
+    SuperblockUnreadable: "no two copies of the superblock agree";
+    SuperblockMissing: "there is no superblock";
+    SuperblockForeign: "the superblock is of another node";
+    SuperblockCopyFailed: "a copy of the superblock could not be written, three could";
+    SuperblockPoisoned: "too few copies of the superblock could be written";
     //MORE
 }
