@@ -196,5 +196,58 @@ list! {
     SuperblockForeign: "the superblock is of another node";
     SuperblockCopyFailed: "a copy of the superblock could not be written, three could";
     SuperblockPoisoned: "too few copies of the superblock could be written";
+    // The node: its start and its end.
+    LifeForgets: "a node begins a life without knowing what it had promised";
+    CleanStopFound: "a node starts after a clean stop";
+    ClaimOnlyInSeal: "only a seal says how far the log is delivered";
+    ReplayBehindDamage: "behind damage a block's word does not authorise an older order";
+    ReplayLacksValue: "replaying the log ended at a value that is not there";
+    ReplayHoldsTooMuch: "behind damage more values seem undelivered than are kept";
+    Drained: "a node had nothing left to do before its end";
+    CleanStop: "a node stopped with everything on stable media";
+    StopMeetsFullLog: "a node stopped while its log could not go on";
+    // The node: the log's side of the loop.
+    WriteFailed: "a write of the log failed";
+    WriteCutShort: "a write of the log was cut short";
+    SuperblockWriteFailed: "the superblock could not be written under a running node";
+    SealWritten: "an idle log was sealed";
+    GroupFullOfOrders: "a group took no more orders";
+    GroupFullOfValues: "a group took no more values";
+    LogFull: "no further segment could be had";
+    LogFullNoMore: "a full log got another segment";
+    AsyncLogTooFarBehind: "the log was too far behind for votes to go on";
+    // The node: the loop, its memory and its links.
+    LoopHasNoRoom: "the loop took in only what gives room back";
+    PacketMovedAside: "a packet that held up the receive buffer was moved";
+    SidePoolFull: "the side pool had no room";
+    OwnPoolFull: "the pool of own packets had no room";
+    ForwardWaits: "a packet waited for room on the way to the successor";
+    ForwardHasNoLink: "a packet found no link to the successor";
+    WaitingForwardForgotten: "a packet waited for a link that went down";
+    LinkReset: "a node closed a link of its own to have it resume";
+    DeclarationHasNoRoom: "a declaration found no memory";
+    ResumedFromMemory: "a data link resumed with what is still held";
+    ResumedBehindGap: "a data link resumed behind values that are held no more";
+    ResumedByDeclaring: "a data link resumed by declaring what is held no more";
+    SuccessorIsAhead: "the successor is at a later session than this node";
+    ControlResumesInBallot: "a control link resumed in the ballot that both are at";
+    CursorSkipsToBase: "the orders passed on went on at a ballot's base";
+    CursorSkipsHole: "the orders passed on skipped a hole that nobody will fill";
+    // The node: requests and topics.
+    AppendMeetsHalt: "a request met a ring that has halted for good";
+    AppendMeetsFullLog: "a request met a full log";
+    AppendMeetsDrain: "a request met a node about to stop";
+    RequestTakesTwoPackets: "a request did not fit into the packet being filled";
+    LargePacketGoesAlone: "a packet larger than the window was sent alone";
+    ClosedValueFreed: "a held value of a closed session was freed";
+    TopicKnownAlready: "a topic was created twice";
+    // The node: catch-up and fetch.
+    EntriesForgotten: "more answers came than can wait";
+    EntryWaits: "a fetched entry had to wait";
+    EntryWaitsForLog: "a fetched entry had to wait for the log to follow";
+    EntryOutrun: "a fetched entry was delivered or received meanwhile";
+    FetchedHasNoRoom: "a fetched value found no memory";
+    AskedForValueHeld: "a peer fetched a value that is held undelivered";
+    AskedForValueNotHeld: "a peer asked for a value that is not held";
     //MORE
 }
