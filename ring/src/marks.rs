@@ -249,5 +249,39 @@ list! {
     FetchedHasNoRoom: "a fetched value found no memory";
     AskedForValueHeld: "a peer fetched a value that is held undelivered";
     AskedForValueNotHeld: "a peer asked for a value that is not held";
-    //MORE
+    // The wire.
+    HalfPacketCut: "a data link broke in the middle of a packet";
+    HalfControlFrameCut: "a control link broke in the middle of a frame";
+    ReceiveBufferFull: "the receive buffer was full";
+    PacketSentInPart: "a send took only a part of a packet";
+    ControlSentInPart: "a send took only a part of the control frames";
+    ForwardCameBack: "a link went down before a packet was sent whole";
+    FrameHeaderDamaged: "a frame with a damaged header closed a link";
+    FrameBodyDamaged: "a frame with a damaged body closed a link";
+    LinkClosedByPeer: "the peer closed a link";
+    LinkFailed: "the connection below a link failed";
+    // Peers.
+    PeerUnreachable: "nobody answers at a peer's address";
+    PeerSilent: "a peer took a connection and said nothing in time";
+    PeerRefused: "a peer refused a handshake";
+    HandshakeBroken: "a connection ended in the handshake, at its caller";
+    GreetingBroken: "a connection ended in the handshake, or gave way to a newer one";
+    GreetingTimedOut: "a caller did not finish its handshake in time";
+    OlderLifeRefused: "a life that was over already was refused";
+    ServingReplaced: "a peer's newer connection took the place of the one served";
+    ServedUpToDamage: "an answer ends before an entry that is damaged here";
+    AnsweredNotHeld: "a peer was told that a value is not held";
+    ValueNotHeldThere: "a peer does not hold the value that was asked for";
+    ValueHeldByNobody: "no peer holds the value that was asked for";
+    DirectPushedOut: "too many direct messages waited for a peer";
+    DirectTooOld: "a direct message waited too long and was dropped";
+    PeerOwesTooLong: "a peer owed an answer for too long";
+    CatchUpReachesNobody: "no peer could be reached to catch up from";
+    CatchUpTrimmed: "no peer holds the entries that are needed any more";
+    CatchUpDry: "a peer has no more entries than this node";
+    CatchUpOvertaken: "the node got further by itself than what was fetched";
+    CatchUpFailed: "a peer failed in the middle of a catch-up";
+    CatchUpStalled: "what was fetched was not delivered in time";
+    CatchUpLeftAlone: "a catch-up was asked for that is under way";
+    CatchUpReplaced: "a catch-up was asked for while another one is under way";
 }
