@@ -16,6 +16,7 @@ use crate::link::LinkError;
 use crate::pool::{Arena, Range};
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind};
 use chainring_ring::ids::{ClusterId, Epoch, NODES_MAX};
+use chainring_ring::mark;
 
 /// Most bytes of one receive.
 pub(crate) const RECEIVE_MAX: u32 = 1 << 20;
@@ -82,6 +83,9 @@ impl DataIn {
     /// Where the next receive may go; None while the buffer is full.
     pub(crate) fn room(&self) -> Option<Range> {
         let free = self.buffer.bytes - (self.received - self.released) as u32;
+        if free == 0 {
+            mark!(ReceiveBufferFull);
+        }
         (free > 0).then(|| self.range(self.received, free.min(RECEIVE_MAX)))
     }
 
@@ -124,6 +128,9 @@ impl DataIn {
 
     /// Drops what is not parsed; no receive may be in flight.
     pub(crate) fn cut(&mut self) {
+        if self.received > self.parsed {
+            mark!(HalfPacketCut);
+        }
         self.received = self.parsed;
         self.fresh = false;
     }
@@ -208,6 +215,9 @@ impl ControlIn {
 
     /// Forgets everything; no receive may be in flight.
     pub(crate) fn cut(&mut self) {
+        if self.filled > self.parsed {
+            mark!(HalfControlFrameCut);
+        }
         (self.parsed, self.filled, self.fresh) = (0, 0, false);
     }
 }
