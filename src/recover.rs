@@ -15,8 +15,8 @@ use chainring_ring::ids::{
 };
 use chainring_ring::sequences::Sequences;
 use chainring_storage::{
-    DirLock, Group, Identity, LogConfig, LogError, LogReader, LogWriter, ReadAhead, Superblock,
-    SuperblockFile, check_direct, superfile,
+    DirLock, Disk, FileSystem, Group, Identity, LogConfig, LogError, LogReader, LogWriter,
+    ReadAhead, SharedDisk, Superblock, SuperblockFile, superfile,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -73,8 +73,6 @@ pub enum RecoverError {
 
 /// A node's store, opened.
 pub struct Opened {
-    /// Held as long as the node runs.
-    pub lock: DirLock,
     /// The superblock's file.
     pub file: SuperblockFile,
     /// As last written.
@@ -122,15 +120,23 @@ pub fn log_config(config: &Config, preallocate: usize) -> LogConfig {
 /// # Errors
 /// [`RecoverError`].
 pub fn format(config: &Config) -> Result<(), RecoverError> {
+    format_on(&FileSystem, config)
+}
+
+/// As [`format`], on any disk.
+///
+/// # Errors
+/// [`RecoverError`].
+pub fn format_on(disk: &dyn Disk, config: &Config) -> Result<(), RecoverError> {
     let dir = &config.node.dir;
-    std::fs::create_dir_all(dir)
+    disk.create_dir_all(dir)
         .map_err(|source| RecoverError::Dir { dir: dir.display().to_string(), source })?;
-    check_direct(dir, config.node.development)?;
+    disk.check_direct(dir, config.node.development)?;
     let nodes = config.cluster.nodes.len() as u8;
     let (durability, block) = (config.cluster.durability, config.cluster.block);
     let mut superblock = Superblock::new(identity(config), durability, block, nodes);
     superblock.configuration = config.config_hash();
-    SuperblockFile::create(dir, &superblock, config.node.development)?;
+    SuperblockFile::create(disk, dir, &superblock, config.node.development)?;
     Ok(())
 }
 
@@ -186,15 +192,27 @@ fn file_name(dir: &Path) -> String {
     dir.file_name().map_or_else(|| "log".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Opens a node's store and begins a new life of it.
+/// Opens a node's store and begins a new life of it. The lock is held as long as the node runs.
 ///
 /// # Errors
 /// [`RecoverError`].
-pub fn open(config: &Config, preallocate: usize) -> Result<Opened, RecoverError> {
+pub fn open(config: &Config, preallocate: usize) -> Result<(DirLock, Opened), RecoverError> {
+    let lock = DirLock::acquire(&config.node.dir)?;
+    Ok((lock, open_on(&FileSystem::shared(), config, preallocate)?))
+}
+
+/// As [`open`], on any disk, which keeps others away from the store.
+///
+/// # Errors
+/// [`RecoverError`].
+pub fn open_on(
+    disk: &SharedDisk,
+    config: &Config,
+    preallocate: usize,
+) -> Result<Opened, RecoverError> {
     let dir = config.node.dir.as_path();
-    let lock = DirLock::acquire(dir)?;
     let (mut file, mut superblock) =
-        SuperblockFile::open(dir, &identity(config), config.node.development)?;
+        SuperblockFile::open(&**disk, dir, &identity(config), config.node.development)?;
     check_settings(config, &superblock)?;
     let mut remarks = Vec::new();
     begin_life(config, &mut superblock, &mut remarks);
@@ -206,7 +224,6 @@ pub fn open(config: &Config, preallocate: usize) -> Result<Opened, RecoverError>
         let (catalog, held) = (Catalog::new(true), Vec::new());
         let log = None;
         return Ok(Opened {
-            lock,
             file,
             superblock,
             log,
@@ -218,7 +235,7 @@ pub fn open(config: &Config, preallocate: usize) -> Result<Opened, RecoverError>
             remarks,
         });
     }
-    let limits = log_config(config, preallocate);
+    let limits = LogConfig { disk: disk.clone(), ..log_config(config, preallocate) };
     let mut replay = Replay::default();
     let (found, writer) =
         chainring_storage::recover(dir, &limits, &mut file, &mut superblock, &mut |group| {
@@ -235,8 +252,9 @@ pub fn open(config: &Config, preallocate: usize) -> Result<Opened, RecoverError>
         replay.claim = found.claim;
     }
     let promised = superblock.promised.max(found.ballot).max(replay.claim.ballot);
-    let reader = LogReader::new(dir, limits.identity, config.node.development);
-    let mut reader = ReadAhead::new(reader, READ_AHEAD_BYTES);
+    let reader = LogReader::on(disk.clone(), dir, limits.identity, limits.development);
+    let ahead = READ_AHEAD_BYTES.min(limits.segment_bytes as usize);
+    let mut reader = ReadAhead::new(reader, ahead);
     let delivered = replay.deliver(&mut reader)?;
     let (values, held) = replay.held(&mut reader, &delivered.table, held_most(config))?;
     let orders = replay.orders.range(delivered.position..).map(|(_, order)| *order).collect();
@@ -256,7 +274,7 @@ pub fn open(config: &Config, preallocate: usize) -> Result<Opened, RecoverError>
     }
     let (groups, catalog) = (delivered.groups, delivered.catalog);
     let log = Some((writer, limits));
-    Ok(Opened { lock, file, superblock, log, settings, recovered, groups, catalog, held, remarks })
+    Ok(Opened { file, superblock, log, settings, recovered, groups, catalog, held, remarks })
 }
 
 fn check_settings(config: &Config, superblock: &Superblock) -> Result<(), RecoverError> {
@@ -315,6 +333,7 @@ fn settings(config: &Config, superblock: &Superblock) -> Settings {
         incarnation: superblock.incarnation,
         session: superblock.session(),
         durability: config.cluster.durability,
+        window: u64::from(config.limits.window_instances),
     }
 }
 

@@ -2,13 +2,14 @@
 
 use super::DiskRead;
 use crate::mail::Place;
-use chainring_storage::{AlignedBuf, Identity, LogReader};
+use chainring_storage::{AlignedBuf, Identity, LogReader, SharedDisk};
 use std::cell::RefCell;
 use std::path::Path;
 
 /// Reads frames of the log in `dir`, verified.
-pub fn disk_read(dir: &Path, identity: Identity, development: bool) -> DiskRead {
-    let state = RefCell::new((LogReader::new(dir, identity, development), AlignedBuf::new(0)));
+pub fn disk_read(disk: SharedDisk, dir: &Path, identity: Identity, development: bool) -> DiskRead {
+    let reader = LogReader::on(disk, dir, identity, development);
+    let state = RefCell::new((reader, AlignedBuf::new(0)));
     Box::new(move |place: Place, out: &mut Vec<u8>| {
         let (reader, buffer) = &mut *state.borrow_mut();
         let place = chainring_storage::Place { at: place.at, bytes: place.bytes };

@@ -108,13 +108,13 @@ fn append(
 #[test]
 fn what_a_seal_says_is_delivered_again() {
     let (_dir, config) = store("seal");
-    let opened = open(&config, 1).unwrap();
+    let (lock, opened) = open(&config, 1).unwrap();
     let mut log = opened.log.unwrap();
     let orders: Vec<_> = (0..5).map(|instance| order(instance, Entry::Noop)).collect();
     append(&config, &mut log, (&orders, &[]), claim(2));
     append(&config, &mut log, (&[], &[]), claim(5));
-    drop((log, opened.lock));
-    let opened = open(&config, 1).unwrap();
+    drop((log, lock));
+    let (_lock, opened) = open(&config, 1).unwrap();
     assert_eq!(opened.recovered.delivered, Instance(5));
 }
 
@@ -123,7 +123,7 @@ fn what_a_seal_says_is_delivered_again() {
 #[test]
 fn behind_damage_no_more_is_held_than_a_window() {
     let (_dir, config) = store("damage");
-    let opened = open(&config, 1).unwrap();
+    let (lock, opened) = open(&config, 1).unwrap();
     let mut log = opened.log.unwrap();
     let mut first = None;
     for instance in 0..100 {
@@ -133,11 +133,11 @@ fn behind_damage_no_more_is_held_than_a_window() {
         first.get_or_insert(place);
     }
     append(&config, &mut log, (&[], &[]), claim(100));
-    drop((log, opened.lock));
+    drop((log, lock));
     let (segment, offset) = first.unwrap();
     write(&config, segment, offset + 200, &[1]);
     for _ in 0..2 {
-        let opened = open(&config, 1).unwrap();
+        let (_lock, opened) = open(&config, 1).unwrap();
         assert!(opened.recovered.damaged);
         assert_eq!(opened.recovered.delivered, Instance(0));
         let held: usize = opened.held.iter().map(|(_, frame)| frame.len()).sum();

@@ -4,6 +4,7 @@
 //! as its bytes are, over all segments.
 
 use crate::block::{ORDER_BLOCK_BYTES_MAX, order_block_bytes};
+use crate::disk::{FileSystem, SharedDisk};
 use crate::error::LogError;
 use chainring_ring::header::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN};
 use chainring_ring::ids::{ClusterId, Epoch, NodeId, RingId};
@@ -99,10 +100,13 @@ pub struct LogConfig {
     pub preallocate: usize,
     /// Do without O_DIRECT. For development only: what is acknowledged may be lost.
     pub development: bool,
+    /// Where its files are.
+    pub disk: SharedDisk,
 }
 
 impl LogConfig {
-    /// The defaults: 64 MiB segments, groups to 4 MiB, two in flight, one segment ahead.
+    /// The defaults: 64 MiB segments, groups to 4 MiB, two in flight, one segment ahead, on the
+    /// file system of this machine.
     pub fn new(identity: Identity, block: u32) -> LogConfig {
         LogConfig {
             identity,
@@ -113,6 +117,7 @@ impl LogConfig {
             groups_in_flight: 2,
             preallocate: 1,
             development: false,
+            disk: FileSystem::shared(),
         }
     }
 

@@ -1,11 +1,10 @@
-//! Files that are read and written past the page cache, and the lock on a directory.
+//! Memory that direct files take, and the lock on a directory.
 //!
-//! Invariant: whoever asks for direct files gets them or an error, never silently cached ones.
+//! Invariant: a buffer begins at a multiple of 4096, however often it grows.
 
 use crate::config::GROUP_ALIGN;
 use crate::error::LogError;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Alignment of buffers, offsets and lengths of direct files, bytes.
@@ -50,118 +49,6 @@ impl core::ops::DerefMut for AlignedBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.start + self.len]
     }
-}
-
-/// How a file is opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Read only.
-    Read,
-    /// Read and write; a write returns before it is durable.
-    Write,
-    /// Read and write; a write returns when it is durable.
-    WriteDurable,
-    /// As `Write`, and the file must not exist.
-    Create,
-}
-
-/// Opens `path` past the page cache, or through it for development.
-///
-/// # Errors
-/// What the system says; `EINVAL` where the file system knows no direct files.
-pub fn open(path: &Path, access: Access, development: bool) -> std::io::Result<File> {
-    let mut flags = libc::O_CLOEXEC;
-    if !development {
-        flags |= libc::O_DIRECT;
-    }
-    if access == Access::WriteDurable {
-        flags |= libc::O_DSYNC;
-    }
-    OpenOptions::new()
-        .read(true)
-        .write(access != Access::Read)
-        .create_new(access == Access::Create)
-        .custom_flags(flags)
-        .open(path)
-}
-
-/// Whether an existing file opens past the page cache: for those who only look.
-pub(crate) fn opens_direct(path: &Path) -> bool {
-    open(path, Access::Read, false).is_ok()
-}
-
-/// Makes names in `dir` durable.
-///
-/// # Errors
-/// [`LogError::Io`].
-pub fn sync_dir(dir: &Path) -> Result<(), LogError> {
-    let error = |source| LogError::io("sync of directory", dir, source);
-    File::open(dir).map_err(error)?.sync_all().map_err(error)
-}
-
-/// Tries a direct write and read in `dir`, since some file systems take the flag and fail later.
-/// Returns whether direct files work; in development they need not.
-///
-/// # Errors
-/// [`LogError::NoDirect`] unless `development`; [`LogError::Io`] if the directory takes no files,
-/// [`LogError::Full`] if it is full.
-pub fn check_direct(dir: &Path, development: bool) -> Result<bool, LogError> {
-    let path = dir.join("direct-probe");
-    let _ = std::fs::remove_file(&path);
-    let result = probe(&path);
-    let _ = std::fs::remove_file(&path);
-    let file_system = file_system(dir);
-    // Linux lets these take O_DIRECT, but there is no disk below them.
-    let in_memory = ["tmpfs", "ramfs"].contains(&file_system.as_str());
-    match result {
-        Ok(()) if !in_memory => Ok(true),
-        Err(source) if is_full(&source) => {
-            Err(LogError::Full { dir: dir.to_path_buf(), bytes: u64::from(GROUP_ALIGN) })
-        }
-        Err(source) if !refuses_direct(&source) => Err(LogError::io("probe of", dir, source)),
-        _ if development => Ok(false),
-        _ => Err(LogError::NoDirect { dir: dir.to_path_buf(), file_system }),
-    }
-}
-
-fn refuses_direct(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS))
-}
-
-/// Whether the system said that there is no room.
-pub(crate) fn is_full(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
-}
-
-fn probe(path: &Path) -> std::io::Result<()> {
-    let file = open(path, Access::Create, false)?;
-    let mut page = AlignedBuf::new(ALIGN);
-    page.fill(0x5a);
-    file.write_all_at(&page, 0)?;
-    page.fill(0);
-    file.read_exact_at(&mut page, 0)?;
-    match page.iter().all(|byte| *byte == 0x5a) {
-        true => Ok(()),
-        false => Err(std::io::Error::from_raw_os_error(libc::EINVAL)),
-    }
-}
-
-/// The type of file system that `dir` is on, from the table of mounts; "unknown" if not found.
-fn file_system(dir: &Path) -> String {
-    let unknown = || "an unknown file system".to_string();
-    let Ok(dir) = dir.canonicalize() else { return unknown() };
-    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else { return unknown() };
-    let mut best = (0, unknown());
-    for line in mounts.lines() {
-        // "36 35 98:0 /root /mount/point options - type source options"
-        let Some((left, right)) = line.split_once(" - ") else { continue };
-        let Some(point) = left.split(' ').nth(4) else { continue };
-        // A later mount hides an earlier one at the same point.
-        if dir.starts_with(point) && point.len() >= best.0 {
-            best = (point.len(), right.split(' ').next().unwrap_or("unknown").to_string());
-        }
-    }
-    best.1
 }
 
 /// Holds a data directory for one process, until dropped or the process ends.
@@ -236,26 +123,5 @@ pub(crate) mod tests {
         assert!(second.to_string().contains(dir.0.to_str().unwrap()));
         drop(lock);
         DirLock::acquire(&dir.0).unwrap();
-    }
-
-    /// A file system in memory takes the flag on newer kernels, refuses it on older ones; both are
-    /// no disk.
-    #[test]
-    fn a_file_system_without_a_disk_is_refused() {
-        let dir = Path::new("/dev/shm");
-        if file_system(dir) != "tmpfs" {
-            eprintln!("skipped: /dev/shm is not a tmpfs here");
-            return;
-        }
-        let dir = dir.join(format!("chainring-probe-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let refused = check_direct(&dir, false);
-        let accepted = check_direct(&dir, true);
-        let left = std::fs::read_dir(&dir).unwrap().count();
-        std::fs::remove_dir_all(&dir).unwrap();
-        let error = refused.unwrap_err().to_string();
-        assert!(error.contains("tmpfs") && error.contains("development"), "{error}");
-        assert!(!accepted.unwrap());
-        assert_eq!(left, 0, "the probe is removed");
     }
 }

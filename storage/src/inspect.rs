@@ -4,14 +4,13 @@
 //! is reported as a cut that recovery would make.
 
 use crate::config::{GROUP_ALIGN, Identity, LogConfig, segment_of};
-use crate::direct::opens_direct;
+use crate::disk::{Access, Disk, FileSystem, SharedDisk, opens_direct};
 use crate::error::LogError;
 use crate::scan::{ScanInput, Scanned, scan};
 use crate::segment::{decode_header, list_segments, segment_path};
 use crate::superblock::Superblock;
-use crate::superfile::read_superblock;
+use crate::superfile::read_superblock_on;
 use chainring_ring::ids::Instance;
-use std::io::Read;
 use std::path::Path;
 
 /// What one segment holds.
@@ -52,15 +51,24 @@ pub struct Report {
 /// [`LogError::NoSuperblock`] if there is nothing that says whose log it is;
 /// [`LogError::Foreign`] if its files disagree on that; [`LogError::Io`].
 pub fn inspect(dir: &Path) -> Result<Report, LogError> {
-    let superblock = read_superblock(dir);
-    let first = list_segments(dir)?.first().map_or(0, |(number, _)| *number);
-    let development = !opens_direct(&segment_path(dir, first));
+    inspect_on(&FileSystem::shared(), dir)
+}
+
+/// As [`inspect`], on any disk.
+///
+/// # Errors
+/// As [`inspect`].
+pub fn inspect_on(disk: &SharedDisk, dir: &Path) -> Result<Report, LogError> {
+    let superblock = read_superblock_on(&**disk, dir);
+    let first = list_segments(&**disk, dir)?.first().map_or(0, |(number, _)| *number);
+    let development = !opens_direct(&**disk, &segment_path(dir, first));
     let identity = match &superblock {
         Ok(superblock) => superblock.identity,
-        Err(_) => identity_by_segment(dir)?,
+        Err(_) => identity_by_segment(&**disk, dir)?,
     };
     // As the writer beside writes: cached reads could keep what it has since overwritten.
-    let config = LogConfig { development, ..LogConfig::new(identity, GROUP_ALIGN) };
+    let new = LogConfig::new(identity, GROUP_ALIGN);
+    let config = LogConfig { development, disk: disk.clone(), ..new };
     let (sealed, first_segment, damage) = match &superblock {
         Ok(superblock) => (superblock.sealed, superblock.first_segment, &superblock.damage[..]),
         Err(_) => (0, first, &[][..]),
@@ -101,11 +109,12 @@ fn with_sizes(mut seen: Vec<SegmentReport>, log: &Scanned) -> Vec<SegmentReport>
     log.segments.iter().map(report).collect()
 }
 
-fn identity_by_segment(dir: &Path) -> Result<Identity, LogError> {
-    for (number, _) in list_segments(dir)? {
+fn identity_by_segment(disk: &dyn Disk, dir: &Path) -> Result<Identity, LogError> {
+    for (number, _) in list_segments(disk, dir)? {
         let mut head = [0; GROUP_ALIGN as usize];
         let path = segment_path(dir, number);
-        let read = std::fs::File::open(&path).and_then(|mut file| file.read_exact(&mut head));
+        let file = disk.open(&path, Access::Read, true);
+        let read = file.and_then(|file| file.read_exact_at(&mut head, 0));
         if let (Ok(()), Ok(header)) = (read, decode_header(&head)) {
             return Ok(header.identity);
         }

@@ -17,6 +17,7 @@
 pub mod block;
 pub mod config;
 pub mod direct;
+pub mod disk;
 pub mod error;
 pub mod inspect;
 pub mod memory;
@@ -32,14 +33,15 @@ pub mod writer;
 
 pub use block::{Values, order_block_bytes};
 pub use config::{Identity, LogConfig, Place};
-pub use direct::{AlignedBuf, DirLock, check_direct};
+pub use direct::{AlignedBuf, DirLock};
+pub use disk::{Access, Disk, DiskFile, FileSystem, SharedDisk};
 pub use error::LogError;
-pub use inspect::{Report, SegmentReport, inspect};
+pub use inspect::{Report, SegmentReport, inspect, inspect_on};
 pub use memory::MemoryLog;
 pub use reader::{LogReader, ReadAhead};
 pub use recover::{Recovered, recover};
 pub use scan::{Group, ScanInput, Scanned, Tail, scan};
-pub use segment::{create_segment, open_segment, open_segments, segment_path};
+pub use segment::{create_segment, list_segments, open_segment, open_segments, segment_path};
 pub use superblock::{Damage, DamageState, Superblock};
 pub use superfile::SuperblockFile;
 pub use writer::{GroupPlan, LogWriter};

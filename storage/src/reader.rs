@@ -3,12 +3,11 @@
 //! Invariant: bytes are returned only after header and body were verified.
 
 use crate::config::{GROUP_ALIGN, Identity, Place, offset_of};
-use crate::direct::{Access, AlignedBuf, open};
+use crate::direct::AlignedBuf;
+use crate::disk::{Access, DiskFile, FileSystem, SharedDisk};
 use crate::error::LogError;
 use crate::segment::segment_path;
 use chainring_ring::header::{FrameError, Header, Kind};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Most files held open.
@@ -17,18 +16,24 @@ const FILES_MAX: usize = 8;
 /// A reader of one log. Not shared: each thread has its own.
 #[derive(Debug)]
 pub struct LogReader {
+    disk: SharedDisk,
     dir: PathBuf,
     identity: Identity,
     development: bool,
     /// Open segments, the last one used last.
-    files: Vec<(u32, File)>,
+    files: Vec<(u32, Box<dyn DiskFile>)>,
 }
 
 impl LogReader {
     /// A reader of the log in `dir`. Opens nothing yet.
     pub fn new(dir: &Path, identity: Identity, development: bool) -> LogReader {
+        LogReader::on(FileSystem::shared(), dir, identity, development)
+    }
+
+    /// As [`LogReader::new`], on any disk.
+    pub fn on(disk: SharedDisk, dir: &Path, identity: Identity, development: bool) -> LogReader {
         let files = Vec::with_capacity(FILES_MAX);
-        LogReader { dir: dir.to_path_buf(), identity, development, files }
+        LogReader { disk, dir: dir.to_path_buf(), identity, development, files }
     }
 
     /// Reads the value frame at `place` through `buf`, which grows to the largest frame read.
@@ -58,19 +63,19 @@ impl LogReader {
         }
     }
 
-    fn file(&mut self, segment: u32) -> std::io::Result<&File> {
+    fn file(&mut self, segment: u32) -> std::io::Result<&dyn DiskFile> {
         match self.files.iter().position(|(number, _)| *number == segment) {
             Some(index) => self.files[index..].rotate_left(1),
             None => {
                 let path = segment_path(&self.dir, segment);
-                let file = open(&path, Access::Read, self.development)?;
+                let file = self.disk.open(&path, Access::Read, self.development)?;
                 if self.files.len() == FILES_MAX {
                     self.files.remove(0);
                 }
                 self.files.push((segment, file));
             }
         }
-        Ok(&self.files.last().expect("just moved or pushed there").1)
+        Ok(&*self.files.last().expect("just moved or pushed there").1)
     }
 }
 

@@ -6,7 +6,8 @@
 //! between leads to the same decisions again.
 
 use crate::config::{GROUP_ALIGN, LogConfig, address, offset_of, segment_of};
-use crate::direct::{Access, AlignedBuf, check_direct, open, sync_dir};
+use crate::direct::AlignedBuf;
+use crate::disk::{Access, Disk, sync_dir};
 use crate::error::LogError;
 use crate::scan::{Group, ScanInput, Scanned, Tail, scan};
 use crate::segment::{create_segment, list_segments, segment_path, zero_rest};
@@ -14,7 +15,6 @@ use crate::superblock::{DAMAGE_MAX, Damage, DamageState, Superblock};
 use crate::superfile::SuperblockFile;
 use crate::writer::{LogWriter, Resume};
 use chainring_ring::ids::{Ballot, Claim};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// What was recovered.
@@ -59,8 +59,8 @@ pub fn recover(
     visitor: &mut dyn FnMut(&Group<'_>),
 ) -> Result<(Recovered, LogWriter), LogError> {
     config.check()?;
-    check_direct(dir, config.development)?;
-    sync_all(dir)?;
+    config.disk.check_direct(dir, config.development)?;
+    sync_all(&*config.disk, dir)?;
     let input = ScanInput {
         dir,
         config,
@@ -102,14 +102,14 @@ pub fn recover(
 
 /// Makes durable what the last process wrote: a read must not see what a power failure can still
 /// take away.
-fn sync_all(dir: &Path) -> Result<(), LogError> {
-    for (number, _) in list_segments(dir)? {
+fn sync_all(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
+    for (number, _) in list_segments(disk, dir)? {
         let path = segment_path(dir, number);
-        open(&path, Access::Read, true)
-            .and_then(|file| file.sync_all())
+        disk.open(&path, Access::Read, true)
+            .and_then(|file| file.sync())
             .map_err(|source| LogError::io("sync of", &path, source))?;
     }
-    sync_dir(dir)
+    sync_dir(disk, dir)
 }
 
 /// The damage list to record: what is unknown now, what was repaired, and the last cuts as far as
@@ -136,6 +136,7 @@ fn merge(recorded: &[Damage], found: &[Damage]) -> Result<Vec<Damage>, LogError>
 /// Clears what was cut and makes the segments to write to. Returns the address to go on at, and
 /// whether there was no room to make segments ahead.
 fn prepare(dir: &Path, config: &LogConfig, scanned: &Scanned) -> Result<(u64, bool), LogError> {
+    let disk = &*config.disk;
     let last = scanned.segments.last().map(|(number, _)| *number);
     let mut at = scanned.end;
     if scanned.tail == Tail::Lost {
@@ -148,16 +149,15 @@ fn prepare(dir: &Path, config: &LogConfig, scanned: &Scanned) -> Result<(u64, bo
         // Behind a cut: dropped groups. Behind an end: zeros, of no use with another size.
         let useless = scanned.tail == Tail::Cut || *bytes != config.segment_bytes;
         if *number > current && useless {
-            std::fs::remove_file(&path)
-                .map_err(|source| LogError::io("removal of", &path, source))?;
+            disk.remove(&path).map_err(|source| LogError::io("removal of", &path, source))?;
             // From the end, each durable before the next: a crash in between leaves no gap.
-            sync_dir(dir)?;
+            sync_dir(disk, dir)?;
         }
         if *number == current && scanned.tail == Tail::Cut {
-            zero_rest(&path, offset_of(at), *bytes, config.development)?;
+            zero_rest(&path, config, offset_of(at), *bytes)?;
         }
     }
-    let kept = |number: u32| segment_path(dir, number).exists();
+    let kept = |number: u32| disk.exists(&segment_path(dir, number));
     if !kept(current) {
         create_segment(dir, config, current)?;
     }
@@ -181,9 +181,11 @@ fn resume(
     scanned: &Scanned,
     at: u64,
 ) -> Result<LogWriter, LogError> {
-    let path = segment_path(dir, segment_of(at));
-    let length =
-        std::fs::metadata(&path).map_err(|source| LogError::io("size of", &path, source))?.len();
+    let (disk, path) = (&*config.disk, segment_path(dir, segment_of(at)));
+    let length = disk
+        .open(&path, Access::Read, config.development)
+        .and_then(|file| file.length())
+        .map_err(|source| LogError::io("size of", &path, source))?;
     let resume = Resume {
         session: superblock.session(),
         at,
@@ -195,7 +197,7 @@ fn resume(
     };
     let mut writer = LogWriter::new(config.clone(), resume);
     for number in segment_of(at) + 1.. {
-        if !segment_path(dir, number).exists() || writer.add_segment(number).is_err() {
+        if !disk.exists(&segment_path(dir, number)) || writer.add_segment(number).is_err() {
             break;
         }
     }
@@ -203,7 +205,7 @@ fn resume(
     let full = LogError::Full { dir: dir.into(), bytes: config.segment_bytes.into() };
     let plan = writer.plan_seal(scanned.claim, &mut block).map_err(|_| full)?;
     let path = segment_path(dir, plan.segment);
-    open(&path, Access::WriteDurable, config.development)
+    disk.open(&path, Access::WriteDurable, config.development)
         .and_then(|file| file.write_all_at(&block[..plan.bytes as usize], u64::from(plan.offset)))
         .map_err(|source| LogError::io("seal of", &path, source))?;
     writer.complete(plan.group)?;

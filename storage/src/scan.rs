@@ -162,7 +162,9 @@ struct Seen {
 
 impl<'a> Scan<'a> {
     fn new(input: &'a ScanInput<'a>) -> Result<Scan<'a>, LogError> {
-        let window = || Window::new(input.dir.to_path_buf(), input.config.development);
+        let segments = list_segments(&*input.config.disk, input.dir)?;
+        let longest = segments.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
+        let window = || Window::new(input.dir, input.config, longest);
         let out = Scanned {
             last: 0,
             checksum: 0,
@@ -190,7 +192,7 @@ impl<'a> Scan<'a> {
             foreign: None,
             out,
         };
-        for (number, bytes) in list_segments(input.dir)? {
+        for (number, bytes) in segments {
             if number >= input.first_segment && scan.check_segment(number, bytes)? {
                 scan.out.segments.push((number, bytes));
             }

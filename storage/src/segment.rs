@@ -12,13 +12,13 @@
 
 use crate::block::{blank, identity_of};
 use crate::config::{GROUP_ALIGN, Identity, LogConfig};
-use crate::direct::{Access, AlignedBuf, is_full, open, sync_dir};
+use crate::direct::AlignedBuf;
+use crate::disk::{Access, Disk, FileSystem, is_full, open_file, sync_dir};
 use crate::error::LogError;
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, u32_at};
 use chainring_ring::ids::Sequence;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// One write of zeros, bytes.
@@ -33,18 +33,15 @@ pub fn segment_path(dir: &Path, number: u32) -> PathBuf {
 ///
 /// # Errors
 /// [`LogError::Io`].
-pub fn list_segments(dir: &Path) -> Result<Vec<(u32, u32)>, LogError> {
-    let error = |source| LogError::io("listing of", dir, source);
+pub fn list_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<(u32, u32)>, LogError> {
+    let listed = disk.list(dir).map_err(|source| LogError::io("listing of", dir, source))?;
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(error)? {
-        let entry = entry.map_err(error)?;
-        let name = entry.file_name();
+    for (name, bytes) in listed {
         let number = name.to_str().and_then(|name| {
             let digits = name.strip_prefix("segment-")?.strip_suffix(".log")?;
             (digits.len() == 8).then(|| digits.parse::<u32>().ok())?
         });
         if let Some(number) = number {
-            let bytes = entry.metadata().map_err(error)?.len();
             // A length beyond the limit is damage; what lies there is not looked at.
             let limit = u64::from(crate::config::SEGMENT_BYTES_MAX);
             found.push((number, bytes.min(limit) as u32 / GROUP_ALIGN * GROUP_ALIGN));
@@ -60,7 +57,8 @@ pub fn list_segments(dir: &Path) -> Result<Vec<(u32, u32)>, LogError> {
 /// [`LogError::Io`].
 pub fn open_segment(dir: &Path, number: u32, development: bool) -> Result<File, LogError> {
     let path = segment_path(dir, number);
-    open(&path, Access::Write, development).map_err(|source| LogError::io("open of", &path, source))
+    open_file(&path, Access::Write, development)
+        .map_err(|source| LogError::io("open of", &path, source))
 }
 
 /// Opens the segments from `first` on for the writer.
@@ -72,7 +70,7 @@ pub fn open_segments(
     first: u32,
     development: bool,
 ) -> Result<Vec<(u32, OwnedFd)>, LogError> {
-    let numbers = list_segments(dir)?.into_iter().map(|(number, _)| number);
+    let numbers = list_segments(&FileSystem, dir)?.into_iter().map(|(number, _)| number);
     let numbers = numbers.filter(|number| *number >= first);
     numbers.map(|number| Ok((number, open_segment(dir, number, development)?.into()))).collect()
 }
@@ -85,18 +83,19 @@ pub fn open_segments(
 /// [`LogError::Io`].
 pub fn create_segment(dir: &Path, config: &LogConfig, number: u32) -> Result<(), LogError> {
     let path = segment_path(dir, number);
-    if path.exists() {
+    let disk = &*config.disk;
+    if disk.exists(&path) {
         return Err(LogError::Exists { path });
     }
     let partial = path.with_extension("new");
     // Left by a crash in the middle of this.
-    let _ = std::fs::remove_file(&partial);
+    let _ = disk.remove(&partial);
     let result = write_segment(&partial, config, number)
-        .and_then(|()| std::fs::rename(&partial, &path).map_err(|source| ("rename of", source)));
+        .and_then(|()| disk.rename(&partial, &path).map_err(|source| ("rename of", source)));
     match result {
-        Ok(()) => sync_dir(dir),
+        Ok(()) => sync_dir(disk, dir),
         Err((stage, source)) => {
-            let _ = std::fs::remove_file(&partial);
+            let _ = disk.remove(&partial);
             let bytes = u64::from(config.segment_bytes);
             match is_full(&source) {
                 true => Err(LogError::Full { dir: dir.to_path_buf(), bytes }),
@@ -109,8 +108,8 @@ pub fn create_segment(dir: &Path, config: &LogConfig, number: u32) -> Result<(),
 type Staged<T> = Result<T, (&'static str, std::io::Error)>;
 
 fn write_segment(path: &Path, config: &LogConfig, number: u32) -> Staged<()> {
-    let file =
-        open(path, Access::Create, config.development).map_err(|error| ("creation of", error))?;
+    let file = config.disk.open(path, Access::Create, config.development);
+    let file = file.map_err(|error| ("creation of", error))?;
     let mut buf = AlignedBuf::new(ZERO_WRITE_BYTES.min(config.segment_bytes as usize));
     encode_header(config, number, &mut buf[..GROUP_ALIGN as usize]);
     let mut at = 0;
@@ -120,26 +119,26 @@ fn write_segment(path: &Path, config: &LogConfig, number: u32) -> Staged<()> {
         at += bytes;
         buf[..GROUP_ALIGN as usize].fill(0);
     }
-    file.sync_all().map_err(|error| ("sync of", error))
+    file.sync().map_err(|error| ("sync of", error))
 }
 
 /// Writes zeros from `offset` to the end of a segment, durably. Only for what was cut.
 pub(crate) fn zero_rest(
     path: &Path,
+    config: &LogConfig,
     offset: u32,
     bytes: u32,
-    development: bool,
 ) -> Result<(), LogError> {
     let error = |source| LogError::io("zeroing of", path, source);
-    let file = open(path, Access::Write, development).map_err(error)?;
-    let buf = AlignedBuf::new(ZERO_WRITE_BYTES);
+    let file = config.disk.open(path, Access::Write, config.development).map_err(error)?;
+    let buf = AlignedBuf::new(ZERO_WRITE_BYTES.min((bytes - offset.min(bytes)) as usize));
     let mut at = offset;
     while at < bytes {
         let length = buf.len().min((bytes - at) as usize);
         file.write_all_at(&buf[..length], u64::from(at)).map_err(error)?;
         at += length as u32;
     }
-    file.sync_all().map_err(error)
+    file.sync().map_err(error)
 }
 
 fn encode_header(config: &LogConfig, number: u32, out: &mut [u8]) {
@@ -184,7 +183,6 @@ pub fn decode_header(bytes: &[u8]) -> Result<SegmentHeader, FrameError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::direct::check_direct;
     use crate::direct::tests::TestDir;
     use chainring_ring::ids::{ClusterId, Epoch, NodeId, RingId};
 
@@ -197,7 +195,7 @@ pub(crate) mod tests {
         LogConfig {
             segment_bytes: 132 << 10,
             group_bytes_max: 8 << 10,
-            development: !check_direct(dir, true).unwrap(),
+            development: !FileSystem.check_direct(dir, true).unwrap(),
             ..LogConfig::new(identity(), 512)
         }
     }
@@ -212,7 +210,7 @@ pub(crate) mod tests {
         let header = decode_header(&bytes[..4096]).unwrap();
         assert_eq!(header, SegmentHeader { identity: identity(), number: 3, block: 512 });
         assert!(bytes[4096..].iter().all(|byte| *byte == 0));
-        assert_eq!(list_segments(&dir.0).unwrap(), vec![(3, 132 << 10)]);
+        assert_eq!(list_segments(&FileSystem, &dir.0).unwrap(), vec![(3, 132 << 10)]);
         let again = create_segment(&dir.0, &config, 3).unwrap_err();
         assert!(matches!(again, LogError::Exists { .. }));
     }

@@ -5,24 +5,25 @@
 //! failed write nothing more is accepted.
 
 use crate::config::Identity;
-use crate::direct::{Access, AlignedBuf, is_full, open, opens_direct, sync_dir};
+use crate::direct::AlignedBuf;
+use crate::disk::{Access, Disk, DiskFile, FileSystem, is_full, opens_direct, sync_dir};
 use crate::error::LogError;
 use crate::superblock::{Choice, Copy, SUPERBLOCK_BYTES, Superblock, choose, decode};
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Copies in the file.
 pub const COPIES: usize = 4;
 /// Distance between copies, bytes: further than one mishap of a disk reaches.
 pub const COPY_DISTANCE: u64 = 1 << 20;
+/// One write of zeros, bytes.
+const ZERO_WRITE_BYTES: usize = 64 << 10;
 /// Copies that have to be written before a write is done.
 pub const COPIES_WRITTEN_MIN: usize = 3;
 
 /// The open file.
 #[derive(Debug)]
 pub struct SuperblockFile {
-    file: File,
+    file: Box<dyn DiskFile>,
     buf: AlignedBuf,
     /// Highest sequence in the file.
     sequence: u64,
@@ -42,37 +43,41 @@ impl SuperblockFile {
     /// # Errors
     /// [`LogError::Exists`], [`LogError::Full`], [`LogError::Io`].
     pub fn create(
+        disk: &dyn Disk,
         dir: &Path,
         superblock: &Superblock,
         development: bool,
     ) -> Result<SuperblockFile, LogError> {
         let path = superblock_path(dir);
-        if path.exists() {
+        if disk.exists(&path) {
             return Err(LogError::Exists { path });
         }
         let partial = dir.join("superblock.new");
-        let _ = std::fs::remove_file(&partial);
+        let _ = disk.remove(&partial);
         let bytes = COPIES as u64 * COPY_DISTANCE;
         let error = |source| match is_full(&source) {
             true => LogError::Full { dir: dir.to_path_buf(), bytes },
             false => LogError::io("creation of", &path, source),
         };
         let zero = || {
-            let file = open(&partial, Access::Create, development)?;
-            file.write_all_at(&AlignedBuf::new(bytes as usize), 0)?;
-            file.sync_all()
+            let file = disk.open(&partial, Access::Create, development)?;
+            let buf = AlignedBuf::new(ZERO_WRITE_BYTES);
+            for at in (0..bytes).step_by(buf.len()) {
+                file.write_all_at(&buf, at)?;
+            }
+            file.sync()
         };
         let made = zero().map_err(error).and_then(|()| {
-            let file = open(&partial, Access::WriteDurable, development).map_err(error)?;
+            let file = disk.open(&partial, Access::WriteDurable, development).map_err(error)?;
             let mut file = SuperblockFile::over(file, 0, 0);
             file.write(superblock)?;
-            std::fs::rename(&partial, &path).map_err(error)?;
+            disk.rename(&partial, &path).map_err(error)?;
             Ok(file)
         });
         if made.is_err() {
-            let _ = std::fs::remove_file(&partial);
+            let _ = disk.remove(&partial);
         }
-        sync_dir(dir)?;
+        sync_dir(disk, dir)?;
         made
     }
 
@@ -83,20 +88,17 @@ impl SuperblockFile {
     /// [`LogError::SuperblockFork`] mean that this node has lost its memory; nothing is formatted.
     /// [`LogError::Foreign`] if it is of another cluster, epoch, ring or node.
     pub fn open(
+        disk: &dyn Disk,
         dir: &Path,
         identity: &Identity,
         development: bool,
     ) -> Result<(SuperblockFile, Superblock), LogError> {
         let path = superblock_path(dir);
-        let file = open(&path, Access::WriteDurable, development).map_err(|source| match source
-            .kind()
-        {
-            std::io::ErrorKind::NotFound => LogError::NoSuperblock { path: path.clone() },
-            _ => LogError::io("open of", &path, source),
-        })?;
+        let file = disk.open(&path, Access::WriteDurable, development);
+        let file = file.map_err(|source| not_opened(&path, source))?;
         // What an earlier process wrote and did not sync must not count before it is durable.
-        file.sync_all().map_err(|source| LogError::io("sync of", &path, source))?;
-        let copies = read_copies(&file);
+        file.sync().map_err(|source| LogError::io("sync of", &path, source))?;
+        let copies = read_copies(&*file);
         let newest = copies.iter().flatten().map(|copy| copy.sequence).max().unwrap_or(0);
         let copy = chosen(&path, &copies)?;
         if copy.superblock.identity != *identity {
@@ -109,7 +111,7 @@ impl SuperblockFile {
         Ok((SuperblockFile::over(file, sequence, copy.checksum), copy.superblock))
     }
 
-    fn over(file: File, sequence: u64, parent: u128) -> SuperblockFile {
+    fn over(file: Box<dyn DiskFile>, sequence: u64, parent: u128) -> SuperblockFile {
         let buf = AlignedBuf::new(SUPERBLOCK_BYTES);
         SuperblockFile { file, buf, sequence, parent, poisoned: false }
     }
@@ -141,17 +143,30 @@ impl SuperblockFile {
 /// # Errors
 /// As [`SuperblockFile::open`] but `Foreign`.
 pub fn read_superblock(dir: &Path) -> Result<Superblock, LogError> {
-    let path = superblock_path(dir);
-    // As a node beside writes it: cached reads could keep what it has since overwritten.
-    let development = !opens_direct(&path);
-    let file = open(&path, Access::Read, development).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => LogError::NoSuperblock { path: path.clone() },
-        _ => LogError::io("open of", &path, source),
-    })?;
-    Ok(chosen(&path, &read_copies(&file))?.superblock)
+    read_superblock_on(&FileSystem, dir)
 }
 
-fn read_copies(file: &File) -> [Option<Copy>; COPIES] {
+/// As [`read_superblock`], on any disk.
+///
+/// # Errors
+/// As [`read_superblock`].
+pub fn read_superblock_on(disk: &dyn Disk, dir: &Path) -> Result<Superblock, LogError> {
+    let path = superblock_path(dir);
+    // As a node beside writes it: cached reads could keep what it has since overwritten.
+    let development = !opens_direct(disk, &path);
+    let file = disk.open(&path, Access::Read, development);
+    let file = file.map_err(|source| not_opened(&path, source))?;
+    Ok(chosen(&path, &read_copies(&*file))?.superblock)
+}
+
+fn not_opened(path: &Path, source: std::io::Error) -> LogError {
+    match source.kind() {
+        std::io::ErrorKind::NotFound => LogError::NoSuperblock { path: path.to_path_buf() },
+        _ => LogError::io("open of", path, source),
+    }
+}
+
+fn read_copies(file: &dyn DiskFile) -> [Option<Copy>; COPIES] {
     let mut buf = AlignedBuf::new(SUPERBLOCK_BYTES);
     core::array::from_fn(|copy| {
         file.read_exact_at(&mut buf, copy as u64 * COPY_DISTANCE).ok()?;
@@ -192,7 +207,8 @@ mod tests {
             let dir = TestDir::new();
             let development = small(&dir.0).development;
             let mut superblock = sample();
-            let mut file = SuperblockFile::create(&dir.0, &superblock, development).unwrap();
+            let mut file =
+                SuperblockFile::create(&FileSystem, &dir.0, &superblock, development).unwrap();
             superblock.start = 7;
             file.write(&superblock).unwrap();
             drop(file);
@@ -200,7 +216,7 @@ mod tests {
                 .filter(|copy| pattern >> copy & 1 == 1)
                 .for_each(|copy| spoil(&dir.0, copy));
             let intact = 4 - pattern.count_ones() as usize;
-            match SuperblockFile::open(&dir.0, &identity(), development) {
+            match SuperblockFile::open(&FileSystem, &dir.0, &identity(), development) {
                 Ok((mut file, read)) => {
                     assert!(intact >= 2, "pattern {pattern:04b}");
                     assert_eq!(read, superblock);
@@ -222,12 +238,13 @@ mod tests {
     fn a_torn_write_is_passed_over() {
         let dir = TestDir::new();
         let development = small(&dir.0).development;
-        let mut file = SuperblockFile::create(&dir.0, &sample(), development).unwrap();
+        let mut file = SuperblockFile::create(&FileSystem, &dir.0, &sample(), development).unwrap();
         let torn = Superblock { start: 5, ..sample() };
         torn.encode(0, 2, file.parent, &mut file.buf);
         file.file.write_all_at(&file.buf, 0).unwrap();
         drop(file);
-        let (mut file, read) = SuperblockFile::open(&dir.0, &identity(), development).unwrap();
+        let (mut file, read) =
+            SuperblockFile::open(&FileSystem, &dir.0, &identity(), development).unwrap();
         assert_eq!(read, sample());
         let next = Superblock { start: 6, ..sample() };
         // The new write reaches all copies but the first, which keeps the torn one.
@@ -235,7 +252,8 @@ mod tests {
         file.file.read_exact_at(&mut kept, 0).unwrap();
         file.write(&next).unwrap();
         file.file.write_all_at(&kept, 0).unwrap();
-        let (_, read) = SuperblockFile::open(&dir.0, &identity(), development).unwrap();
+        let (_, read) =
+            SuperblockFile::open(&FileSystem, &dir.0, &identity(), development).unwrap();
         assert_eq!(read, next);
     }
 
@@ -243,13 +261,15 @@ mod tests {
     fn missing_foreign_and_existing() {
         let dir = TestDir::new();
         let development = small(&dir.0).development;
-        let missing = SuperblockFile::open(&dir.0, &identity(), development).unwrap_err();
+        let missing =
+            SuperblockFile::open(&FileSystem, &dir.0, &identity(), development).unwrap_err();
         assert!(matches!(missing, LogError::NoSuperblock { .. }));
-        SuperblockFile::create(&dir.0, &sample(), development).unwrap();
-        let exists = SuperblockFile::create(&dir.0, &sample(), development).unwrap_err();
+        SuperblockFile::create(&FileSystem, &dir.0, &sample(), development).unwrap();
+        let exists =
+            SuperblockFile::create(&FileSystem, &dir.0, &sample(), development).unwrap_err();
         assert!(matches!(exists, LogError::Exists { .. }));
         let other = Identity { node: NodeId(3), ..identity() };
-        let foreign = SuperblockFile::open(&dir.0, &other, development).unwrap_err();
+        let foreign = SuperblockFile::open(&FileSystem, &dir.0, &other, development).unwrap_err();
         assert!(matches!(foreign, LogError::Foreign { .. }));
         assert!(foreign.to_string().contains("node 2") && foreign.to_string().contains("node 3"));
     }

@@ -4,12 +4,12 @@
 //! latent error and damage meet the same rows of the table (row 16 of reliability, §6).
 
 use crate::config::GROUP_ALIGN;
-use crate::direct::{Access, AlignedBuf, open};
+use crate::config::LogConfig;
+use crate::direct::AlignedBuf;
+use crate::disk::{Access, DiskFile, SharedDisk};
 use crate::error::LogError;
 use crate::segment::segment_path;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Bytes of the view at first; a larger group makes it grow, to a segment at most.
 const WINDOW_BYTES: usize = 2 << 20;
@@ -19,18 +19,21 @@ const READ_BYTES: usize = 1 << 20;
 const UNREADABLE: u8 = 0xff;
 
 pub(crate) struct Window {
+    disk: SharedDisk,
     dir: PathBuf,
     development: bool,
-    file: Option<(u32, File)>,
+    file: Option<(u32, Box<dyn DiskFile>)>,
     buf: AlignedBuf,
     start: usize,
     filled: usize,
 }
 
 impl Window {
-    pub fn new(dir: PathBuf, development: bool) -> Window {
-        let buf = AlignedBuf::new(WINDOW_BYTES);
-        Window { dir, development, file: None, buf, start: 0, filled: 0 }
+    /// A view of the log in `dir`, whose longest segment has `longest` bytes.
+    pub fn new(dir: &Path, config: &LogConfig, longest: u32) -> Window {
+        let buf = AlignedBuf::new(WINDOW_BYTES.min(longest as usize));
+        let (disk, development) = (config.disk.clone(), config.development);
+        Window { disk, dir: dir.to_path_buf(), development, file: None, buf, start: 0, filled: 0 }
     }
 
     /// `bytes` bytes of a segment from `offset`, a multiple of 4096; fewer at the end of the
@@ -73,8 +76,8 @@ impl Window {
         let known = self.start..self.start + self.filled;
         self.filled = 0;
         if !same {
-            let file = open(&path, Access::Read, self.development)
-                .map_err(|source| LogError::io("open of", &path, source))?;
+            let file = self.disk.open(&path, Access::Read, self.development);
+            let file = file.map_err(|source| LogError::io("open of", &path, source))?;
             self.file = Some((segment, file));
         }
         let align = GROUP_ALIGN as usize;

@@ -7,8 +7,8 @@ use crate::records::RunWriter;
 use chainring_ring::header::{HEADER_BYTES, Header, Kind, round_up};
 use chainring_ring::ids::*;
 use chainring_storage::{
-    Identity, LogConfig, LogWriter, Superblock, SuperblockFile, Values, create_segment, recover,
-    segment_path,
+    FileSystem, Identity, LogConfig, LogWriter, Superblock, SuperblockFile, Values, create_segment,
+    recover, segment_path,
 };
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -83,7 +83,7 @@ fn write_log(dir: &Path, node: u8, contents: &[Content<'_>], decided: u64) -> Ve
     };
     let mut superblock = Superblock::new(identity(node), Durability::Sync, 512, 3);
     superblock.start = 1;
-    let mut file = SuperblockFile::create(dir, &superblock, true).unwrap();
+    let mut file = SuperblockFile::create(&FileSystem, dir, &superblock, true).unwrap();
     let _ = create_segment(dir, &config, 0);
     let (_, mut writer) = recover(dir, &config, &mut file, &mut superblock, &mut |_| {}).unwrap();
     let claim = Claim { ballot: ballot(), position: Instance(decided) };
@@ -245,7 +245,7 @@ fn nothing_compared_is_a_failure_and_so_is_no_log() {
     assert_eq!(verify(&empty.dirs).unwrap().exit, Exit::Ok);
     let dir = TestDir::new("memory");
     let superblock = Superblock::new(identity(1), Durability::Memory, 512, 3);
-    drop(SuperblockFile::create(&dir.0, &superblock, true).unwrap());
+    drop(SuperblockFile::create(&FileSystem, &dir.0, &superblock, true).unwrap());
     assert_eq!(verify(std::slice::from_ref(&dir.0)).unwrap_err().code, "no_log");
     let dir = TestDir::new("none");
     assert_eq!(verify(&[dir.0.join("missing")]).unwrap_err().exit, Exit::NotFound);
@@ -265,7 +265,7 @@ fn inspect_shows_a_good_log() {
 #[test]
 fn the_control_thread_reads_frames_from_disk_and_refuses_damaged_ones() {
     let c = cluster(&[(LOG, 4)]);
-    let read = crate::control::disk::disk_read(&c.dirs[0], identity(1), true);
+    let read = crate::control::disk::disk_read(FileSystem::shared(), &c.dirs[0], identity(1), true);
     let (segment, offset) = c.places[0][1];
     let bytes = frame(1, LOG[1]).len() as u32;
     let place = crate::mail::Place { at: u64::from(segment) << 32 | u64::from(offset), bytes };

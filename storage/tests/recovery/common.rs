@@ -8,8 +8,8 @@ use chainring_ring::ids::{
 use chainring_storage::block::order_block_bytes;
 use chainring_storage::segment::segment_path;
 use chainring_storage::{
-    GroupPlan, Identity, LogConfig, LogError, LogWriter, Place, Recovered, Superblock,
-    SuperblockFile, Values, check_direct, recover,
+    Disk, FileSystem, GroupPlan, Identity, LogConfig, LogError, LogWriter, Place, Recovered,
+    Superblock, SuperblockFile, Values, recover,
 };
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ pub fn config(dir: &Path) -> LogConfig {
     LogConfig {
         segment_bytes: 132 << 10,
         group_bytes_max: 8 << 10,
-        development: !check_direct(dir, true).unwrap(),
+        development: !FileSystem.check_direct(dir, true).unwrap(),
         ..LogConfig::new(identity(), 512)
     }
 }
@@ -87,10 +87,10 @@ impl Node {
     pub fn start_as(dir: &Path, config: LogConfig, nodes: u8) -> Result<Node, LogError> {
         let development = config.development;
         let (mut file, mut superblock) =
-            match SuperblockFile::open(dir, &config.identity, development) {
+            match SuperblockFile::open(&FileSystem, dir, &config.identity, development) {
                 Err(LogError::NoSuperblock { .. }) => {
                     let new = Superblock::new(config.identity, Durability::Sync, 512, nodes);
-                    (SuperblockFile::create(dir, &new, development)?, new)
+                    (SuperblockFile::create(&FileSystem, dir, &new, development)?, new)
                 }
                 opened => opened?,
             };
