@@ -173,7 +173,10 @@ pub struct SegmentHeader {
 }
 
 /// Reads the first 4096 bytes of a segment.
-pub(crate) fn decode_header(bytes: &[u8]) -> Result<SegmentHeader, FrameError> {
+///
+/// # Errors
+/// Why they are no header of a segment.
+pub fn decode_header(bytes: &[u8]) -> Result<SegmentHeader, FrameError> {
     let header = Header::decode(bytes, GROUP_ALIGN)?;
     if header.kind != Kind::Segment || header.length != 8 {
         return Err(FrameError::Body);
