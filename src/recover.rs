@@ -233,19 +233,15 @@ pub fn open_on(
     file.write(&superblock)?;
     let settings = settings(config, &superblock);
     if config.cluster.durability == Durability::Memory {
-        let recovered = Recovered::default();
-        let groups = Groups::new();
-        let (catalog, held) = (Catalog::new(true), Vec::new());
-        let log = None;
         return Ok(Opened {
             file,
             superblock,
-            log,
+            log: None,
             settings,
-            recovered,
-            groups,
-            catalog,
-            held,
+            recovered: Recovered::default(),
+            groups: Groups::new(),
+            catalog: Catalog::new(true),
+            held: Vec::new(),
             remarks,
         });
     }
