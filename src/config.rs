@@ -10,6 +10,7 @@ mod text;
 
 use chainring_ring::header::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, HEADER_BYTES, round_up};
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NODES_MAX, NodeId};
+use chainring_ring::window::{WINDOW_MAX, WINDOW_MIN};
 use chainring_storage::block::ORDERS_PER_GROUP_MAX;
 pub use limits::Limits;
 use serde::Deserialize;
@@ -301,6 +302,11 @@ impl Config {
                 return Err(value(key, bytes, format!("{from} to {to}")));
             }
         }
+        let window = WINDOW_MIN as u32..=WINDOW_MAX as u32;
+        if !l.window_instances.is_power_of_two() || !window.contains(&l.window_instances) {
+            let wanted = format!("a power of two, {WINDOW_MIN} to {WINDOW_MAX}");
+            return Err(value("limits.window_instances", l.window_instances, wanted));
+        }
         self.check_sums()
     }
 
@@ -401,7 +407,7 @@ impl Config {
         }
         bytes.extend_from_slice(durability_name(self.cluster.durability).as_bytes());
         let numbers = [self.cluster.block, l.record_bytes, l.packet_bytes, l.window_bytes];
-        for number in numbers {
+        for number in numbers.into_iter().chain([l.window_instances]) {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         xxh3_128(&bytes)

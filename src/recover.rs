@@ -343,6 +343,7 @@ fn settings(config: &Config, superblock: &Superblock) -> Settings {
         incarnation: superblock.incarnation,
         session: superblock.session(),
         durability: config.cluster.durability,
+        window: u64::from(config.limits.window_instances),
     }
 }
 
