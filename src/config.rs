@@ -10,6 +10,7 @@ mod text;
 
 use chainring_ring::header::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, HEADER_BYTES, round_up};
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NODES_MAX, NodeId};
+use chainring_ring::window::{WINDOW_MAX, WINDOW_MIN};
 use chainring_storage::block::ORDERS_PER_GROUP_MAX;
 pub use limits::Limits;
 use serde::Deserialize;
@@ -301,6 +302,11 @@ impl Config {
                 return Err(value(key, bytes, format!("{from} to {to}")));
             }
         }
+        let window = WINDOW_MIN as u32..=WINDOW_MAX as u32;
+        if !l.window_instances.is_power_of_two() || !window.contains(&l.window_instances) {
+            let wanted = format!("a power of two, {WINDOW_MIN} to {WINDOW_MAX}");
+            return Err(value("limits.window_instances", l.window_instances, wanted));
+        }
         self.check_sums()
     }
 
@@ -316,7 +322,8 @@ impl Config {
             let wanted = format!("{most} or more: one packet with the largest record");
             return Err(value("limits.side_pool_bytes", l.side_pool_bytes, wanted));
         }
-        let least = SEGMENT_GROUPS_MIN * self.group_max();
+        // And the segment's header.
+        let least = SEGMENT_GROUPS_MIN * self.group_max() + u64::from(BLOCK_BYTES_MAX);
         if u64::from(l.segment_bytes) < least || !l.segment_bytes.is_multiple_of(1 << 12) {
             let wanted = format!(
                 "a multiple of 4096, {least} or more: 16 groups with one largest packet each"
@@ -400,7 +407,7 @@ impl Config {
         }
         bytes.extend_from_slice(durability_name(self.cluster.durability).as_bytes());
         let numbers = [self.cluster.block, l.record_bytes, l.packet_bytes, l.window_bytes];
-        for number in numbers {
+        for number in numbers.into_iter().chain([l.window_instances]) {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         xxh3_128(&bytes)

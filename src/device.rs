@@ -1,18 +1,24 @@
 //! Where the shard meets the machine: a port to the network, a device for the log.
 //!
-//! The shard is generic over both, so that a simulator can run the production loop on a simulated
-//! network and disk. [`Host`] is the real machine: one uring for both. Invariants: what the shard
-//! gives away (a range to forward, a range to write) stays as it is until the event that gives it
-//! back; a write that is reported as done is on stable media.
+//! The shard is generic over both. [`Host`] is the machine: one kernel for both, in production the
+//! uring; a simulator puts its own kernel below, and a [`Probe`] that sees what the core does.
+//! Invariants: what the shard gives away (a range to forward, a range to write) stays as it is
+//! until the event that gives it back; a write that is reported as done is on stable media; a
+//! probe changes nothing.
 
+use chainring_net::kernel::Kernel;
 use chainring_net::pool::{Range, Regions};
+use chainring_net::uring::Uring;
 use chainring_net::wire::{Counters, Event, LinkKind, Refused, Wait, Wire};
+use chainring_ring::actions::{Action, Input};
+use chainring_ring::core::Core;
 use chainring_storage::{LogError, Superblock, SuperblockFile};
 use std::collections::VecDeque;
-use std::os::fd::{AsRawFd, OwnedFd};
 
 /// The links to the neighbours and the packet memory behind them.
 pub trait Port {
+    /// An open connection or file; drop closes it.
+    type Handle;
     /// Submits what is queued, takes in what is done, waits if told to.
     fn poll(&mut self, wait: Wait);
     /// What happened, one by one.
@@ -20,7 +26,7 @@ pub trait Port {
     /// Of that, only writes and forwards that are done: what gives room back.
     fn next_done(&mut self) -> Option<Event>;
     /// Takes over a connection.
-    fn attach(&mut self, kind: LinkKind, socket: OwnedFd);
+    fn attach(&mut self, kind: LinkKind, connection: Self::Handle);
     /// Closes a link; the receive buffer goes on behind the last packet handed out.
     fn detach(&mut self, kind: LinkKind);
     /// Whether the link is up.
@@ -53,10 +59,10 @@ pub trait Port {
     fn counters(&self) -> Counters;
 }
 
-/// The log's files.
-pub trait Device {
+/// The log's files, written from the port's packet memory.
+pub trait Device: Port {
     /// A zero-written segment is there.
-    fn add_segment(&mut self, number: u32, file: OwnedFd);
+    fn add_segment(&mut self, number: u32, file: Self::Handle);
     /// Segments below `number` are not written any more.
     fn drop_segments(&mut self, number: u32);
     /// Writes the ranges one after another, on stable media when [`Event::Written`] says so.
@@ -77,27 +83,67 @@ pub trait Device {
     fn write_superblock(&mut self, superblock: &Superblock) -> Result<(), LogError>;
 }
 
-/// The real machine.
-pub struct Host {
-    wire: Wire,
-    superblock: SuperblockFile,
-    /// Open segments by number, ascending; the writer is at the first.
-    segments: VecDeque<(u32, OwnedFd)>,
+/// Sees what the core is told and says, and can change nothing. In production nobody looks, and
+/// nothing of it is left in the code.
+pub trait Probe {
+    /// The core took an input and gave these actions, none of which is carried out yet.
+    #[inline]
+    fn stepped(&mut self, core: &Core, input: &Input<'_>, actions: &[Action]) {
+        let _ = (core, input, actions);
+    }
+    /// The superblock is on stable media.
+    #[inline]
+    fn wrote_superblock(&mut self, superblock: &Superblock) {
+        let _ = superblock;
+    }
 }
 
-impl Host {
+impl Probe for () {}
+
+/// All that a shard runs on.
+pub trait Machine: Port + Device + Probe {}
+
+impl<M: Port + Device + Probe> Machine for M {}
+
+/// The machine: a wire over a kernel, and the log's files.
+pub struct Host<K: Kernel = Uring, P: Probe = ()> {
+    wire: Wire<K>,
+    superblock: SuperblockFile,
+    /// Open segments by number, ascending; the writer is at the first.
+    segments: VecDeque<(u32, K::Handle)>,
+    probe: P,
+}
+
+impl<K: Kernel, P: Probe> Host<K, P> {
     /// A machine whose first segments, if it has a log, are `segments`.
-    pub fn new(wire: Wire, superblock: SuperblockFile, segments: Vec<(u32, OwnedFd)>) -> Host {
+    pub fn new(
+        wire: Wire<K>,
+        superblock: SuperblockFile,
+        segments: Vec<(u32, K::Handle)>,
+        probe: P,
+    ) -> Host<K, P> {
         let mut open = VecDeque::with_capacity(SEGMENTS_OPEN);
         open.extend(segments);
-        Host { wire, superblock, segments: open }
+        Host { wire, superblock, segments: open, probe }
+    }
+
+    /// The wire, and below it the kernel.
+    pub fn wire(&self) -> &Wire<K> {
+        &self.wire
+    }
+
+    /// Who looks on.
+    pub fn probe_mut(&mut self) -> &mut P {
+        &mut self.probe
     }
 }
 
 /// Segments open for writing: the current one and those made ahead.
 const SEGMENTS_OPEN: usize = 32;
 
-impl Port for Host {
+impl<K: Kernel, P: Probe> Port for Host<K, P> {
+    type Handle = K::Handle;
+
     fn poll(&mut self, wait: Wait) {
         self.wire.poll(wait);
     }
@@ -107,8 +153,8 @@ impl Port for Host {
     fn next_done(&mut self) -> Option<Event> {
         self.wire.next_done()
     }
-    fn attach(&mut self, kind: LinkKind, socket: OwnedFd) {
-        self.wire.attach(kind, socket);
+    fn attach(&mut self, kind: LinkKind, connection: K::Handle) {
+        self.wire.attach(kind, connection);
     }
     fn detach(&mut self, kind: LinkKind) {
         self.wire.detach(kind);
@@ -148,8 +194,8 @@ impl Port for Host {
     }
 }
 
-impl Device for Host {
-    fn add_segment(&mut self, number: u32, file: OwnedFd) {
+impl<K: Kernel, P: Probe> Device for Host<K, P> {
+    fn add_segment(&mut self, number: u32, file: K::Handle) {
         assert!(self.segments.len() < SEGMENTS_OPEN);
         self.segments.push_back((number, file));
     }
@@ -169,10 +215,19 @@ impl Device for Host {
     ) -> Result<(), Refused> {
         let file = self.segments.iter().find(|(number, _)| *number == segment);
         let (_, file) = file.expect("a segment that the writer was told of");
-        self.wire.write(token, file.as_raw_fd(), ranges, offset, true)
+        self.wire.write(token, file, ranges, offset, true)
     }
 
     fn write_superblock(&mut self, superblock: &Superblock) -> Result<(), LogError> {
-        self.superblock.write(superblock)
+        self.superblock.write(superblock)?;
+        self.probe.wrote_superblock(superblock);
+        Ok(())
+    }
+}
+
+impl<K: Kernel, P: Probe> Probe for Host<K, P> {
+    #[inline]
+    fn stepped(&mut self, core: &Core, input: &Input<'_>, actions: &[Action]) {
+        self.probe.stepped(core, input, actions);
     }
 }

@@ -60,9 +60,9 @@ impl Append {
     }
 }
 
-/// Control thread to shard.
+/// Control thread to shard. `H` is an open connection or file.
 #[derive(Debug)]
-pub enum Command {
+pub enum Command<H = OwnedFd> {
     /// Append records; answered by [`Notice::Appended`] or [`Notice::Refused`].
     Append(Box<Append>),
     /// Propose a topic. No answer but the [`Notice::Topic`] that its delivery brings.
@@ -85,7 +85,7 @@ pub enum Command {
         /// The predecessor.
         from: NodeId,
         /// The connection.
-        fd: OwnedFd,
+        handle: H,
     },
     /// An outgoing link's handshake is done.
     Outgoing {
@@ -94,7 +94,7 @@ pub enum Command {
         /// The successor.
         to: NodeId,
         /// The connection.
-        fd: OwnedFd,
+        handle: H,
         /// From where on the successor wants values or orders.
         resume: Resume,
     },
@@ -148,7 +148,7 @@ pub enum Command {
         /// Number of the segment.
         number: u32,
         /// The open file.
-        fd: OwnedFd,
+        handle: H,
     },
     /// No further segment can be had: the disk is full or the log is at its limit.
     NoSegment,

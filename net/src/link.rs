@@ -1,15 +1,14 @@
-//! One link: a connected socket, the operations on it, and how it ends.
+//! One link: a connection, the operations on it, and how it ends.
 //!
 //! ```text
 //! Down ── attach ──▶ Up ── failure, detach ──▶ Closing ── last operation done ──▶ Down
 //! ```
-//! Invariant: a descriptor is closed only when no operation of it is in flight, so a completion
-//! never meets another connection, nor the kernel memory that was given on.
+//! Invariant: a connection is closed only when no operation of it is in flight, so a completion
+//! never meets another one, nor the kernel memory that was given on.
 
+use crate::kernel::Kernel;
 use chainring_ring::header::FrameError;
-use rustix::net::{Shutdown, shutdown};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// The four links of a shard to its neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,38 +68,48 @@ pub enum Refused {
 }
 
 /// State common to all links.
-#[derive(Debug, Default)]
-pub(crate) struct Link {
-    fd: Option<OwnedFd>,
+#[derive(Debug)]
+pub(crate) struct Link<H> {
+    handle: Option<H>,
     closing: bool,
     ops: u8,
     /// Why it went down, until the shard is told.
     reason: Option<LinkError>,
 }
 
-impl Link {
-    /// Takes a socket.
+impl<H> Default for Link<H> {
+    fn default() -> Link<H> {
+        Link { handle: None, closing: false, ops: 0, reason: None }
+    }
+}
+
+impl<H> Link<H> {
+    /// Takes a connection.
     ///
     /// # Panics
     /// If the link is not down.
-    pub(crate) fn open(&mut self, fd: OwnedFd) {
-        assert!(self.fd.is_none() && self.ops == 0);
-        *self = Link { fd: Some(fd), ..Link::default() };
+    pub(crate) fn open(&mut self, handle: H) {
+        assert!(self.handle.is_none() && self.ops == 0);
+        *self = Link { handle: Some(handle), ..Link::default() };
     }
 
-    /// The socket, if the link is up.
-    pub(crate) fn up(&self) -> Option<RawFd> {
-        self.fd.as_ref().filter(|_| !self.closing).map(AsRawFd::as_raw_fd)
+    /// The connection, if the link is up.
+    pub(crate) fn up(&self) -> Option<&H> {
+        self.handle.as_ref().filter(|_| !self.closing)
     }
 
     /// Whether nothing is attached, and nothing in flight any more.
     pub(crate) fn down(&self) -> bool {
-        self.fd.is_none()
+        self.handle.is_none()
     }
 
-    /// An operation was started.
-    pub(crate) fn started(&mut self) {
+    /// An operation is started on this connection.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub(crate) fn start(&mut self) -> &H {
         self.ops += 1;
+        self.handle.as_ref().expect("operations are started on open links")
     }
 
     /// An operation is done.
@@ -110,25 +119,24 @@ impl Link {
     }
 
     /// Begins to close; the first reason counts.
-    pub(crate) fn fail(&mut self, reason: LinkError) {
+    pub(crate) fn fail(&mut self, kernel: &mut impl Kernel<Handle = H>, reason: LinkError) {
         if self.up().is_some() {
             self.reason = Some(reason);
-            self.close();
+            self.close(kernel);
         }
     }
 
     /// Begins to close for what the peer said: a better reason than its having closed since.
-    pub(crate) fn blame(&mut self, reason: LinkError) {
+    pub(crate) fn blame(&mut self, kernel: &mut impl Kernel<Handle = H>, reason: LinkError) {
         self.reason = Some(reason);
-        self.close();
+        self.close(kernel);
     }
 
     /// Begins to close at the owner's wish: no reason is told.
-    pub(crate) fn close(&mut self) {
-        let Some(fd) = &self.fd else { return };
+    pub(crate) fn close(&mut self, kernel: &mut impl Kernel<Handle = H>) {
+        let Some(handle) = &self.handle else { return };
         self.closing = true;
-        // Ends the operations in flight. It fails only if the peer was faster; that ends them too.
-        let _ = shutdown(fd, Shutdown::Both);
+        kernel.shutdown(handle);
         self.settle();
     }
 
@@ -149,7 +157,7 @@ impl Link {
 
     fn settle(&mut self) {
         if self.closing && self.ops == 0 {
-            self.fd = None;
+            self.handle = None;
         }
     }
 }

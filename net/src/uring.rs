@@ -9,6 +9,7 @@
 //!   that is received into is read by nobody, a range that is sent or written changes not.
 #![allow(unsafe_code)]
 
+use crate::kernel::Token;
 use crate::pool::{Arena, Range};
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, Probe, opcode, squeue};
@@ -86,15 +87,6 @@ pub enum UringError {
     },
 }
 
-/// Names an operation to the one who started it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Token {
-    /// Which operation.
-    pub what: u8,
-    /// Of which the owner thinks what he likes.
-    pub value: u64,
-}
-
 /// One uring and the memory it works on. Made on the thread that uses it, and not `Send`.
 pub struct Uring {
     uring: IoUring,
@@ -112,11 +104,12 @@ pub struct Uring {
 }
 
 impl Uring {
-    /// Makes a uring over `arena`.
+    /// Makes a uring over `arena`. Only a wire has one: what [`crate::kernel::Kernel`] lets its
+    /// owner do is sound by the wire's rules.
     ///
     /// # Errors
     /// [`UringError`], which names cause and remedy.
-    pub fn new(options: UringOptions, arena: Arena) -> Result<Uring, UringError> {
+    pub(crate) fn new(options: UringOptions, arena: Arena) -> Result<Uring, UringError> {
         let uring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()

@@ -1,4 +1,4 @@
-//! A shard's whole input and output: the uring, the packet memory, four links, writes, the waker.
+//! A shard's whole input and output: the kernel, the packet memory, four links, writes, the waker.
 //!
 //! One turn of the shard: [`Wire::poll`] hands everything queued to the kernel in one call and
 //! takes in what is done; then [`Wire::next_event`] until None; then the shard acts (forward,
@@ -13,17 +13,17 @@
 
 pub use crate::event::{Counters, Event, Wait, WireOptions};
 use crate::inbound::{ControlIn, DataIn, Rules};
+use crate::kernel::{Kernel, Token};
 use crate::link::{Link, again, outcome};
 pub use crate::link::{LinkError, LinkKind, Refused};
 use crate::mailbox::Waker;
 pub use crate::outbound::FORWARDS_MAX;
 use crate::outbound::{ControlOut, DataOut};
 use crate::pool::{Arena, Range};
-use crate::uring::{OPS_MAX, Token, Uring, UringError};
+use crate::uring::{OPS_MAX, Uring, UringError};
 use chainring_ring::header::{HEADER_BYTES, Kind};
 use std::collections::VecDeque;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 mod memory;
 
@@ -39,10 +39,10 @@ const WAKE: u8 = 4;
 
 const _: () = assert!(7 + WRITES_MAX <= OPS_MAX);
 
-/// The shard's I/O. Made on the shard's thread, and stays there.
-pub struct Wire {
-    uring: Uring,
-    links: [Link; 4],
+/// The shard's I/O over a kernel. Made on the shard's thread, and stays there.
+pub struct Wire<K: Kernel = Uring> {
+    kernel: K,
+    links: [Link<K::Handle>; 4],
     /// By link kind: whether the one receive or send is in flight.
     busy: [bool; 4],
     data_in: DataIn,
@@ -59,15 +59,30 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Must be called on the shard's thread. `waker` wakes this wire.
+    /// A wire over a uring of its own. Must be called on the shard's thread.
     ///
     /// # Errors
     /// [`UringError`].
     ///
     /// # Panics
-    /// If the limits of `options` do not fit the arena or each other.
+    /// As [`Wire::over`].
     pub fn new(options: WireOptions, arena: Arena, waker: Waker) -> Result<Wire, UringError> {
-        let regions = *arena.regions();
+        Ok(Wire::over(options, Uring::new(options.uring, arena)?, waker))
+    }
+
+    /// Whether writes use the registered memory.
+    pub fn fixed(&self) -> bool {
+        self.kernel.fixed()
+    }
+}
+
+impl<K: Kernel> Wire<K> {
+    /// A wire over `kernel`. `waker` wakes this wire.
+    ///
+    /// # Panics
+    /// If the limits of `options` do not fit the arena or each other.
+    pub fn over(options: WireOptions, kernel: K, waker: Waker) -> Wire<K> {
+        let regions = *kernel.arena().regions();
         assert!(options.block.is_power_of_two() && options.block as usize > HEADER_BYTES);
         assert!(options.packet_max <= regions.receive.bytes / 4);
         assert!(options.control_max <= regions.control_in.bytes);
@@ -86,8 +101,8 @@ impl Wire {
             kinds: [Kind::Orders, Kind::Votes],
             ..data
         };
-        Ok(Wire {
-            uring: Uring::new(options.uring, arena)?,
+        Wire {
+            kernel,
             links: Default::default(),
             busy: [false; 4],
             data_in: DataIn::new(data, regions.receive),
@@ -101,21 +116,19 @@ impl Wire {
             woken: false,
             spin: options.spin,
             counters: Counters::default(),
-        })
+        }
     }
 
-    /// Takes over a connected socket, blocking or not, whose handshake is over; replaces an old
-    /// one of the kind as [`Wire::detach`] does.
-    pub fn attach(&mut self, kind: LinkKind, fd: OwnedFd) {
+    /// Takes over a connection, blocking or not, whose handshake is over; replaces an old one of
+    /// the kind as [`Wire::detach`] does.
+    pub fn attach(&mut self, kind: LinkKind, connection: K::Handle) {
         self.detach(kind);
-        let raw = fd.as_raw_fd();
         let link = &mut self.links[kind as usize];
-        link.open(fd);
+        link.open(connection);
         if matches!(kind, LinkKind::DataOut | LinkKind::ControlOut) {
             // An idle sender would not learn otherwise that its peer is gone.
-            link.started();
             let token = Token { what: HANGUP, value: kind as u64 };
-            self.uring.poll(raw, libc::POLLRDHUP, token);
+            self.kernel.hang_up(link.start(), token);
         }
     }
 
@@ -124,9 +137,9 @@ impl Wire {
     /// In: what was not handed out yet is dropped, so drain the events first to keep it; the
     /// buffer goes on behind the last packet handed out. Out: what is queued comes back unsent.
     pub fn detach(&mut self, kind: LinkKind) {
-        self.links[kind as usize].close();
+        self.links[kind as usize].close(&mut self.kernel);
         while !self.links[kind as usize].down() {
-            self.uring.submit_and_wait(Duration::from_millis(10));
+            self.kernel.submit_and_wait(Duration::from_millis(10));
             self.drain();
         }
         self.links[kind as usize].hush();
@@ -147,19 +160,19 @@ impl Wire {
     /// it waits for the first event, unless one is there already; it may return without one.
     pub fn poll(&mut self, wait: Wait) {
         self.arm();
-        self.uring.submit();
+        self.kernel.submit();
         self.drain();
         let Wait::UpTo(limit) = wait else { return };
         if limit.is_zero() || self.has_event() {
             return;
         }
-        let start = Instant::now();
+        let start = self.kernel.now();
         loop {
             // What was done without an event (a control send, say) may let the next one start.
             self.arm();
-            self.uring.submit();
+            self.kernel.submit();
             self.drain();
-            let waited = start.elapsed();
+            let waited = self.kernel.now().duration_since(start);
             if self.has_event() || waited >= limit {
                 return;
             }
@@ -175,15 +188,14 @@ impl Wire {
     fn block(&mut self, limit: Duration) {
         if !self.wake_armed {
             self.wake_armed = true;
-            let fd = self.waker.fd().as_raw_fd();
-            self.uring.poll(fd, libc::POLLIN, Token { what: WAKE, value: 0 });
+            self.kernel.woken(&self.waker, Token { what: WAKE, value: 0 });
         }
-        if self.uring.ready() || !self.waker.prepare_sleep() {
+        if self.kernel.ready() || !self.waker.prepare_sleep() {
             self.waker.awake();
             return;
         }
         self.counters.blocks += 1;
-        self.uring.submit_and_wait(limit);
+        self.kernel.submit_and_wait(limit);
         self.waker.awake();
         self.drain();
     }
@@ -192,49 +204,43 @@ impl Wire {
     fn arm(&mut self) {
         use LinkKind::{ControlIn, ControlOut, DataIn, DataOut};
         // Control first: small things never wait behind bulk.
-        if let Some(fd) = self.idle(ControlOut)
+        if self.idle(ControlOut)
             && let Some(range) = self.control_out.begin()
         {
             self.counters.control_sends += 1;
-            let token = self.begin(ControlOut, SEND);
-            self.uring.send(fd, std::iter::once(range), token);
+            let (link, token) = begin(&mut self.links, &mut self.busy, ControlOut, SEND);
+            self.kernel.send(link, std::iter::once(range), token);
         }
-        if let Some(fd) = self.idle(ControlIn)
-            && let Some(range) = self.control_in.room(self.uring.arena_mut())
+        if self.idle(ControlIn)
+            && let Some(range) = self.control_in.room(self.kernel.arena_mut())
         {
-            let token = self.begin(ControlIn, RECEIVE);
-            self.uring.recv(fd, range, token);
+            let (link, token) = begin(&mut self.links, &mut self.busy, ControlIn, RECEIVE);
+            self.kernel.recv(link, range, token);
         }
-        if let Some(fd) = self.idle(DataOut)
+        if self.idle(DataOut)
             && let Some(count) = self.data_out.begin()
         {
             self.counters.sends += 1;
-            let token = self.begin(DataOut, SEND);
-            self.uring.send(fd, self.data_out.batch(count), token);
+            let (link, token) = begin(&mut self.links, &mut self.busy, DataOut, SEND);
+            self.kernel.send(link, self.data_out.batch(count), token);
         }
-        if let Some(fd) = self.idle(DataIn)
+        if self.idle(DataIn)
             && let Some(range) = self.data_in.room()
         {
             self.counters.receives += 1;
-            let token = self.begin(DataIn, RECEIVE);
-            self.uring.recv(fd, range, token);
+            let (link, token) = begin(&mut self.links, &mut self.busy, DataIn, RECEIVE);
+            self.kernel.recv(link, range, token);
         }
     }
 
-    /// The socket of a link that is up and has nothing in flight.
-    fn idle(&self, kind: LinkKind) -> Option<RawFd> {
-        if self.busy[kind as usize] { None } else { self.links[kind as usize].up() }
-    }
-
-    fn begin(&mut self, kind: LinkKind, what: u8) -> Token {
-        self.busy[kind as usize] = true;
-        self.links[kind as usize].started();
-        Token { what, value: kind as u64 }
+    /// Whether a link is up and has nothing in flight.
+    fn idle(&self, kind: LinkKind) -> bool {
+        !self.busy[kind as usize] && self.links[kind as usize].up().is_some()
     }
 
     /// Takes in all completions, and the waker's mark.
     fn drain(&mut self) {
-        while let Some((token, result)) = self.uring.next_completion() {
+        while let Some((token, result)) = self.kernel.next_completion() {
             match token.what {
                 WRITE => {
                     self.writes_in_flight -= 1;
@@ -254,7 +260,7 @@ impl Wire {
         let link = &mut self.links[kind as usize];
         let up = link.up().is_some();
         if what == HANGUP {
-            link.fail(LinkError::Closed);
+            link.fail(&mut self.kernel, LinkError::Closed);
         } else {
             self.busy[kind as usize] = false;
             // A closing in-link takes nothing more; a closing out-link still counts what went.
@@ -264,7 +270,7 @@ impl Wire {
                 Ok(_) => {}
                 Err(_) if again(result) => self.sent_nothing(kind, what),
                 Err(error) => {
-                    link.fail(error);
+                    link.fail(&mut self.kernel, error);
                     self.sent_nothing(kind, what);
                 }
             }
@@ -326,7 +332,7 @@ impl Wire {
         if let Some(event) = self.next_done() {
             return Some(event);
         }
-        match self.control_in.next(self.uring.arena()) {
+        match self.control_in.next(self.kernel.arena()) {
             Ok(Some((header, range))) => {
                 self.counters.control_received += 1;
                 return Some(Event::Control { header, range });
@@ -334,7 +340,7 @@ impl Wire {
             Ok(None) => {}
             Err(error) => self.bad_frame(LinkKind::ControlIn, error),
         }
-        match self.data_in.next(self.uring.arena()) {
+        match self.data_in.next(self.kernel.arena()) {
             Ok(Some((header, range, position))) => {
                 self.counters.packets_received += 1;
                 return Some(Event::Packet { header, range, position });
@@ -358,7 +364,7 @@ impl Wire {
 
     fn bad_frame(&mut self, kind: LinkKind, error: LinkError) {
         self.counters.bad_frames += 1;
-        self.links[kind as usize].blame(error);
+        self.links[kind as usize].blame(&mut self.kernel, error);
     }
 
     fn next_down(&mut self) -> Option<Event> {
@@ -422,7 +428,7 @@ impl Wire {
         if !self.attached(LinkKind::ControlOut) {
             return Err(Refused::Down);
         }
-        self.control_out.fill(self.uring.arena_mut(), fill)
+        self.control_out.fill(self.kernel.arena_mut(), fill)
     }
 
     /// Bytes of control frames that wait for the send before them.
@@ -430,8 +436,8 @@ impl Wire {
         self.control_out.waiting()
     }
 
-    /// Writes the ranges one after another to `fd` at `offset`; with `dsync` they are on stable
-    /// media when done. `fd` stays open and the ranges as they are until [`Event::Written`]; at
+    /// Writes the ranges one after another to `file` at `offset`; if `durable` they are on stable
+    /// media when done. `file` stays open and the ranges as they are until [`Event::Written`]; at
     /// most [`crate::uring::RANGES_MAX`] ranges after merging of neighbours.
     ///
     /// # Errors
@@ -442,10 +448,10 @@ impl Wire {
     pub fn write(
         &mut self,
         token: u64,
-        fd: RawFd,
+        file: &K::Handle,
         ranges: &[Range],
         offset: u64,
-        dsync: bool,
+        durable: bool,
     ) -> Result<(), Refused> {
         if self.writes_in_flight + self.written.len() == WRITES_MAX {
             return Err(Refused::Full);
@@ -454,7 +460,7 @@ impl Wire {
         self.writes_in_flight += 1;
         self.counters.writes += 1;
         let token = Token { what: WRITE, value: token };
-        self.uring.write(fd, ranges.iter().copied(), offset, dsync, token);
+        self.kernel.write(file, ranges, offset, durable, token);
         Ok(())
     }
 
@@ -463,9 +469,25 @@ impl Wire {
         self.writes_in_flight + self.written.len()
     }
 
+    /// The kernel below.
+    pub fn kernel(&self) -> &K {
+        &self.kernel
+    }
+
     /// Counters since start.
     pub fn counters(&self) -> Counters {
-        let (enters, enters_useful) = self.uring.enters();
+        let (enters, enters_useful) = self.kernel.enters();
         Counters { enters, enters_useful, ..self.counters }
     }
+}
+
+/// Begins the one receive or send of a link: where, and its token.
+fn begin<'a, H>(
+    links: &'a mut [Link<H>; 4],
+    busy: &mut [bool; 4],
+    kind: LinkKind,
+    what: u8,
+) -> (&'a H, Token) {
+    busy[kind as usize] = true;
+    (links[kind as usize].start(), Token { what, value: kind as u64 })
 }

@@ -9,7 +9,7 @@ use chainring_net::wire::{Event, LinkKind, Refused, WRITES_MAX, Wait, Wire};
 use common::{arena, check, fill, options, tcp_pair};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
@@ -26,11 +26,12 @@ fn made(fixed: bool) -> Wire {
 }
 
 /// In the build directory, not in /tmp, which is often memory and knows no O_DIRECT.
-fn direct(name: &str) -> (File, std::path::PathBuf) {
+fn direct(name: &str) -> (OwnedFd, std::path::PathBuf) {
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let mut open = OpenOptions::new();
     open.write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT);
-    (open.open(&path).expect("a build directory on a file system with O_DIRECT"), path)
+    let file = open.open(&path).expect("a build directory on a file system with O_DIRECT");
+    (file.into(), path)
 }
 
 fn next(wire: &mut Wire) -> Event {
@@ -65,7 +66,7 @@ fn commit_group(fixed: bool) {
             end = position + 1536;
             sequence += 1;
         }
-        wire.write(u64::from(round), file.as_raw_fd(), &ranges, offset, true).unwrap();
+        wire.write(u64::from(round), &file, &ranges, offset, true).unwrap();
         let Event::Written { token, result } = next(&mut wire) else { panic!() };
         assert_eq!((token, result), (u64::from(round), Ok(4096 + 3 * 1536)));
         offset += 4096 + 3 * 1536;
@@ -101,18 +102,18 @@ fn failures_are_told_and_writes_are_bounded() {
     let mut wire = made(true);
     let blocks = wire.regions().blocks;
     let (file, _) = direct("bounded.log");
-    let reader = File::open("/dev/null").unwrap();
-    wire.write(9, reader.as_raw_fd(), &[blocks], 0, true).unwrap();
+    let reader: OwnedFd = File::open("/dev/null").unwrap().into();
+    wire.write(9, &reader, &[blocks], 0, true).unwrap();
     let Event::Written { token: 9, result: Err(errno) } = next(&mut wire) else { panic!() };
     assert_eq!(errno, libc::EBADF);
     // O_DIRECT refuses a place that is not aligned.
-    wire.write(10, file.as_raw_fd(), &[blocks], 100, false).unwrap();
+    wire.write(10, &file, &[blocks], 100, false).unwrap();
     let Event::Written { token: 10, result: Err(errno) } = next(&mut wire) else { panic!() };
     assert_eq!(errno, libc::EINVAL);
     for token in 0..WRITES_MAX as u64 {
-        wire.write(token, file.as_raw_fd(), &[blocks], token << 16, false).unwrap();
+        wire.write(token, &file, &[blocks], token << 16, false).unwrap();
     }
-    let more = wire.write(99, file.as_raw_fd(), &[blocks], 0, false);
+    let more = wire.write(99, &file, &[blocks], 0, false);
     assert_eq!(more, Err(Refused::Full));
     assert_eq!(wire.writes_open(), WRITES_MAX);
     let mut seen = [false; WRITES_MAX];

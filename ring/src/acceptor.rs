@@ -10,7 +10,7 @@ use crate::coordinator::Role;
 use crate::core::Core;
 use crate::ids::{Ballot, Entry, Instance, Order};
 use crate::votes::Vote;
-use crate::window::{Slot, WINDOW};
+use crate::window::Slot;
 
 impl Core {
     /// An order of a coordinator.
@@ -80,7 +80,7 @@ impl Core {
             return false;
         }
         if instance >= self.window.end() {
-            let first = Instance(instance.0 + 1 - WINDOW);
+            let first = Instance(instance.0 + 1 - self.window.span());
             assert!(self.settled <= self.delivered);
             if first > self.settled {
                 self.liveness.orders_lost = true;

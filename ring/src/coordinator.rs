@@ -11,12 +11,14 @@ use crate::core::Core;
 use crate::ids::{Ballot, Entry, Instance, NODES_MAX, NodeId, Order, Session, ValueId};
 use crate::liveness::FETCHES_MAX;
 use crate::sequences::Sequences;
-use crate::window::WINDOW;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 
-/// Instances of the window that a coordinator leaves free for a successor's barrier and closes.
-const WINDOW_MARGIN: u64 = 64;
+/// Instances of a window that a coordinator leaves free for the barriers and closes of its
+/// successors: 64 of 4096, a quarter of a tiny one.
+fn margin(span: u64) -> u64 {
+    (span / 4).min(64)
+}
 
 /// Room for actions that ordering leaves to what follows from it in the same step.
 const ORDER_ROOM: usize = 16;
@@ -159,7 +161,8 @@ impl Core {
         }
         let top = campaign.reports.keys().next_back().map_or(Instance(0), |last| last.next());
         let range = self.delivered.0..top.0.max(self.delivered.0);
-        if range.end + WINDOW_MARGIN / 2 > self.settled.0 + WINDOW {
+        let span = self.window.span();
+        if range.end + margin(span) / 2 > self.settled.0 + span {
             return self.want_catch_up(out); // or the own log has to follow first
         }
         if !range.clone().all(|instance| campaign.counted(Instance(instance)) >= quorum) {
@@ -227,7 +230,8 @@ impl Core {
     /// Orders what can be ordered: closes first, then of each origin in turn its next value.
     pub(crate) fn order_values(&mut self, out: &mut Actions) {
         let nodes = self.settings.nodes.len();
-        let limit = Instance(self.delivered_everywhere().0 + WINDOW - WINDOW_MARGIN);
+        let span = self.window.span();
+        let limit = Instance(self.delivered_everywhere().0 + span - margin(span));
         let mut idle = 0;
         if !self.order_inherited(out) {
             return; // nothing new before the end of what was inherited

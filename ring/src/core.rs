@@ -17,7 +17,7 @@ use crate::ids::{
     Ballot, Claim, Durability, Entry, Incarnation, Instance, NODES_MAX, NodeId, Order, Sequence,
     Session, ValueId,
 };
-use crate::lanes::{Lanes, Verdict};
+use crate::lanes::{Lanes, Verdict, lane_packets};
 use crate::liveness::Liveness;
 use crate::sequences::Sequences;
 use crate::votes::{Vote, Votes};
@@ -40,6 +40,9 @@ pub struct Settings {
     pub session: Session,
     /// When it votes.
     pub durability: Durability,
+    /// Instances that are open at a time, the same at all nodes: a power of two from
+    /// [`WINDOW_MIN`](crate::window::WINDOW_MIN) to [`WINDOW_MAX`](crate::window::WINDOW_MAX).
+    pub window: u64,
 }
 
 /// What a node remembers at its start; `Recovered::default()` for a new one.
@@ -98,7 +101,7 @@ impl Core {
     /// A node at its start.
     ///
     /// # Panics
-    /// If the settings name no node, more than seven, or not this one.
+    /// If the settings name no node, more than seven, or not this one, or an impossible window.
     pub fn new(settings: Settings, recovered: Recovered) -> Core {
         assert!((1..=NODES_MAX).contains(&settings.nodes.len()));
         assert!(settings.nodes.contains(&settings.me));
@@ -110,8 +113,8 @@ impl Core {
             base: None,
             received: Instance(0),
             durable: Instance(0),
-            window: Window::new(recovered.delivered),
-            lanes: Lanes::new(),
+            window: Window::new(recovered.delivered, settings.window),
+            lanes: Lanes::new(lane_packets(settings.window)),
             table: recovered.table,
             delivered: recovered.delivered,
             settled: recovered.delivered,

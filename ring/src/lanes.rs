@@ -1,17 +1,23 @@
 //! What a node holds of each origin's values: one lane an origin.
 //!
 //! Values of an origin come in sequence on the data link, so a lane is a position and, for the
-//! last [`LANE_PACKETS`] sequences, the log ticket of each. Invariants: a lane holds values of
+//! last so many sequences, the log ticket of each. Invariants: a lane holds values of
 //! one session; `first <= next`; a value is held from its arrival until it is delivered or its
 //! session is closed. An origin starts a session only when every node has delivered the close
 //! of the one before (see `proposer`), so a voter never meets two sessions at once.
 
 use crate::ids::{NODES_MAX, NodeId, Sequence, Session, ValueId};
+use crate::window::WINDOW_MAX;
 use alloc::boxed::Box;
 use alloc::vec;
 
-/// Most values of one origin that are held and undelivered at a time.
-pub const LANE_PACKETS: u64 = 512;
+/// Most values of one origin that are held and undelivered at a time, whatever the window.
+pub const LANE_PACKETS_MAX: u64 = lane_packets(WINDOW_MAX);
+
+/// The same for a window of this many instances: an eighth of it.
+pub const fn lane_packets(window: u64) -> u64 {
+    window / 8
+}
 
 /// Ticket of a value that was declared missing.
 const MISSING: u64 = u64::MAX;
@@ -41,8 +47,8 @@ pub enum Verdict {
 }
 
 impl Lane {
-    fn new() -> Lane {
-        let tickets = vec![MISSING; LANE_PACKETS as usize].into_boxed_slice();
+    fn new(packets: u64) -> Lane {
+        let tickets = vec![MISSING; packets as usize].into_boxed_slice();
         Lane { session: Session::NONE, first: Sequence(0), next: Sequence(0), tickets }
     }
 
@@ -71,7 +77,7 @@ impl Lane {
         if sequence < self.oldest() || sequence >= self.next {
             return None;
         }
-        let ticket = self.tickets[(sequence.0 % LANE_PACKETS) as usize];
+        let ticket = self.tickets[self.place(sequence)];
         (ticket != MISSING).then_some(ticket)
     }
 
@@ -81,7 +87,7 @@ impl Lane {
             return Verdict::Gap;
         }
         if sequence == self.next {
-            let full = self.ticket(Sequence(self.next.0.wrapping_sub(LANE_PACKETS))).is_some();
+            let full = self.ticket(Sequence(self.next.0.wrapping_sub(self.packets()))).is_some();
             return if full { Verdict::Overrun } else { Verdict::Next };
         }
         let missing = sequence >= self.oldest() && self.ticket(sequence).is_none();
@@ -91,15 +97,17 @@ impl Lane {
     /// Holds a value that was judged [`Verdict::Next`] or [`Verdict::Missing`].
     pub fn hold(&mut self, sequence: Sequence, ticket: u64) {
         assert!(matches!(self.judge(sequence), Verdict::Next | Verdict::Missing));
-        self.tickets[(sequence.0 % LANE_PACKETS) as usize] = ticket;
+        let place = self.place(sequence);
+        self.tickets[place] = ticket;
         self.next = self.next.max(sequence.next());
     }
 
     /// Everything up to `to` that has not come will not come on the link.
     pub fn declare_missing(&mut self, to: Sequence) {
-        let from = self.next.0.max(to.0.saturating_sub(LANE_PACKETS));
+        let from = self.next.0.max(to.0.saturating_sub(self.packets()));
         for sequence in from..to.0 {
-            self.tickets[(sequence % LANE_PACKETS) as usize] = MISSING;
+            let place = self.place(Sequence(sequence));
+            self.tickets[place] = MISSING;
         }
         self.next = self.next.max(to);
     }
@@ -120,8 +128,17 @@ impl Lane {
         }
     }
 
+    /// Values that it has room for: a power of two.
+    fn packets(&self) -> u64 {
+        self.tickets.len() as u64
+    }
+
+    fn place(&self, sequence: Sequence) -> usize {
+        sequence.0 as usize & (self.tickets.len() - 1)
+    }
+
     fn oldest(&self) -> Sequence {
-        Sequence(self.first.0.max(self.next.0.saturating_sub(LANE_PACKETS)))
+        Sequence(self.first.0.max(self.next.0.saturating_sub(self.packets())))
     }
 }
 
@@ -132,9 +149,13 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Empty lanes.
-    pub fn new() -> Lanes {
-        Lanes { lanes: core::array::from_fn(|_| Lane::new()) }
+    /// Empty lanes with room for this many values each.
+    ///
+    /// # Panics
+    /// If that is not a power of two.
+    pub fn new(packets: u64) -> Lanes {
+        assert!(packets.is_power_of_two());
+        Lanes { lanes: core::array::from_fn(|_| Lane::new(packets)) }
     }
 
     /// The lane of an origin; `None` for an impossible id.
@@ -154,19 +175,17 @@ impl Lanes {
     }
 }
 
-impl Default for Lanes {
-    fn default() -> Lanes {
-        Lanes::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::Incarnation;
 
     fn lane() -> Lane {
-        let mut lane = Lane::new();
+        lane_of(LANE_PACKETS_MAX)
+    }
+
+    fn lane_of(packets: u64) -> Lane {
+        let mut lane = Lane::new(packets);
         lane.open(Session { incarnation: Incarnation(1), start: 1 }, Sequence(0));
         lane
     }
@@ -199,13 +218,19 @@ mod tests {
 
     #[test]
     fn an_origin_cannot_overrun_its_lane() {
-        let mut lane = lane();
-        for sequence in 0..LANE_PACKETS {
+        for packets in [2, LANE_PACKETS_MAX] {
+            overrun(packets);
+        }
+    }
+
+    fn overrun(packets: u64) {
+        let mut lane = lane_of(packets);
+        for sequence in 0..packets {
             lane.hold(Sequence(sequence), sequence);
         }
-        assert_eq!(lane.judge(Sequence(LANE_PACKETS)), Verdict::Overrun);
+        assert_eq!(lane.judge(Sequence(packets)), Verdict::Overrun);
         lane.delivered(Sequence(1));
-        assert_eq!(lane.judge(Sequence(LANE_PACKETS)), Verdict::Next);
+        assert_eq!(lane.judge(Sequence(packets)), Verdict::Next);
         // A jump far ahead leaves everything before it missing.
         lane.declare_missing(Sequence(100_000));
         assert_eq!(lane.judge(Sequence(100_000)), Verdict::Next);

@@ -10,7 +10,7 @@ use crate::ids::{
 };
 use crate::lanes::Verdict;
 use crate::votes::Vote;
-use crate::window::{Slot, WINDOW};
+use crate::window::Slot;
 
 impl Core {
     /// A vote by any path. The own one is this node's to say.
@@ -164,13 +164,13 @@ impl Core {
 
     /// True if a decided entry could be taken: the window covers it, or can move to.
     pub fn covers(&self, instance: Instance) -> bool {
-        instance < self.window.end() || instance.0 + 1 - WINDOW <= self.settled.0
+        instance < self.window.end() || instance.0 + 1 - self.window.span() <= self.settled.0
     }
 
     /// The window moves on with catch-up, however far ahead the decided entry lies.
     fn room_for_decided(&mut self, instance: Instance) -> bool {
         if instance >= self.window.end() {
-            let first = Instance(instance.0 + 1 - WINDOW);
+            let first = Instance(instance.0 + 1 - self.window.span());
             if first > self.settled {
                 return false; // the log has to follow first
             }

@@ -7,16 +7,11 @@
 use crate::actions::{Action, Actions};
 use crate::core::Core;
 use crate::ids::{Sequence, Session, ValueId};
-use crate::lanes::LANE_PACKETS;
-
-/// Most own values that are proposed and undelivered here. Half a lane: a node that hears of
-/// decisions later than this one must still have room for what is proposed after them, or it
-/// would close its link.
-pub const OWN_PACKETS: u64 = LANE_PACKETS / 2;
+use crate::lanes::lane_packets;
 
 impl Core {
     /// The id that the next own value takes; `None` while the session is not open or
-    /// [`OWN_PACKETS`] are on their way.
+    /// too many are on their way.
     pub fn next_own_id(&self) -> Option<ValueId> {
         let opened = self.opened_at?;
         if self.delivered_everywhere() < opened || self.delivered < opened {
@@ -25,10 +20,17 @@ impl Core {
         let (origin, session) = (self.settings.me, self.settings.session);
         let lane = self.lanes.of(origin)?;
         let sequence = if lane.session() == session { lane.next() } else { Sequence(0) };
-        if lane.session() == session && sequence.0 - lane.first().0 >= OWN_PACKETS {
+        if lane.session() == session && sequence.0 - lane.first().0 >= self.own_packets() {
             return None;
         }
         Some(ValueId { origin, session, sequence })
+    }
+
+    /// Most own values that are proposed and undelivered here. Half a lane: a node that hears of
+    /// decisions later than this one must still have room for what is proposed after them, or it
+    /// would close its link.
+    fn own_packets(&self) -> u64 {
+        lane_packets(self.settings.window) / 2
     }
 
     /// Every own session lower than `below` is closed.

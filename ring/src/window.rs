@@ -1,6 +1,6 @@
 //! The window: the fixed circular buffer of instances whose orders a node still has at hand.
 //!
-//! Invariant: slots cover `[first, first + WINDOW)`; a slot outside is gone. A node lets go only
+//! Invariant: slots cover `[first, first + span)`; a slot outside is gone. A node lets go only
 //! of what it has delivered, and keeps orders until every node has delivered them while there is
 //! room, so that a neighbour that comes back can be sent what it lacks.
 
@@ -8,8 +8,10 @@ use crate::ids::{Ballot, Instance, Order};
 use alloc::boxed::Box;
 use alloc::vec;
 
-/// Instances that a window holds.
-pub const WINDOW: u64 = 4096;
+/// Most instances that a window holds, and what production uses.
+pub const WINDOW_MAX: u64 = 4096;
+/// Fewest: below, there is no room for what a new ballot adds.
+pub const WINDOW_MIN: u64 = 16;
 
 /// One instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,9 +30,23 @@ pub struct Window {
 }
 
 impl Window {
-    /// A window whose first instance is `first`.
-    pub fn new(first: Instance) -> Window {
-        Window { first, slots: vec![None; WINDOW as usize].into_boxed_slice() }
+    /// A window of `span` instances whose first one is `first`.
+    ///
+    /// # Panics
+    /// If the span is not a power of two from [`WINDOW_MIN`] to [`WINDOW_MAX`].
+    pub fn new(first: Instance, span: u64) -> Window {
+        assert!(span.is_power_of_two() && (WINDOW_MIN..=WINDOW_MAX).contains(&span));
+        Window { first, slots: vec![None; span as usize].into_boxed_slice() }
+    }
+
+    /// Instances that it holds.
+    pub fn span(&self) -> u64 {
+        self.slots.len() as u64
+    }
+
+    /// Where an instance lies; the span is a power of two.
+    fn place(&self, instance: Instance) -> usize {
+        instance.0 as usize & (self.slots.len() - 1)
     }
 
     /// First instance covered.
@@ -40,7 +56,7 @@ impl Window {
 
     /// First instance beyond.
     pub fn end(&self) -> Instance {
-        Instance(self.first.0 + WINDOW)
+        Instance(self.first.0 + self.span())
     }
 
     /// The slot of `instance`, if covered and filled.
@@ -48,7 +64,7 @@ impl Window {
         if instance < self.first || instance >= self.end() {
             return None;
         }
-        self.slots[(instance.0 % WINDOW) as usize].as_ref()
+        self.slots[self.place(instance)].as_ref()
     }
 
     /// The slot of `instance`, to change it.
@@ -56,7 +72,8 @@ impl Window {
         if instance < self.first || instance >= self.end() {
             return None;
         }
-        self.slots[(instance.0 % WINDOW) as usize].as_mut()
+        let place = self.place(instance);
+        self.slots[place].as_mut()
     }
 
     /// True if the slot holds an order of exactly this ballot.
@@ -71,14 +88,16 @@ impl Window {
     pub fn put(&mut self, slot: Slot) {
         let instance = slot.order.instance;
         assert!(instance >= self.first && instance < self.end());
-        self.slots[(instance.0 % WINDOW) as usize] = Some(slot);
+        let place = self.place(instance);
+        self.slots[place] = Some(slot);
     }
 
     /// Lets go of everything below `first`.
     pub fn advance(&mut self, first: Instance) {
-        let steps = first.0.saturating_sub(self.first.0).min(WINDOW);
+        let steps = first.0.saturating_sub(self.first.0).min(self.span());
         for step in 0..steps {
-            self.slots[((self.first.0 + step) % WINDOW) as usize] = None;
+            let place = self.place(Instance(self.first.0 + step));
+            self.slots[place] = None;
         }
         self.first = self.first.max(first);
     }
@@ -100,14 +119,20 @@ mod tests {
 
     #[test]
     fn covers_exactly_its_span() {
-        let mut window = Window::new(Instance(10));
+        for span in [WINDOW_MIN, 256, WINDOW_MAX] {
+            covers(span);
+        }
+    }
+
+    fn covers(span: u64) {
+        let mut window = Window::new(Instance(10), span);
         window.put(slot(10));
-        window.put(slot(10 + WINDOW - 1));
+        window.put(slot(10 + span - 1));
         assert!(window.get(Instance(9)).is_none() && window.get(Instance(10)).is_some());
         window.advance(Instance(11));
         assert!(window.get(Instance(10)).is_none());
-        assert!(window.get(Instance(10 + WINDOW)).is_none(), "the old slot does not shine through");
-        window.put(slot(10 + WINDOW));
+        assert!(window.get(Instance(10 + span)).is_none(), "the old slot does not shine through");
+        window.put(slot(10 + span));
         window.advance(Instance(5));
         assert_eq!(window.first(), Instance(11), "never back");
         window.advance(Instance(1 << 40));

@@ -8,6 +8,7 @@ use chainring_ring::core::{Core, Recovered, Settings};
 use chainring_ring::ids::{
     Ballot, Durability, Entry, Incarnation, Instance, NodeId, Order, Sequence, Session, ValueId,
 };
+use chainring_ring::window::WINDOW_MAX;
 
 /// An entry without bytes, told apart by a number.
 fn entry(number: u32) -> Entry {
@@ -39,6 +40,7 @@ fn core(nodes: u8, recovered: Recovered) -> Core {
         incarnation: Incarnation(1),
         session: Session::FIRST,
         durability: Durability::Sync,
+        window: WINDOW_MAX,
     };
     Core::new(settings, recovered)
 }

@@ -3,6 +3,7 @@
 mod world;
 
 use chainring_ring::ids::Durability;
+use chainring_ring::window::{WINDOW_MAX, WINDOW_MIN};
 use world::{Plan, World};
 
 fn seeds(usual: u64) -> u64 {
@@ -20,7 +21,9 @@ fn run_all(nodes: usize, durability: Durability, damaged: usize, burst: u64, usu
     let count = seeds(usual);
     for seed in first..first + count {
         let calm = [3, 10, 40][(seed % 3) as usize];
-        let plan = Plan { seed, nodes, durability, steps: 1200, calm, damaged, burst };
+        // The least window turns over many times.
+        let window = [WINDOW_MAX, 64, WINDOW_MIN][(seed / 3 % 3) as usize];
+        let plan = Plan { seed, nodes, durability, steps: 1200, calm, damaged, window, burst };
         let mut world = World::new(plan);
         let run = std::panic::AssertUnwindSafe(|| world.run());
         if let Err(fault) = std::panic::catch_unwind(run) {

@@ -39,6 +39,9 @@ limits! {
     /// Undelivered bytes of one origin on their way. 1 MiB = 4 packets of 256 KiB: what
     /// loopback and 10 gigabit want; a gigabit link is full from 256 KiB on. Equal on all nodes.
     window_bytes: u32 = 1 << 20,
+    /// Instances that are open at a time, a power of two from 16 to 4096. 4096 x 48 bytes of order
+    /// = 192 KiB for the largest answer to a new ballot. Equal on all nodes.
+    window_instances: u32 = 4096,
     /// Memory for packets that would hold up the receive buffer. 16 MiB = 16 largest packets.
     side_pool_bytes: u32 = 16 << 20,
     /// The log kept in memory (memory durability), oldest dropped first. 1 GiB.

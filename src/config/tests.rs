@@ -79,6 +79,9 @@ fn every_bad_value_is_refused_by_its_key() {
         ("limits.side_pool_bytes", |c| c.limits.side_pool_bytes = 1 << 20),
         ("limits.memory_log_bytes", |c| c.limits.memory_log_bytes = 1 << 20),
         ("limits.window_bytes", |c| c.limits.window_bytes = 64 << 20),
+        ("limits.window_instances", |c| c.limits.window_instances = 8),
+        ("limits.window_instances", |c| c.limits.window_instances = 48),
+        ("limits.window_instances", |c| c.limits.window_instances = 8192),
         ("limits.groups_in_flight", |c| c.limits.groups_in_flight = 1),
         ("limits.group_orders", |c| c.limits.group_orders = 4097),
         ("limits.http_memory_bytes", |c| {
@@ -138,6 +141,7 @@ fn the_hash_covers_what_must_be_equal_and_nothing_else() {
         |c| c.limits.record_bytes += 1,
         |c| c.limits.packet_bytes /= 2,
         |c| c.limits.window_bytes *= 2,
+        |c| c.limits.window_instances /= 2,
     ];
     for change in equal {
         let mut config = sample(3);

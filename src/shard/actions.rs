@@ -5,7 +5,7 @@
 
 use super::packets::{DELIVERY, FORWARD, PLAN, PacketIx};
 use super::{Forward, Shard};
-use crate::device::{Device, Port};
+use crate::device::Machine;
 use crate::mail::Notice;
 use chainring_net::declare::Declare;
 use chainring_net::hello;
@@ -14,7 +14,7 @@ use chainring_ring::actions::Action;
 use chainring_ring::ids::{Ballot, Durability, NodeId, RingId, Sequence, Session, ValueId};
 use chainring_storage::DamageState;
 
-impl<M: Port + Device> Shard<M> {
+impl<M: Machine> Shard<M> {
     pub(super) fn carry_out(&mut self) {
         for index in 0..self.actions.as_slice().len() {
             let action = self.actions.as_slice()[index];

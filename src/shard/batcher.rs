@@ -13,7 +13,7 @@ use crate::source::{Filling, Source, Supply};
 use chainring_net::pool::Range;
 use chainring_ring::header::{HEADER_BYTES, Header, Kind, round_up};
 use chainring_ring::ids::{Instance, ValueId};
-use chainring_ring::lanes::LANE_PACKETS;
+use chainring_ring::lanes::LANE_PACKETS_MAX;
 use std::collections::VecDeque;
 
 /// Requests that wait for room, or for their records to be delivered.
@@ -106,10 +106,10 @@ impl Batcher {
             open: None,
             waiting: VecDeque::with_capacity(APPENDS_MAX),
             underway: VecDeque::with_capacity(APPENDS_MAX),
-            spans: VecDeque::with_capacity(2 * APPENDS_MAX + LANE_PACKETS as usize),
+            spans: VecDeque::with_capacity(2 * APPENDS_MAX + LANE_PACKETS_MAX as usize),
             creations: VecDeque::with_capacity(CREATIONS_MAX),
             source: None,
-            sent: VecDeque::with_capacity(LANE_PACKETS as usize),
+            sent: VecDeque::with_capacity(LANE_PACKETS_MAX as usize),
             sent_bytes: 0,
             draining: false,
         }
@@ -192,7 +192,7 @@ impl Batcher {
         let fits = self.sent_bytes + u64::from(bytes) <= u64::from(self.limits.window_bytes);
         if nothing && self.source.is_none()
             || !(fits || self.sent.is_empty())
-            || self.sent.len() >= LANE_PACKETS as usize
+            || self.sent.len() >= LANE_PACKETS_MAX as usize
         {
             return false;
         }

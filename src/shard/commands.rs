@@ -5,7 +5,7 @@
 
 use super::packets::{Home, PacketIx};
 use super::{Journal, Shard, direct, lanes_of};
-use crate::device::{Device, Port};
+use crate::device::Machine;
 use crate::mail::{Command, Notice, Refusal};
 use chainring_net::hello::{self, Purpose, Resume};
 use chainring_net::wire::LinkKind;
@@ -14,7 +14,7 @@ use chainring_ring::header::Header;
 use chainring_ring::ids::{
     Durability, Entry, NODES_MAX, NodeId, Order, Sequence, Session, ValueId,
 };
-use chainring_ring::lanes::LANE_PACKETS;
+use chainring_ring::lanes::LANE_PACKETS_MAX;
 
 /// Answers of peers that wait. A catch-up has fewer under way, but one that sees nothing delivered
 /// fetches again.
@@ -31,31 +31,32 @@ pub(super) struct Entries {
     at: usize,
 }
 
-impl<M: Port + Device> Shard<M> {
+impl<M: Machine> Shard<M> {
     pub(super) fn take_commands(&mut self) {
         self.take_entries();
         // Only what adds to the log waits for its room: a segment, or the word to stop, must pass.
         while self.stop.is_none() && self.outbox.room() > ACTIONS_MAX {
             let Some(command) = self.commands.try_recv() else { return };
+            self.inputs += 1;
             self.busy = true;
             self.take_command(command);
         }
     }
 
-    fn take_command(&mut self, command: Command) {
+    fn take_command(&mut self, command: Command<M::Handle>) {
         match command {
             Command::Append(append) => self.take_append(append),
             Command::CreateTopic { name } => self.batcher.create(name),
             Command::Load(source) => self.batcher.load(source),
             Command::PrepareIncoming { kind, token } => self.prepare_incoming(kind, token),
-            Command::Incoming { kind, fd, .. } => self.machine.attach(incoming(kind), fd),
-            Command::Outgoing { kind, to, fd, resume } => {
+            Command::Incoming { kind, handle, .. } => self.machine.attach(incoming(kind), handle),
+            Command::Outgoing { kind, to, handle, resume } => {
                 self.machine.detach(outgoing(kind));
                 // Only of this link: what a resume of the other has just queued must go out.
                 if kind == Purpose::Data {
                     self.take_reports();
                 }
-                self.machine.attach(outgoing(kind), fd);
+                self.machine.attach(outgoing(kind), handle);
                 self.resume(to, &resume);
             }
             Command::Direct { from, frame } => self.take_direct(from, &frame),
@@ -82,7 +83,7 @@ impl<M: Port + Device> Shard<M> {
                 let found = self.read_held(&id, &mut buffer);
                 self.outbox.push(Notice::Read { token, buffer, found });
             }
-            Command::Segment { number, fd } => self.take_segment(number, fd),
+            Command::Segment { number, handle } => self.take_segment(number, handle),
             Command::NoSegment => {
                 if let Some(journal) = &mut self.journal {
                     journal.full = true;
@@ -170,7 +171,7 @@ impl<M: Port + Device> Shard<M> {
             return;
         }
         let mut declared = if theirs.0 == session { theirs.1 } else { Sequence(0) };
-        let first = Sequence(declared.0.max(end.0.saturating_sub(LANE_PACKETS)));
+        let first = Sequence(declared.0.max(end.0.saturating_sub(LANE_PACKETS_MAX)));
         for sequence in first.0..end.0 {
             let id = ValueId { origin, session, sequence: Sequence(sequence) };
             let Some(ix) = self.packets.find(&id).filter(|ix| self.is_held(*ix)) else { continue };
@@ -260,9 +261,9 @@ impl<M: Port + Device> Shard<M> {
         self.judge(ix, input);
     }
 
-    fn take_segment(&mut self, number: u32, fd: std::os::fd::OwnedFd) {
+    fn take_segment(&mut self, number: u32, file: M::Handle) {
         let Some(journal) = &mut self.journal else { return };
-        self.machine.add_segment(number, fd);
+        self.machine.add_segment(number, file);
         match journal.add_segment(number) {
             Ok(()) => journal.full = false,
             Err(error) => self.failure = Some(error),

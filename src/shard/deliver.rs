@@ -2,7 +2,7 @@
 //!
 //! Invariant: every node does the same with the same entry; only answers and times are local.
 
-use crate::device::{Device, Port};
+use crate::device::Machine;
 use crate::groups::Delivered;
 use crate::mail::{Notice, Place};
 use crate::shard::Shard;
@@ -10,7 +10,7 @@ use crate::shard::packets::{DELIVERY, NOTICE, PacketIx};
 use chainring_ring::header::{HEADER_BYTES, u32_at};
 use chainring_ring::ids::{Entry, NodeId, Order, Session, ValueId};
 
-impl<M: Port + Device> Shard<M> {
+impl<M: Machine> Shard<M> {
     /// The core delivers an entry.
     pub(super) fn deliver(&mut self, order: Order, counts: bool) {
         let Entry::Value(id) = order.entry else { return self.outbox.instance(order, None) };

@@ -13,8 +13,9 @@ use chainring_ring::ids::{Ballot, ClusterId, Epoch, Incarnation, Instance, NodeI
 /// first 8, delivered 8.
 const PROMISE_BYTES: usize = 40;
 /// Largest frame: a 1B with a whole window of orders.
-pub const DIRECT_MAX: u32 =
-    (HEADER_BYTES + PROMISE_BYTES + chainring_ring::window::WINDOW as usize * ORDER_BYTES) as u32;
+pub const DIRECT_MAX: u32 = (HEADER_BYTES
+    + PROMISE_BYTES
+    + chainring_ring::window::WINDOW_MAX as usize * ORDER_BYTES) as u32;
 const DAMAGED: u32 = 1;
 
 /// Whose frames they are.

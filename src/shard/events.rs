@@ -5,14 +5,14 @@
 
 use super::packets::{FORWARD, Home, PacketIx};
 use super::{DECLARE, Shard, links};
-use crate::device::{Device, Port};
+use crate::device::Machine;
 use chainring_net::declare::Declare;
 use chainring_net::pool::Range;
 use chainring_net::wire::{Event, LinkKind};
 use chainring_ring::actions::Input;
 use chainring_ring::header::{HEADER_BYTES, Header, Kind};
 
-impl<M: Port + Device> Shard<M> {
+impl<M: Machine> Shard<M> {
     pub(super) fn take_events(&mut self) {
         loop {
             // Without room only what makes room: the log moves on by writes that are done, and what
@@ -22,6 +22,7 @@ impl<M: Port + Device> Shard<M> {
                 false => self.machine.next_done(),
             };
             let Some(event) = event else { return };
+            self.inputs += 1;
             self.busy = true;
             match event {
                 Event::Packet { header, range, position } => {

@@ -14,8 +14,6 @@ use chainring_ring::ids::{Claim, Order};
 use chainring_storage::{LogError, LogWriter, Values, order_block_bytes};
 use std::collections::VecDeque;
 
-/// Items that may wait: a window of orders and every packet in memory.
-pub const PENDING_MAX: usize = 1 << 16;
 /// How long an idle log waits for the order of the first value.
 const ORDER_WAIT_US: u64 = 50;
 /// Ranges of one write, after merging neighbours; the uring takes more.
@@ -52,6 +50,8 @@ pub struct JournalLimits {
     pub groups_in_flight: usize,
     /// Unit of alignment.
     pub block: u32,
+    /// Items that may wait: a window of orders and every packet in memory.
+    pub pending: usize,
 }
 
 /// The shard's side of the log.
@@ -108,7 +108,7 @@ impl Journal {
         Journal {
             asked_segment: writer.segment(),
             writer,
-            pending: VecDeque::with_capacity(PENDING_MAX),
+            pending: VecDeque::with_capacity(limits.pending),
             pending_orders: 0,
             pending_bytes: 0,
             planned: 0,
@@ -128,21 +128,21 @@ impl Journal {
 
     /// Takes an order; it has the next ticket.
     pub fn push_order(&mut self, order: Order, now_us: u64) {
-        assert!(self.pending.len() < PENDING_MAX);
+        assert!(self.pending.len() < self.limits.pending);
         self.pending_orders += 1;
         self.pending.push_back((Item::Order(order), now_us));
     }
 
     /// Takes a value; it has the next ticket.
     pub fn push_value(&mut self, ix: PacketIx, bytes: u32, now_us: u64) {
-        assert!(self.pending.len() < PENDING_MAX);
+        assert!(self.pending.len() < self.limits.pending);
         self.pending_bytes += u64::from(bytes);
         self.pending.push_back((Item::Value(ix), now_us));
     }
 
     /// Room for further items.
     pub fn room(&self) -> usize {
-        PENDING_MAX - self.pending.len()
+        self.limits.pending - self.pending.len()
     }
 
     /// The segment to ask for, once.

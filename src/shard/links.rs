@@ -22,7 +22,6 @@ use chainring_ring::codec::{
 use chainring_ring::core::Core;
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind};
 use chainring_ring::ids::{Ballot, Instance, NODES_MAX, Sequence};
-use chainring_ring::window::WINDOW;
 
 /// Orders of one frame.
 const ORDERS_PER_FRAME: usize = 1024;
@@ -86,7 +85,7 @@ impl ControlOut {
             return false;
         };
         let delivered = core.votes().of(successor).map_or(Instance(0), |vote| vote.delivered);
-        let end = Instance(delivered.0 + WINDOW);
+        let end = Instance(delivered.0 + core.window().span());
         self.skip_unheld(core, now_us);
         let sendable = |at: Instance| at < end && core.window().holds_at(at, ballot);
         if !sendable(self.next) {

@@ -21,7 +21,7 @@ mod publish;
 mod times;
 
 use crate::config::{Config, Limits};
-use crate::device::{Device, Port};
+use crate::device::Machine;
 use crate::gauges::Gauges;
 use crate::groups::Groups;
 use crate::mail::{Command, Notice};
@@ -32,7 +32,6 @@ use chainring_net::wire::{LinkKind, Wait};
 use chainring_ring::actions::{Actions, Input, STEP_ROOM};
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Ballot, Durability, NODES_MAX, NodeId, Sequence, Session, ValueId};
-use chainring_ring::window::WINDOW;
 use chainring_storage::{MemoryLog, Superblock};
 use direct::Sender;
 pub use journal::Journal;
@@ -40,7 +39,7 @@ use journal::JournalLimits;
 use links::ControlOut;
 use outbox::Outbox;
 use packets::{FORWARD, Home, PacketIx, Packets};
-pub use parts::{Ended, ShardParts};
+pub use parts::{Ended, Room, ShardParts};
 use pools::{OwnPool, SidePool};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -53,15 +52,13 @@ const TICK_US: u64 = 10_000;
 const SEAL_US: u64 = 1_000;
 /// A log idle for so long says how far it is delivered, so that a restart replays to there.
 const CLAIM_US: u64 = 100_000;
-/// Packets in memory at a time: the receive buffer may be full of the smallest.
-const PACKETS_MAX: usize = 1 << 17;
 /// Bytes of the memory log made ready in an idle turn: a tenth of a millisecond.
 const TOUCH_BYTES: usize = 256 << 10;
 /// Longest wait for an event.
 const WAIT_MAX_US: u64 = 10_000;
 
 /// The loop and all that it owns.
-pub struct Shard<M> {
+pub struct Shard<M: Machine> {
     machine: M,
     core: Core,
     actions: Actions,
@@ -80,7 +77,7 @@ pub struct Shard<M> {
     warm: bool,
     control_out: ControlOut,
     outbox: Outbox,
-    commands: Receiver<Command>,
+    commands: Receiver<Command<M::Handle>>,
     gauges: Arc<Gauges>,
     /// Packets to forward that the port had no room for.
     backlog: VecDeque<Forward>,
@@ -106,6 +103,8 @@ pub struct Shard<M> {
     bad_bodies: u64,
     bad_frames: u64,
     fetched: u64,
+    /// Events and commands taken, ticks that fired.
+    inputs: u64,
     turn_us_max: u64,
 }
 
@@ -133,17 +132,18 @@ impl PersistLag {
     }
 }
 
-impl<M: Port + Device> Shard<M> {
+impl<M: Machine> Shard<M> {
     /// A shard at its start.
     pub fn new(config: &Config, parts: ShardParts<M>) -> Shard<M> {
         let limits = &config.limits;
-        let regions = parts.machine.regions();
+        let (regions, room) = (parts.machine.regions(), parts.room);
         let durability = config.cluster.durability;
         let journal_limits = JournalLimits {
             group_bytes: limits.group_bytes,
             group_orders: limits.group_orders as usize,
             groups_in_flight: limits.groups_in_flight as usize,
             block: config.cluster.block,
+            pending: room.log_items,
         };
         let batch = BatchLimits {
             packet_bytes: limits.packet_bytes,
@@ -166,7 +166,7 @@ impl<M: Port + Device> Shard<M> {
             groups: parts.groups,
             superblock: parts.superblock,
             durability,
-            packets: Packets::new(PACKETS_MAX),
+            packets: Packets::new(room.packets),
             own: OwnPool::new(regions.own),
             side: SidePool::new(regions.side),
             batcher: Batcher::new(batch),
@@ -175,10 +175,10 @@ impl<M: Port + Device> Shard<M> {
             memory_first: 0,
             warm: durability != Durability::Memory,
             control_out: ControlOut::default(),
-            outbox: Outbox::new(parts.notices, parts.control_waker),
+            outbox: Outbox::new(parts.notices, parts.control_waker, room.notices),
             commands: parts.commands,
             gauges: parts.gauges,
-            backlog: VecDeque::with_capacity(PACKETS_MAX),
+            backlog: VecDeque::with_capacity(room.packets),
             judged: None,
             promise_written: None,
             session_taken: None,
@@ -198,8 +198,10 @@ impl<M: Port + Device> Shard<M> {
             bad_bodies: 0,
             bad_frames: 0,
             fetched: 0,
+            inputs: 0,
             turn_us_max: 0,
         };
+        assert!(shard.has_room(), "a shard without room would take nothing in, ever");
         shard.take_recovered(parts.held);
         shard
     }
@@ -288,6 +290,7 @@ impl<M: Port + Device> Shard<M> {
 
     fn tick(&mut self) {
         if self.now_us >= self.next_tick_us {
+            self.inputs += 1;
             self.next_tick_us = self.now_us + TICK_US;
             self.step(Input::Tick);
             self.publish();
@@ -296,15 +299,17 @@ impl<M: Port + Device> Shard<M> {
 
     /// True while the loop may take in more: the outbox can hold what a step delivers.
     fn has_room(&self) -> bool {
-        self.outbox.room() > 2 * WINDOW as usize
+        let window = self.core.window().span() as usize;
+        self.outbox.room() > 2 * window
             && self.packets.room() > 2
-            && self.journal.as_ref().is_none_or(|journal| journal.room() > 2 * WINDOW as usize)
+            && self.journal.as_ref().is_none_or(|journal| journal.room() > 2 * window)
     }
 
     /// Steps the core and carries out what it says.
     fn step(&mut self, input: Input<'_>) {
         assert!(self.actions.room() >= STEP_ROOM);
         self.core.step(input, &mut self.actions);
+        self.machine.stepped(&self.core, &input, self.actions.as_slice());
         self.carry_out();
         if self.core.take_votes_changed() {
             self.control_out.votes_changed();
@@ -384,7 +389,7 @@ impl<M: Port + Device> Shard<M> {
             (Durability::Async, Some(journal)) => {
                 let (bytes, oldest) = journal.behind();
                 let age = oldest.map_or(0, |oldest| self.now_us.saturating_sub(oldest));
-                let near = journal.pending_orders() < WINDOW as usize / 4;
+                let near = (journal.pending_orders() as u64) < self.core.window().span() / 4;
                 near && bytes < self.persist_lag.bytes && age < self.persist_lag.us
             }
             _ => false,
@@ -452,6 +457,31 @@ impl<M: Port + Device> Shard<M> {
         if let Some(position) = self.packets.free_received() {
             self.machine.release_received(position);
         }
+    }
+
+    /// The protocol core.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// What it runs on.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// What it runs on, for who plays its world.
+    pub fn machine_mut(&mut self) -> &mut M {
+        &mut self.machine
+    }
+
+    /// Whether the log has failed; the turn that finds it is the last one.
+    pub fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Inputs consumed: events and commands taken, ticks that fired.
+    pub fn inputs(&self) -> u64 {
+        self.inputs
     }
 
     /// The outcome, once [`Shard::turn`] was `None`.

@@ -10,9 +10,6 @@ use chainring_net::mailbox::{Sender, Waker};
 use chainring_ring::ids::Order;
 use std::collections::VecDeque;
 
-/// Notices that may wait. A turn is not begun with fewer than a window of free places.
-pub const OUTBOX_MAX: usize = 1 << 16;
-
 #[derive(Debug)]
 enum Item {
     Instance(Order, Option<PacketIx>),
@@ -24,18 +21,20 @@ pub struct Outbox {
     items: VecDeque<Item>,
     notices: Sender<Notice>,
     waker: Waker,
+    /// Notices that may wait.
+    limit: usize,
     sent: bool,
 }
 
 impl Outbox {
-    /// An outbox in front of a mailbox; `waker` wakes whoever reads it.
-    pub fn new(notices: Sender<Notice>, waker: Waker) -> Outbox {
-        Outbox { items: VecDeque::with_capacity(OUTBOX_MAX), notices, waker, sent: false }
+    /// An outbox in front of a mailbox, for `limit` notices; `waker` wakes whoever reads it.
+    pub fn new(notices: Sender<Notice>, waker: Waker, limit: usize) -> Outbox {
+        Outbox { items: VecDeque::with_capacity(limit), notices, waker, limit, sent: false }
     }
 
     /// Free places.
     pub fn room(&self) -> usize {
-        OUTBOX_MAX.saturating_sub(self.items.len())
+        self.limit.saturating_sub(self.items.len())
     }
 
     /// An entry was delivered; its packet, if it has one, is needed until its place is told.

@@ -8,7 +8,7 @@
 use crate::mail::Place;
 use chainring_net::pool::Range;
 use chainring_ring::ids::{NODES_MAX, NodeId, Session, ValueId};
-use chainring_ring::lanes::LANE_PACKETS;
+use chainring_ring::lanes::LANE_PACKETS_MAX;
 use std::collections::VecDeque;
 
 /// Names a packet while it lives.
@@ -74,7 +74,7 @@ pub struct Packets {
 impl Packets {
     /// Room for `limit` packets at a time.
     pub fn new(limit: usize) -> Packets {
-        let lanes = NODES_MAX * LANE_PACKETS as usize;
+        let lanes = NODES_MAX * LANE_PACKETS_MAX as usize;
         Packets {
             slab: Vec::with_capacity(limit),
             free: Vec::with_capacity(limit),
@@ -151,8 +151,8 @@ impl Packets {
 
     /// The undelivered packets of an origin's sessions lower than `below`, one by one.
     pub fn next_of_closed(&self, origin: NodeId, below: Session) -> Option<PacketIx> {
-        let first = (usize::from(origin.0) - 1) * LANE_PACKETS as usize;
-        let lane = &self.held[first..first + LANE_PACKETS as usize];
+        let first = (usize::from(origin.0) - 1) * LANE_PACKETS_MAX as usize;
+        let lane = &self.held[first..first + LANE_PACKETS_MAX as usize];
         lane.iter().flatten().copied().find(|ix| self.slab[*ix as usize].id.session < below)
     }
 
@@ -220,7 +220,7 @@ impl Packets {
 
 fn slot(id: &ValueId) -> usize {
     let lane = usize::from(id.origin.0) - 1;
-    lane * LANE_PACKETS as usize + (id.sequence.0 % LANE_PACKETS) as usize
+    lane * LANE_PACKETS_MAX as usize + (id.sequence.0 % LANE_PACKETS_MAX) as usize
 }
 
 fn forget<P>(order: &mut VecDeque<(P, Option<PacketIx>)>, ix: PacketIx) {

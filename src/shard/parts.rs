@@ -1,6 +1,7 @@
 //! What a shard begins with, and how it ended.
 
 use super::times::Times;
+use crate::device::Machine;
 use crate::gauges::Gauges;
 use crate::groups::Groups;
 use crate::mail::{Command, Notice};
@@ -11,7 +12,7 @@ use hdrhistogram::Histogram;
 use std::sync::Arc;
 
 /// What a shard is made of.
-pub struct ShardParts<M> {
+pub struct ShardParts<M: Machine> {
     /// Port and device.
     pub machine: M,
     /// The protocol core, recovered.
@@ -25,13 +26,34 @@ pub struct ShardParts<M> {
     /// Undelivered value frames that recovery found, and where.
     pub held: Vec<(crate::mail::Place, Vec<u8>)>,
     /// From the control thread.
-    pub commands: Receiver<Command>,
+    pub commands: Receiver<Command<M::Handle>>,
     /// To the control thread.
     pub notices: Mailbox<Notice>,
     /// Wakes the control thread.
     pub control_waker: Waker,
     /// Published figures.
     pub gauges: Arc<Gauges>,
+    /// How much it holds at a time.
+    pub room: Room,
+}
+
+/// How much a shard holds at a time, beside bytes. A machine sets aside what its largest load can
+/// need; small nodes are made and thrown away by the thousand in a simulator.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Packets in memory: as many of the smallest as fill the receive buffer.
+    pub packets: usize,
+    /// Notices that wait for the control thread; a turn takes nothing in with fewer than two
+    /// windows of free places.
+    pub notices: usize,
+    /// Items that wait for their place in the log; likewise.
+    pub log_items: usize,
+}
+
+impl Default for Room {
+    fn default() -> Room {
+        Room { packets: 1 << 17, notices: 1 << 16, log_items: 1 << 16 }
+    }
 }
 
 /// How a shard ended.

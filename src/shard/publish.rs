@@ -1,12 +1,12 @@
 //! Publishing figures, once a tick: for status, metrics and progress.
 
 use super::Shard;
-use crate::device::{Device, Port};
+use crate::device::Machine;
 use crate::gauges::{Halt, State};
 use chainring_net::wire::LinkKind;
 use chainring_ring::coordinator::Role;
 
-impl<M: Port + Device> Shard<M> {
+impl<M: Machine> Shard<M> {
     pub(super) fn publish(&mut self) {
         self.publish_protocol();
         self.publish_log();

@@ -1,23 +1,26 @@
 //! The loop on a machine without a kernel: what leaves a shard whose disk fails.
 
 use super::*;
+use crate::device::{Device, Port, Probe};
 use chainring_net::mailbox::{Waker, channel};
 use chainring_net::pool::Regions;
 use chainring_net::wire::{Counters, Event, LinkKind, Refused};
 use chainring_ring::core::{Recovered, Settings};
 use chainring_ring::ids::{Claim, ClusterId, Entry, Epoch, Incarnation, Instance, Order, RingId};
+use chainring_ring::window::WINDOW_MAX;
 use chainring_storage::{Identity, LogError};
-use std::os::fd::OwnedFd;
 
 /// No links, and a superblock that can be written or not.
-struct Machine {
+struct Double {
     memory: Vec<u8>,
     regions: Regions,
     fails: bool,
     done: VecDeque<Event>,
 }
 
-impl Port for Machine {
+impl Port for Double {
+    type Handle = ();
+
     fn poll(&mut self, _: Wait) {}
     fn next_event(&mut self) -> Option<Event> {
         None
@@ -25,7 +28,7 @@ impl Port for Machine {
     fn next_done(&mut self) -> Option<Event> {
         self.done.pop_front()
     }
-    fn attach(&mut self, _: LinkKind, _: OwnedFd) {}
+    fn attach(&mut self, _: LinkKind, (): ()) {}
     fn detach(&mut self, _: LinkKind) {}
     fn attached(&self, _: LinkKind) -> bool {
         false
@@ -58,8 +61,8 @@ impl Port for Machine {
     }
 }
 
-impl Device for Machine {
-    fn add_segment(&mut self, _: u32, _: OwnedFd) {}
+impl Device for Double {
+    fn add_segment(&mut self, _: u32, (): ()) {}
     fn drop_segments(&mut self, _: u32) {}
     fn write(&mut self, _: u64, _: u32, _: &[Range], _: u64) -> Result<(), Refused> {
         Err(Refused::Full)
@@ -68,6 +71,8 @@ impl Device for Machine {
         if self.fails { Err(LogError::Poisoned) } else { Ok(()) }
     }
 }
+
+impl Probe for Double {}
 
 fn config() -> Config {
     let member = |id: u8| crate::config::Member {
@@ -87,10 +92,10 @@ fn config() -> Config {
     Config { cluster, node, limits: Limits::default() }
 }
 
-type Ends = (chainring_net::mailbox::Sender<Command>, Receiver<Notice>);
+type Ends = (chainring_net::mailbox::Sender<Command<()>>, Receiver<Notice>);
 
 /// A follower that has just started, without a log.
-fn shard(fails: bool) -> (Shard<Machine>, Ends) {
+fn shard(fails: bool) -> (Shard<Double>, Ends) {
     let config = config();
     let side = Range { offset: 0, bytes: 1 << 16 };
     let none = Range::default();
@@ -102,7 +107,7 @@ fn shard(fails: bool) -> (Shard<Machine>, Ends) {
         control_in: none,
         control_out: [none; 2],
     };
-    let machine = Machine { memory: vec![0; 1 << 16], regions, fails, done: VecDeque::new() };
+    let machine = Double { memory: vec![0; 1 << 16], regions, fails, done: VecDeque::new() };
     let nodes = [1, 2, 3].map(NodeId).to_vec();
     let settings = Settings {
         voters: vec![Incarnation(1); 3],
@@ -111,6 +116,7 @@ fn shard(fails: bool) -> (Shard<Machine>, Ends) {
         incarnation: Incarnation(1),
         session: Session::FIRST,
         durability: Durability::Sync,
+        window: WINDOW_MAX,
     };
     let identity =
         Identity { cluster: ClusterId(5), epoch: Epoch(1), node: NodeId(2), ring: RingId(0) };
@@ -127,6 +133,7 @@ fn shard(fails: bool) -> (Shard<Machine>, Ends) {
         notices,
         control_waker: Waker::new().unwrap(),
         gauges: Arc::default(),
+        room: Room::default(),
     };
     (Shard::new(&config, parts), (to_shard, told))
 }
@@ -238,7 +245,8 @@ fn a_full_log_does_not_hold_up_the_end() {
         writer.complete(plan.group).unwrap();
     }
     let (group_orders, group_bytes, groups_in_flight, block) = (64, 4096, 2, 512);
-    let limits = JournalLimits { group_orders, group_bytes, groups_in_flight, block };
+    let pending = Room::default().log_items;
+    let limits = JournalLimits { group_orders, group_bytes, groups_in_flight, block, pending };
     let bytes = 3 * Journal::block_bytes(group_orders, block);
     shard.machine.memory = vec![0; bytes as usize];
     let mut journal = Journal::new(writer, limits, Range { offset: 0, bytes });

@@ -3,7 +3,7 @@
 //! The loop reads the clock once a turn, so what a turn delivers counts as delivered when the turn
 //! is over: at the time of the next one. Invariant: nothing is allocated after `new`.
 
-use chainring_ring::lanes::LANE_PACKETS;
+use chainring_ring::lanes::LANE_PACKETS_MAX;
 use hdrhistogram::Histogram;
 use std::collections::VecDeque;
 
@@ -24,7 +24,7 @@ impl Times {
     /// No deliveries.
     pub fn new() -> Times {
         let latency = Histogram::new_with_bounds(1, 100_000_000, 3).expect("valid bounds");
-        let own = VecDeque::with_capacity(LANE_PACKETS as usize);
+        let own = VecDeque::with_capacity(LANE_PACKETS_MAX as usize);
         Times { latency, last_us: 0, delivered: false, own }
     }
 

@@ -4,9 +4,10 @@
 //! only what was handed out and not released is shown, and the shard changes its own regions only.
 
 use super::Wire;
+use crate::kernel::Kernel;
 use crate::pool::{Range, Regions};
 
-impl Wire {
+impl<K: Kernel> Wire<K> {
     /// The bytes of a range.
     ///
     /// # Panics
@@ -14,11 +15,11 @@ impl Wire {
     /// or is released: the kernel may be writing there.
     pub fn bytes(&self, range: Range) -> &[u8] {
         self.assert_shown(range);
-        self.uring.arena().bytes(range)
+        self.kernel.arena().bytes(range)
     }
 
     pub(super) fn assert_shown(&self, range: Range) {
-        let regions = self.uring.arena().regions();
+        let regions = self.kernel.arena().regions();
         if range.offset < 2 * regions.receive.bytes {
             assert!(range.end() <= 2 * regions.receive.bytes, "out of the receive buffer");
             assert!(self.data_in.holds(range), "received bytes that are not held");
@@ -33,7 +34,7 @@ impl Wire {
     /// If it lies elsewhere.
     pub fn bytes_mut(&mut self, range: Range) -> &mut [u8] {
         self.assert_ours(range);
-        self.uring.arena_mut().bytes_mut(range)
+        self.kernel.arena_mut().bytes_mut(range)
     }
 
     /// Copies a range that [`Wire::bytes`] would show to one that [`Wire::bytes_mut`] would.
@@ -43,22 +44,17 @@ impl Wire {
     pub fn copy(&mut self, from: Range, to: Range) {
         self.assert_shown(from);
         self.assert_ours(to);
-        self.uring.arena_mut().copy(from, to);
+        self.kernel.arena_mut().copy(from, to);
     }
 
     fn assert_ours(&self, range: Range) {
-        let Regions { own, side, blocks, .. } = self.uring.arena().regions();
+        let Regions { own, side, blocks, .. } = self.kernel.arena().regions();
         let ours = [own, side, blocks].into_iter().any(|region| region.contains(range));
         assert!(ours, "only own, side and blocks are written by the shard");
     }
 
     /// Where the regions lie.
     pub fn regions(&self) -> &Regions {
-        self.uring.arena().regions()
-    }
-
-    /// Whether writes use the registered memory.
-    pub fn fixed(&self) -> bool {
-        self.uring.fixed()
+        self.kernel.arena().regions()
     }
 }

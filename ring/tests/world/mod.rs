@@ -31,6 +31,8 @@ pub struct Plan {
     pub calm: u64,
     /// Nodes whose log may be damaged.
     pub damaged: usize,
+    /// Instances open at a time.
+    pub window: u64,
     /// Values and frames move in runs of up to this many.
     pub burst: u64,
 }
@@ -282,7 +284,7 @@ impl World {
     }
 
     fn restart(&mut self, at: usize) {
-        self.nodes[at].start(&self.ids, self.plan.durability);
+        self.nodes[at].start(&self.ids, self.plan.durability, self.plan.window);
         self.check.recovered(&self.nodes[at]);
     }
 

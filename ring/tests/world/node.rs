@@ -87,7 +87,7 @@ impl Node {
     }
 
     /// Starts the node from its disk.
-    pub fn start(&mut self, nodes: &[NodeId], durability: Durability) {
+    pub fn start(&mut self, nodes: &[NodeId], durability: Durability, window: u64) {
         assert!(!self.up());
         if durability != Durability::Sync && self.disk.start > 0 {
             self.incarnation.0 += 1;
@@ -106,6 +106,7 @@ impl Node {
             incarnation: self.incarnation,
             session,
             durability,
+            window,
         };
         self.core = Some(Core::new(settings, recovered));
     }

@@ -1,7 +1,6 @@
 //! Who gets in, who does not, and what both sides say about it.
 
 use super::*;
-use crate::peers::wait::pause;
 use crate::peers::{HALF_OPEN_MAX, HANDSHAKE_TIME};
 use async_io::Async;
 use chainring_net::hello::{HELLO_BYTES, Hello, Message};
@@ -20,8 +19,8 @@ fn blocks(stream: &mut TcpStream) -> bool {
 
 async fn outgoing(node: &Node, wanted: Purpose) -> (NodeId, OwnedFd, Resume) {
     node.next(|command| match command {
-        Command::Outgoing { kind, to, fd, resume } if *kind == wanted => {
-            Some((*to, fd.try_clone().unwrap(), *resume))
+        Command::Outgoing { kind, to, handle, resume } if *kind == wanted => {
+            Some((*to, handle.try_clone().unwrap(), *resume))
         }
         _ => None,
     })
@@ -30,8 +29,8 @@ async fn outgoing(node: &Node, wanted: Purpose) -> (NodeId, OwnedFd, Resume) {
 
 async fn incoming(node: &Node, wanted: Purpose) -> (NodeId, OwnedFd) {
     node.next(|command| match command {
-        Command::Incoming { kind, from, fd } if *kind == wanted => {
-            Some((*from, fd.try_clone().unwrap()))
+        Command::Incoming { kind, from, handle } if *kind == wanted => {
+            Some((*from, handle.try_clone().unwrap()))
         }
         _ => None,
     })
@@ -50,8 +49,12 @@ async fn connect(node: &Node) -> Async<TcpStream> {
 /// Reads until the other side closes; how many bytes came.
 async fn read_to_end(stream: &mut Async<TcpStream>) -> usize {
     let mut bytes = Vec::new();
-    let end = within(Duration::from_secs(9), stream.read_to_end(&mut bytes)).await;
-    let _ = end.expect("the connection stays open");
+    let late = async {
+        pause(Duration::from_secs(9)).await;
+        panic!("the connection stays open");
+    };
+    // How it ends is not looked at.
+    let _ = futures_lite::future::or(stream.read_to_end(&mut bytes), late).await;
     bytes.len()
 }
 
