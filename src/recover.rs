@@ -139,7 +139,19 @@ pub fn format_on(disk: &dyn Disk, config: &Config) -> Result<(), RecoverError> {
     let mut superblock = Superblock::new(identity(config), durability, block, nodes);
     superblock.configuration = config.config_hash();
     SuperblockFile::create(disk, dir, &superblock, config.node.development)?;
-    Ok(())
+    sync_name(disk, dir)
+}
+
+/// Makes the name of `dir` durable: a store that power failure can take away whole has promised
+/// nothing. Whoever may not read the directory above did not make `dir`.
+fn sync_name(disk: &dyn Disk, dir: &Path) -> Result<(), RecoverError> {
+    let above = dir.parent().filter(|above| !above.as_os_str().is_empty());
+    match disk.sync_dir(above.unwrap_or(Path::new("."))) {
+        Err(source) if source.kind() != std::io::ErrorKind::PermissionDenied => {
+            Err(RecoverError::Dir { dir: dir.display().to_string(), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Puts the store of an older cluster epoch aside, as `DIR.epoch-N`, and a new one in its place: an
@@ -162,7 +174,8 @@ pub fn new_epoch(config: &Config) -> Result<(), RecoverError> {
         made.is_ok_and(|made| made.identity == identity(config))
     };
     if !is_formatted(dir) && !dir.exists() && begun() {
-        return moved(&fresh, dir);
+        moved(&fresh, dir)?;
+        return sync_name(&FileSystem, dir);
     }
     let found = superfile::read_superblock(dir)?.identity;
     let lock = DirLock::acquire(dir)?;
@@ -187,7 +200,8 @@ pub fn new_epoch(config: &Config) -> Result<(), RecoverError> {
     moved(dir, &beside(&format!("epoch-{}", found.epoch.0)))?;
     moved(&fresh, dir)?;
     drop(lock);
-    Ok(())
+    // Before a node runs on it: found as `DIR.next` again, it would be made anew.
+    sync_name(&FileSystem, dir)
 }
 
 fn file_name(dir: &Path) -> String {
@@ -225,19 +239,15 @@ pub fn open_on(
     file.write(&superblock)?;
     let settings = settings(config, &superblock);
     if config.cluster.durability == Durability::Memory {
-        let recovered = Recovered::default();
-        let groups = Groups::new();
-        let (catalog, held) = (Catalog::new(true), Vec::new());
-        let log = None;
         return Ok(Opened {
             file,
             superblock,
-            log,
+            log: None,
             settings,
-            recovered,
-            groups,
-            catalog,
-            held,
+            recovered: Recovered::default(),
+            groups: Groups::new(),
+            catalog: Catalog::new(true),
+            held: Vec::new(),
             remarks,
         });
     }

@@ -139,6 +139,12 @@ impl ReadAhead {
                 }
                 Ok(read) => length += read / align as usize * align as usize,
                 Err(source) if source.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) if buf.len() > need - length => {
+                    // The sector that fails may lie behind the frame: no reason to do without it.
+                    let rest = &mut buf[..need - length];
+                    file.read_exact_at(rest, start + length as u64).map_err(error)?;
+                    length = need;
+                }
                 Err(source) => return Err(error(source)),
             }
         }

@@ -80,8 +80,8 @@ pub fn open_segments(
 /// than the shard's, which is then told by [`crate::LogWriter::add_segment`].
 ///
 /// # Errors
-/// [`LogError::Full`] if there is no room (nothing is left behind), [`LogError::Exists`],
-/// [`LogError::Io`].
+/// [`LogError::Full`], [`LogError::Io`]: nothing is left behind. [`LogError::Exists`]: it was made
+/// before, durably.
 pub fn create_segment(dir: &Path, config: &LogConfig, number: u32) -> Result<(), LogError> {
     let path = segment_path(dir, number);
     let disk = &*config.disk;
@@ -96,7 +96,8 @@ pub fn create_segment(dir: &Path, config: &LogConfig, number: u32) -> Result<(),
     let result = write_segment(&partial, config, number)
         .and_then(|()| disk.rename(&partial, &path).map_err(|source| ("rename of", source)));
     match result {
-        Ok(()) => sync_dir(disk, dir),
+        // With a name that power failure may take away it must not pass for one that is there.
+        Ok(()) => sync_dir(disk, dir).inspect_err(|_| drop(disk.remove(&path))),
         Err((stage, source)) => {
             let _ = disk.remove(&partial);
             let bytes = u64::from(config.segment_bytes);

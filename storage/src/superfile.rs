@@ -26,6 +26,8 @@ pub const COPIES_WRITTEN_MIN: usize = 3;
 pub struct SuperblockFile {
     file: Box<dyn DiskFile>,
     buf: AlignedBuf,
+    /// What is read back of a copy.
+    check: AlignedBuf,
     /// Highest sequence in the file.
     sequence: u64,
     /// Body checksum of the newest one written or chosen.
@@ -120,15 +122,16 @@ impl SuperblockFile {
     }
 
     fn over(file: Box<dyn DiskFile>, sequence: u64, parent: u128) -> SuperblockFile {
-        let buf = AlignedBuf::new(SUPERBLOCK_BYTES);
-        SuperblockFile { file, buf, sequence, parent, poisoned: false }
+        let [buf, check] = [(); 2].map(|()| AlignedBuf::new(SUPERBLOCK_BYTES));
+        SuperblockFile { file, buf, check, sequence, parent, poisoned: false }
     }
 
     /// Writes the copies one after another, each durable before the next begins, so that at most
-    /// one is torn. Blocks. Allocates nothing.
+    /// one is torn. Each is read back, since a disk may lose a write or put it elsewhere and say
+    /// that it is done. Blocks. Allocates nothing.
     ///
     /// # Errors
-    /// [`LogError::Poisoned`] if fewer than three copies could be written, now or before.
+    /// [`LogError::Poisoned`] if fewer than three copies hold it, now or before.
     pub fn write(&mut self, superblock: &Superblock) -> Result<(), LogError> {
         if self.poisoned {
             return Err(LogError::Poisoned);
@@ -138,7 +141,9 @@ impl SuperblockFile {
         for copy in 0..COPIES {
             checksum = superblock.encode(copy as u8, self.sequence, self.parent, &mut self.buf);
             let at = copy as u64 * COPY_DISTANCE;
-            written += usize::from(self.file.write_all_at(&self.buf, at).is_ok());
+            let wrote = self.file.write_all_at(&self.buf, at);
+            let read = wrote.and_then(|()| self.file.read_exact_at(&mut self.check, at));
+            written += usize::from(read.is_ok() && *self.check == *self.buf);
         }
         self.parent = checksum;
         let least = if mutant!(SuperblockWriteUnchecked) { 1 } else { COPIES_WRITTEN_MIN };
