@@ -6,22 +6,19 @@
 
 use crate::config::{Config, ConfigError, durability_name};
 use crate::control::catalog::Catalog;
-use crate::groups::{Delivered, Groups};
+use crate::groups::Groups;
 use crate::mail::Place;
 use chainring_ring::core::{Recovered, Settings};
-use chainring_ring::header::{BLOCK_BYTES_MAX, HEADER_BYTES};
-use chainring_ring::ids::{
-    Ballot, Claim, Durability, Entry, Incarnation, Instance, NodeId, Order, RingId, Session,
-    ValueId,
-};
-use chainring_ring::sequences::Sequences;
+use chainring_ring::ids::{Ballot, Claim, Durability, Incarnation, RingId, Session};
 use chainring_ring::{mark, mutant};
 use chainring_storage::{
-    DirLock, Disk, FileSystem, Group, Identity, LogConfig, LogError, LogReader, LogWriter,
-    ReadAhead, SharedDisk, Superblock, SuperblockFile, superfile,
+    DirLock, Disk, FileSystem, Identity, LogConfig, LogError, LogReader, LogWriter, ReadAhead,
+    SharedDisk, Superblock, SuperblockFile, superfile,
 };
-use std::collections::{BTreeMap, HashMap};
+use replay::Replay;
 use std::path::Path;
+
+mod replay;
 
 /// The log is read back in steps of this: values that follow one another lie close together.
 const READ_AHEAD_BYTES: usize = 1 << 20;
@@ -227,9 +224,8 @@ pub fn open_on(
     preallocate: usize,
 ) -> Result<Opened, RecoverError> {
     let dir = config.node.dir.as_path();
-    if mutant!(StoreMadeAnew) && superfile::read_superblock_on(&**disk, dir).is_err() {
-        let _ = disk.remove_dir_all(dir);
-        format_on(&**disk, config)?;
+    if mutant!(StoreMadeAnew) {
+        make_anew(&**disk, config)?;
     }
     let (mut file, mut superblock) =
         SuperblockFile::open(&**disk, dir, &identity(config), config.node.development)?;
@@ -289,9 +285,18 @@ pub fn open_on(
         superblock.promised = promised;
         file.write(&superblock)?;
     }
-    let (groups, catalog) = (delivered.groups, delivered.catalog);
-    let log = Some((writer, limits));
+    let (groups, catalog, log) = (delivered.groups, delivered.catalog, Some((writer, limits)));
     Ok(Opened { file, superblock, log, settings, recovered, groups, catalog, held, remarks })
+}
+
+/// The fault of that name: what cannot be read is replaced by itself.
+fn make_anew(disk: &dyn Disk, config: &Config) -> Result<(), RecoverError> {
+    let dir = config.node.dir.as_path();
+    if superfile::read_superblock_on(disk, dir).is_ok() {
+        return Ok(());
+    }
+    let _ = disk.remove_dir_all(dir);
+    format_on(disk, config)
 }
 
 fn check_settings(config: &Config, superblock: &Superblock) -> Result<(), RecoverError> {
@@ -361,133 +366,6 @@ fn settings(config: &Config, superblock: &Superblock) -> Settings {
 fn describe(damage: &chainring_storage::Damage) -> String {
     let place = |at: u64| format!("segment {} byte {}", at >> 32, at & 0xffff_ffff);
     format!("from {} to {}", place(damage.from), place(damage.to))
-}
-
-/// What the walk over the log collects.
-#[derive(Default)]
-struct Replay {
-    /// The newest order of each instance.
-    orders: BTreeMap<Instance, Order>,
-    places: HashMap<ValueId, chainring_storage::Place>,
-    claim: Claim,
-    damaged: bool,
-}
-
-/// Values by id, and their frames.
-type Held = (Vec<ValueId>, Vec<(Place, Vec<u8>)>);
-
-/// What replaying the claim delivers.
-struct Replayed {
-    position: Instance,
-    table: Sequences,
-    groups: Groups,
-    catalog: Catalog,
-}
-
-impl Replay {
-    fn take(&mut self, group: &Group<'_>) {
-        for order in group.orders {
-            self.orders.insert(order.instance, *order);
-        }
-        for (header, place) in group.values {
-            self.places.insert(header.value_id(), *place);
-        }
-        if group.claim.position > self.claim.position {
-            self.claim = group.claim;
-        }
-    }
-
-    /// Delivers what the claim authorises, as far as orders and values are there.
-    ///
-    /// # Errors
-    /// What the walk has just read cannot be read any more. Going on without it would say 'never
-    /// had' of what was voted for; the next start finds it damaged.
-    fn deliver(&self, reader: &mut ReadAhead) -> Result<Replayed, LogError> {
-        let mut replayed = Replayed {
-            position: Instance(0),
-            table: Sequences::default(),
-            groups: Groups::new(),
-            catalog: Catalog::new(false),
-        };
-        while let Some(order) = self.orders.get(&replayed.position) {
-            // A block vouches for all orders before it; behind damage an older order may have
-            // become the newest one left, and the claim is a mere claim.
-            let claimed = replayed.position < self.claim.position || mutant!(ReplayBeyondClaim);
-            let vouched = !self.damaged || mutant!(ReplayTrustsDamage);
-            let authorised = vouched || order.ballot >= self.claim.ballot;
-            if claimed && !authorised {
-                mark!(ReplayBehindDamage);
-            }
-            let decided = claimed && (authorised || order.decided);
-            if !decided || !self.deliver_one(order, reader, &mut replayed)? {
-                break;
-            }
-            replayed.position = replayed.position.next();
-        }
-        Ok(replayed)
-    }
-
-    fn deliver_one(
-        &self,
-        order: &Order,
-        reader: &mut ReadAhead,
-        to: &mut Replayed,
-    ) -> Result<bool, LogError> {
-        let value = match order.entry {
-            Entry::Value(id) if to.table.counts(&id) => Some(id),
-            _ => None,
-        };
-        let Some(id) = value else {
-            to.table.apply(&order.entry);
-            to.catalog.on_instance(*order, Place::default());
-            return Ok(true);
-        };
-        let Some(place) = self.places.get(&id) else {
-            mark!(ReplayLacksValue);
-            return Ok(false);
-        };
-        let (header, frame) = reader.read(*place)?;
-        let body = &frame[HEADER_BYTES..HEADER_BYTES + header.length as usize];
-        to.table.apply(&order.entry);
-        to.catalog.on_instance(*order, Place { at: place.at, bytes: place.bytes });
-        let catalog = &mut to.catalog;
-        // A body that does not parse stopped at the same byte when it was delivered first.
-        let _ = to.groups.deliver(body, |delivered| match delivered {
-            Delivered::Run { topic, first_offset, count, at } => {
-                catalog.on_run(topic, first_offset, count, at + HEADER_BYTES as u32);
-            }
-            Delivered::Topic { id, name } => catalog.on_topic(id, name),
-        });
-        Ok(true)
-    }
-
-    /// Values that may still be delivered, ascending, with their frames.
-    ///
-    /// An origin never has more than a window of bytes on its way, so an intact log has no more of
-    /// them. Behind damage delivery stops early and all that follows seems undelivered: of that,
-    /// `most` bytes an origin are kept. The rest counts as unknown, as what is damaged does, and
-    /// comes back by catch-up.
-    fn held(&self, reader: &mut ReadAhead, table: &Sequences, most: u64) -> Result<Held, LogError> {
-        let mut ids: Vec<_> = self.places.keys().filter(|id| !table.is_past(id)).copied().collect();
-        ids.sort_unstable();
-        let (mut values, mut held) = (Vec::new(), Vec::new());
-        let (mut origin, mut bytes) = (NodeId(0), 0);
-        for id in ids {
-            let place = self.places[&id];
-            if id.origin != origin {
-                (origin, bytes) = (id.origin, 0);
-            }
-            bytes += u64::from(place.bytes.next_multiple_of(BLOCK_BYTES_MAX));
-            if self.damaged && bytes > most || mutant!(RecoveredValuesForgotten) {
-                mark!(ReplayHoldsTooMuch);
-                continue;
-            }
-            let (_, frame) = reader.read(place)?;
-            values.push(id);
-            held.push((Place { at: place.at, bytes: place.bytes }, frame.to_vec()));
-        }
-        Ok((values, held))
-    }
 }
 
 /// Bytes of undelivered values of one origin that a damaged log gives back.

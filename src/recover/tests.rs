@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::{Cluster, Limits, Member, Node};
 use chainring_ring::header::{Header, Kind};
-use chainring_ring::ids::{ClusterId, Epoch, NodeId, Sequence, Session};
+use chainring_ring::ids::{ClusterId, Entry, Epoch, Instance, NodeId, Order, Sequence, ValueId};
 use chainring_storage::block::order_block_bytes;
 use chainring_storage::{Values, create_segment, segment_path};
 use std::os::unix::fs::FileExt;
