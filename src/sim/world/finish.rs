@@ -39,7 +39,7 @@ impl World {
         false
     }
 
-    fn heal(&mut self) {
+    pub(super) fn heal(&mut self) {
         self.healing = true;
         self.healed_at = self.now();
         self.clients.quiet = true;
