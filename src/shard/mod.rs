@@ -19,6 +19,7 @@ mod parts;
 mod pools;
 mod publish;
 mod times;
+mod view;
 
 use crate::config::{Config, Limits};
 use crate::device::Machine;
@@ -32,6 +33,7 @@ use chainring_net::wire::{LinkKind, Wait};
 use chainring_ring::actions::{Actions, Input, STEP_ROOM};
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Ballot, Durability, NODES_MAX, NodeId, Sequence, Session, ValueId};
+use chainring_ring::lanes::lane_packets;
 use chainring_storage::{MemoryLog, Superblock};
 use direct::Sender;
 pub use journal::Journal;
@@ -138,13 +140,7 @@ impl<M: Machine> Shard<M> {
         let limits = &config.limits;
         let (regions, room) = (parts.machine.regions(), parts.room);
         let durability = config.cluster.durability;
-        let journal_limits = JournalLimits {
-            group_bytes: limits.group_bytes,
-            group_orders: limits.group_orders as usize,
-            groups_in_flight: limits.groups_in_flight as usize,
-            block: config.cluster.block,
-            pending: room.log_items,
-        };
+        let journal_limits = JournalLimits::of(config, room.log_items);
         let batch = BatchLimits {
             packet_bytes: limits.packet_bytes,
             packet_max: config.packet_max(),
@@ -201,7 +197,9 @@ impl<M: Machine> Shard<M> {
             inputs: 0,
             turn_us_max: 0,
         };
-        assert!(shard.has_room(), "a shard without room would take nothing in, ever");
+        let lane = lane_packets(shard.core.window().span()) as usize;
+        let undelivered = config.cluster.nodes.len() * lane;
+        assert!(shard.has_room() && room.packets > undelivered, "too little room: it would stand");
         shard.take_recovered(parts.held);
         shard
     }
@@ -457,31 +455,6 @@ impl<M: Machine> Shard<M> {
         if let Some(position) = self.packets.free_received() {
             self.machine.release_received(position);
         }
-    }
-
-    /// The protocol core.
-    pub fn core(&self) -> &Core {
-        &self.core
-    }
-
-    /// What it runs on.
-    pub fn machine(&self) -> &M {
-        &self.machine
-    }
-
-    /// What it runs on, for who plays its world.
-    pub fn machine_mut(&mut self) -> &mut M {
-        &mut self.machine
-    }
-
-    /// Whether the log has failed; the turn that finds it is the last one.
-    pub fn has_failed(&self) -> bool {
-        self.failure.is_some()
-    }
-
-    /// Inputs consumed: events and commands taken, ticks that fired.
-    pub fn inputs(&self) -> u64 {
-        self.inputs
     }
 
     /// The outcome, once [`Shard::turn`] was `None`.

@@ -41,7 +41,8 @@ pub struct ShardParts<M: Machine> {
 /// need; small nodes are made and thrown away by the thousand in a simulator.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    /// Packets in memory: as many of the smallest as fill the receive buffer.
+    /// Packets in memory: as many of the smallest as fill the receive buffer; more than may be
+    /// undelivered, a lane an origin.
     pub packets: usize,
     /// Notices that wait for the control thread; a turn takes nothing in with fewer than two
     /// windows of free places.
