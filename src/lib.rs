@@ -18,4 +18,5 @@ pub mod peers;
 pub mod records;
 pub mod recover;
 pub mod shard;
+pub mod sim;
 pub mod source;

@@ -9,15 +9,16 @@ use crate::gauges::Halt;
 use crate::mail::Command;
 use crate::peers::frames::{ANSWER_BYTES, Ask, Entries, Standing};
 use crate::peers::mesh::Answer;
+use crate::peers::net::Net;
 use crate::peers::problems::About;
-use crate::peers::wait::{Bell, Later, all, pause, within};
+use crate::peers::wait::{Bell, Later, all};
 use crate::peers::{Host, Peers};
 use chainring_ring::ids::{Instance, NodeId};
 use futures_lite::future::or;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Most answers with the shard that it has not delivered.
 pub const AHEAD_MAX: usize = 4;
@@ -96,14 +97,14 @@ async fn catch_up<H: Host>(peers: &Peers<H>, from: Instance) {
         let standings = probe(peers, next).await;
         let Some(peer) = choose(&standings, next, avoid) else {
             if standings.is_empty() {
-                pause(RETRY_PAUSE).await;
+                peers.net.pause(RETRY_PAUSE).await;
             } else if standings.iter().all(|(_, standing)| standing.first > next) {
                 say_trimmed(peers, &standings, next);
-                pause(TRIMMED_PAUSE).await;
+                peers.net.pause(TRIMMED_PAUSE).await;
             } else if standings.iter().any(|(_, standing)| standing.delivered > next) {
                 // Whoever holds it cannot be used at the moment.
                 avoid = None;
-                pause(RETRY_PAUSE).await;
+                peers.net.pause(RETRY_PAUSE).await;
             } else {
                 return;
             }
@@ -124,7 +125,7 @@ async fn catch_up<H: Host>(peers: &Peers<H>, from: Instance) {
                 next = peers.host.delivered();
             }
         }
-        pause(RETRY_PAUSE).await;
+        peers.net.pause(RETRY_PAUSE).await;
     }
 }
 
@@ -133,7 +134,7 @@ async fn probe<H: Host>(peers: &Peers<H>, from: Instance) -> Vec<(NodeId, Standi
     let asked = peers.meshes.iter().map(|(node, mesh)| {
         let answer = mesh.ask(Ask { from, limit: 0 });
         async move {
-            match within(PROBE_TIME, answer).await.flatten() {
+            match peers.net.within(PROBE_TIME, answer).await.flatten() {
                 Some(Answer::Entries(entries)) => Some((*node, entries.standing)),
                 _ => None,
             }
@@ -160,7 +161,7 @@ fn say_trimmed<H: Host>(peers: &Peers<H>, standings: &[(NodeId, Standing)], next
          {first}: start it with an empty directory, or bring a node back that holds them",
         next.0
     );
-    peers.problems.set(About::CatchUp, text);
+    peers.say(About::CatchUp, text);
     if peers.gauges.halt.get() == Halt::None as u64 {
         peers.gauges.halt.set(Halt::Trimmed as u64);
         peers.catching_up.trimmed.set(true);
@@ -183,7 +184,7 @@ async fn read_from<H: Host>(peers: &Peers<H>, peer: NodeId, next: &mut Instance)
     asking.set(Some(*next));
     let mut pending = ask(*next);
     loop {
-        let Some(entries) = answered(pending).await else { return Ended::Failed };
+        let Some(entries) = answered(peers, pending).await else { return Ended::Failed };
         let Entries { standing, orders, frames, .. } = *entries;
         let Some(last) = orders.last() else {
             let dry = standing.delivered <= *next;
@@ -204,8 +205,8 @@ async fn read_from<H: Host>(peers: &Peers<H>, peer: NodeId, next: &mut Instance)
     }
 }
 
-async fn answered(pending: Later<Answer>) -> Option<Box<Entries>> {
-    match within(ANSWER_TIME, pending).await.flatten()? {
+async fn answered<H: Host>(peers: &Peers<H>, pending: Later<Answer>) -> Option<Box<Entries>> {
+    match peers.net.within(ANSWER_TIME, pending).await.flatten()? {
         Answer::Entries(entries) => Some(entries),
         Answer::Value(_) | Answer::NotHeld => None,
     }
@@ -213,7 +214,7 @@ async fn answered(pending: Later<Answer>) -> Option<Box<Entries>> {
 
 /// Waits until the shard has delivered enough of what it got; false if it does not move.
 async fn room_ahead<H: Host>(peers: &Peers<H>, ends: &mut VecDeque<Instance>) -> bool {
-    let (mut delivered, mut moved) = (peers.host.delivered(), Instant::now());
+    let (mut delivered, mut moved) = (peers.host.delivered(), peers.net.now());
     loop {
         while ends.front().is_some_and(|end| *end <= delivered) {
             ends.pop_front();
@@ -221,11 +222,11 @@ async fn room_ahead<H: Host>(peers: &Peers<H>, ends: &mut VecDeque<Instance>) ->
         if ends.len() < AHEAD_MAX {
             return true;
         }
-        pause(DELIVERY_POLL).await;
+        peers.net.pause(DELIVERY_POLL).await;
         let now = peers.host.delivered();
         if now > delivered {
-            (delivered, moved) = (now, Instant::now());
-        } else if moved.elapsed() > DELIVERY_TIME {
+            (delivered, moved) = (now, peers.net.now());
+        } else if peers.net.since(moved) > DELIVERY_TIME {
             return false;
         }
     }
