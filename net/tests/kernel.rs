@@ -36,6 +36,7 @@ struct Own {
     start: Instant,
     /// Time waited so far; looking at the clock while it may not be looked at is a panic.
     waited: Duration,
+    waits: u32,
     clock: bool,
 }
 
@@ -88,6 +89,8 @@ impl Kernel for Own {
         self.submit();
         if self.done.is_empty() {
             self.waited += timeout;
+            self.waits += 1;
+            assert!(self.waits < 10, "waits for what will not come");
         }
     }
     fn ready(&mut self) -> bool {
@@ -121,8 +124,9 @@ impl Kernel for Own {
 
 fn wire(clock: bool) -> Wire<Own> {
     let arena = common::arena(1 << 14, 1 << 14);
-    let (start, waited) = (Instant::now(), Duration::ZERO);
-    let kernel = Own { arena, work: Vec::new(), done: VecDeque::new(), start, waited, clock };
+    let (start, waited, waits) = (Instant::now(), Duration::ZERO, 0);
+    let kernel =
+        Own { arena, work: Vec::new(), done: VecDeque::new(), start, waited, waits, clock };
     let options = common::options(1 << 12, Duration::ZERO);
     Wire::over(options, kernel, Waker::new().unwrap())
 }
