@@ -30,7 +30,7 @@ use batcher::{BatchLimits, Batcher};
 use chainring_net::mailbox::Receiver;
 use chainring_net::pool::Range;
 use chainring_net::wire::{LinkKind, Wait};
-use chainring_ring::actions::{Actions, Input, STEP_ROOM};
+use chainring_ring::actions::{ACTIONS_MAX, Actions, Input, STEP_ROOM};
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Ballot, Durability, NODES_MAX, NodeId, Sequence, Session, ValueId};
 use chainring_ring::lanes::lane_packets;
@@ -199,7 +199,8 @@ impl<M: Machine> Shard<M> {
         };
         let lane = lane_packets(shard.core.window().span()) as usize;
         let undelivered = config.cluster.nodes.len() * lane;
-        assert!(shard.has_room() && room.packets > undelivered, "too little room: it would stand");
+        let enough = room.packets > undelivered && room.notices > ACTIONS_MAX;
+        assert!(enough && shard.has_room(), "too little room: it would stand");
         shard.take_recovered(parts.held);
         shard
     }
