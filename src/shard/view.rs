@@ -13,6 +13,11 @@ impl<M: Machine> Shard<M> {
         &self.core
     }
 
+    /// Digest of everything delivered.
+    pub fn digest(&self) -> crate::records::Digest {
+        self.groups.digest()
+    }
+
     /// What it runs on.
     pub fn machine(&self) -> &M {
         &self.machine
