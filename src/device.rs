@@ -91,6 +91,11 @@ pub trait Probe {
     fn stepped(&mut self, core: &Core, input: &Input<'_>, actions: &[Action]) {
         let _ = (core, input, actions);
     }
+    /// The superblock is on stable media.
+    #[inline]
+    fn wrote_superblock(&mut self, superblock: &Superblock) {
+        let _ = superblock;
+    }
 }
 
 impl Probe for () {}
@@ -214,7 +219,9 @@ impl<K: Kernel, P: Probe> Device for Host<K, P> {
     }
 
     fn write_superblock(&mut self, superblock: &Superblock) -> Result<(), LogError> {
-        self.superblock.write(superblock)
+        self.superblock.write(superblock)?;
+        self.probe.wrote_superblock(superblock);
+        Ok(())
     }
 }
 

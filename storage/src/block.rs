@@ -179,7 +179,7 @@ pub(crate) fn identity_of(header: &Header, node: Option<NodeId>) -> Identity {
 }
 
 /// Bytes of the block that starts here, if its header is intact and that of a group's first block.
-pub(crate) fn peek(bytes: &[u8]) -> Result<Header, FrameError> {
+pub fn peek(bytes: &[u8]) -> Result<Header, FrameError> {
     let header = Header::decode(bytes, ORDER_BLOCK_BYTES_MAX)?;
     match header.kind {
         Kind::OrderBlock | Kind::Seal if header.size.is_multiple_of(BLOCK_BYTES_MIN) => Ok(header),
@@ -188,7 +188,7 @@ pub(crate) fn peek(bytes: &[u8]) -> Result<Header, FrameError> {
 }
 
 /// Reads a block whose header [`peek`] found intact. `bytes` is the whole block.
-pub(crate) fn decode(header: &Header, bytes: &[u8]) -> Result<Block, FrameError> {
+pub fn decode(header: &Header, bytes: &[u8]) -> Result<Block, FrameError> {
     let body = header.check_body(bytes)?;
     if body.len() < PREFIX_BYTES {
         return Err(FrameError::Body);
@@ -217,7 +217,7 @@ pub(crate) fn decode(header: &Header, bytes: &[u8]) -> Result<Block, FrameError>
 }
 
 /// Reads the orders of a decoded block into `out`.
-pub(crate) fn orders(block: &Block, bytes: &[u8], out: &mut Vec<Order>) -> Result<(), FrameError> {
+pub fn orders(block: &Block, bytes: &[u8], out: &mut Vec<Order>) -> Result<(), FrameError> {
     out.clear();
     for index in 0..block.orders as usize {
         out.push(order_at(&bytes[HEADER_BYTES + PREFIX_BYTES + index * ORDER_BYTES..])?);
