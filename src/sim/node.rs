@@ -471,7 +471,7 @@ fn room(config: &Config) -> Room {
     let limits = &config.limits;
     let bytes = config.receive_bytes() + config.own_pool_bytes();
     let bytes = bytes + u64::from(limits.side_pool_bytes);
-    let packets = (bytes / u64::from(config.cluster.block)) as usize + 64;
+    let packets = (bytes / 512) as usize + 64;
     let windows = 4 * limits.window_instances as usize;
     Room { packets, notices: windows + 4096, log_items: windows + packets + 1024 }
 }
