@@ -6,19 +6,25 @@
 
 use crate::config::{Config, ConfigError, durability_name};
 use crate::control::catalog::Catalog;
-use crate::groups::Groups;
+use crate::groups::{Delivered, Groups};
 use crate::mail::Place;
 use chainring_ring::core::{Recovered, Settings};
-use chainring_ring::ids::{Ballot, Claim, Durability, Incarnation, RingId, Session};
+use chainring_ring::header::{BLOCK_BYTES_MAX, HEADER_BYTES};
+use chainring_ring::ids::{
+    Ballot, Claim, Durability, Entry, Incarnation, Instance, NodeId, Order, RingId, Session,
+    ValueId,
+};
+use chainring_ring::sequences::Sequences;
 use chainring_ring::{mark, mutant};
 use chainring_storage::{
-    DirLock, Disk, FileSystem, Identity, LogConfig, LogError, LogReader, LogWriter, ReadAhead,
-    SharedDisk, Superblock, SuperblockFile, superfile,
+    DirLock, Disk, FileSystem, Group, Identity, LogConfig, LogError, LogReader, LogWriter,
+    ReadAhead, SharedDisk, Superblock, SuperblockFile, superfile,
 };
-use replay::Replay;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 mod replay;
+use replay::Replay;
 
 /// The log is read back in steps of this: values that follow one another lie close together.
 const READ_AHEAD_BYTES: usize = 1 << 20;
@@ -224,8 +230,9 @@ pub fn open_on(
     preallocate: usize,
 ) -> Result<Opened, RecoverError> {
     let dir = config.node.dir.as_path();
-    if mutant!(StoreMadeAnew) {
-        make_anew(&**disk, config)?;
+    if mutant!(StoreMadeAnew) && superfile::read_superblock_on(&**disk, dir).is_err() {
+        let _ = disk.remove_dir_all(dir);
+        format_on(&**disk, config)?;
     }
     let (mut file, mut superblock) =
         SuperblockFile::open(&**disk, dir, &identity(config), config.node.development)?;
@@ -253,11 +260,7 @@ pub fn open_on(
         chainring_storage::recover(dir, &limits, &mut file, &mut superblock, &mut |group| {
             replay.take(group);
         })?;
-    let cut = |damage| format!("a torn write was cut: {}", describe(damage));
-    let unknown =
-        |damage| format!("damage below the seal, fetched from peers: {}", describe(damage));
-    remarks.extend(found.cuts.iter().map(cut));
-    remarks.extend(found.unknowns.iter().map(unknown));
+    remarks.extend(remarks_on(&found));
     replay.damaged = found.damaged;
     // An idle log says in a seal how far it is delivered, and seals are not visited.
     if found.claim.position > replay.claim.position {
@@ -285,18 +288,9 @@ pub fn open_on(
         superblock.promised = promised;
         file.write(&superblock)?;
     }
-    let (groups, catalog, log) = (delivered.groups, delivered.catalog, Some((writer, limits)));
+    let (groups, catalog) = (delivered.groups, delivered.catalog);
+    let log = Some((writer, limits));
     Ok(Opened { file, superblock, log, settings, recovered, groups, catalog, held, remarks })
-}
-
-/// The fault of that name: what cannot be read is replaced by itself.
-fn make_anew(disk: &dyn Disk, config: &Config) -> Result<(), RecoverError> {
-    let dir = config.node.dir.as_path();
-    if superfile::read_superblock_on(disk, dir).is_ok() {
-        return Ok(());
-    }
-    let _ = disk.remove_dir_all(dir);
-    format_on(disk, config)
 }
 
 fn check_settings(config: &Config, superblock: &Superblock) -> Result<(), RecoverError> {
@@ -361,6 +355,14 @@ fn settings(config: &Config, superblock: &Superblock) -> Settings {
         durability: config.cluster.durability,
         window: u64::from(config.limits.window_instances),
     }
+}
+
+/// What an operator should know of a log as it was found.
+fn remarks_on(found: &chainring_storage::Recovered) -> Vec<String> {
+    let cut = |damage| format!("a torn write was cut: {}", describe(damage));
+    let unknown =
+        |damage| format!("damage below the seal, fetched from peers: {}", describe(damage));
+    found.cuts.iter().map(cut).chain(found.unknowns.iter().map(unknown)).collect()
 }
 
 fn describe(damage: &chainring_storage::Damage) -> String {

@@ -1,26 +1,18 @@
-//! Replaying a log: what the walk over it collects, and what of that is delivered again.
+//! What a log says again: the orders and values in it, and of them what is delivered.
 //!
-//! Invariant: nothing is delivered here that the log's claim does not authorise; what was lost to
-//! damage ends the replay, and is never taken for what was never had.
+//! Invariant: nothing is delivered that the claim does not authorise; behind damage its word for
+//! entries of older ballots is not enough.
 
-use crate::control::catalog::Catalog;
-use crate::groups::{Delivered, Groups};
-use crate::mail::Place;
-use chainring_ring::header::{BLOCK_BYTES_MAX, HEADER_BYTES};
-use chainring_ring::ids::{Claim, Entry, Instance, NodeId, Order, ValueId};
-use chainring_ring::sequences::Sequences;
-use chainring_ring::{mark, mutant};
-use chainring_storage::{Group, LogError, ReadAhead};
-use std::collections::{BTreeMap, HashMap};
+use super::*;
 
 /// What the walk over the log collects.
 #[derive(Default)]
 pub(super) struct Replay {
     /// The newest order of each instance.
-    pub(super) orders: BTreeMap<Instance, Order>,
-    pub(super) places: HashMap<ValueId, chainring_storage::Place>,
-    pub(super) claim: Claim,
-    pub(super) damaged: bool,
+    pub orders: BTreeMap<Instance, Order>,
+    pub places: HashMap<ValueId, chainring_storage::Place>,
+    pub claim: Claim,
+    pub damaged: bool,
 }
 
 /// Values by id, and their frames.
@@ -28,14 +20,14 @@ pub(super) type Held = (Vec<ValueId>, Vec<(Place, Vec<u8>)>);
 
 /// What replaying the claim delivers.
 pub(super) struct Replayed {
-    pub(super) position: Instance,
-    pub(super) table: Sequences,
-    pub(super) groups: Groups,
-    pub(super) catalog: Catalog,
+    pub position: Instance,
+    pub table: Sequences,
+    pub groups: Groups,
+    pub catalog: Catalog,
 }
 
 impl Replay {
-    pub(super) fn take(&mut self, group: &Group<'_>) {
+    pub fn take(&mut self, group: &Group<'_>) {
         for order in group.orders {
             self.orders.insert(order.instance, *order);
         }
@@ -52,7 +44,7 @@ impl Replay {
     /// # Errors
     /// What the walk has just read cannot be read any more. Going on without it would say 'never
     /// had' of what was voted for; the next start finds it damaged.
-    pub(super) fn deliver(&self, reader: &mut ReadAhead) -> Result<Replayed, LogError> {
+    pub fn deliver(&self, reader: &mut ReadAhead) -> Result<Replayed, LogError> {
         let mut replayed = Replayed {
             position: Instance(0),
             table: Sequences::default(),
@@ -117,7 +109,7 @@ impl Replay {
     /// them. Behind damage delivery stops early and all that follows seems undelivered: of that,
     /// `most` bytes an origin are kept. The rest counts as unknown, as what is damaged does, and
     /// comes back by catch-up.
-    pub(super) fn held(
+    pub fn held(
         &self,
         reader: &mut ReadAhead,
         table: &Sequences,
