@@ -109,6 +109,13 @@ pub struct Alive {
     pub drained: bool,
 }
 
+impl Alive {
+    /// What it says is wrong between it and its peers.
+    pub fn problems(&self) -> Vec<String> {
+        self.peers.problems()
+    }
+}
+
 /// How a node's clock differs from the world's.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clock {

@@ -11,6 +11,7 @@ mod flow;
 use crate::sim::agenda::{Agenda, What};
 use crate::sim::faults::{Faults, Kind};
 use crate::sim::random::Random;
+use chainring_ring::header::Kind as FrameKind;
 use flow::{End, Flow, HELD};
 use rustix::io::Errno;
 use std::cell::RefCell;
@@ -20,6 +21,8 @@ use std::task::Waker;
 
 /// Most nodes.
 pub const NODES_MAX: usize = 8;
+/// Where a frame's kind lies in its header.
+const KIND_AT: usize = 54;
 /// A frame larger than this is let through as it comes: it would not fit into the buffer.
 const WHOLE_MAX: usize = 96 << 10;
 /// Bytes of a connection that are sent and not read: socket buffers of both sides.
@@ -379,12 +382,16 @@ impl Lan {
             return true;
         }
         let weather = &self.weather;
-        if faults.draw(Kind::Lose, weather.lose) {
+        let (lose, double) = match may_vanish(flow.frame()) {
+            true => (weather.lose, weather.double),
+            false => (0, 0),
+        };
+        if faults.draw(Kind::Lose, lose) {
             faults.took(Kind::Lose, now);
             flow.lose();
             return true;
         }
-        let twice = faults.draw(Kind::Double, weather.double);
+        let twice = faults.draw(Kind::Double, double);
         if twice {
             faults.took(Kind::Double, now);
         }
@@ -554,6 +561,14 @@ impl Lan {
             }
         }
     }
+}
+
+/// Whether a frame may get lost or come twice: those of the ring and the direct ones. Questions and
+/// answers on the third connection rest on TCP, as handshakes do.
+fn may_vanish(frame: &[u8]) -> bool {
+    use FrameKind::{Orders, Prepare, Promise, Reject, Value, Votes};
+    let kinds = [Value, Orders, Votes, Prepare, Promise, Reject];
+    kinds.iter().any(|kind| *kind as u8 == frame[KIND_AT])
 }
 
 fn wake(waker: &mut Option<Waker>) {

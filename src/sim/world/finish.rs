@@ -76,7 +76,7 @@ impl World {
         let mut what = format!("{} requests are open;", self.clients.open);
         for sim in &self.nodes {
             let state = match &sim.alive {
-                Some(alive) => say(alive.shard.core()),
+                Some(alive) => format!("{} {:?}", say(alive.shard.core()), alive.problems()),
                 None => "down".to_owned(),
             };
             what.push_str(&format!(" node {}: {state};", sim.id().0));
