@@ -25,7 +25,7 @@ use chainring_net::pool::{Arena, ArenaError, ArenaPlan};
 use chainring_net::uring::{UringError, UringOptions};
 use chainring_net::wire::{Wire, WireOptions};
 use chainring_ring::ids::Durability;
-use chainring_storage::FileSystem;
+use chainring_storage::{FileSystem, Superblock};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -267,17 +267,7 @@ fn split(
     opened: Opened,
     gauges: &Arc<Gauges>,
 ) -> Result<(ToShard, ToControl), NodeError> {
-    let identity = Identity {
-        cluster: config.cluster.id,
-        epoch: config.cluster.epoch,
-        node: config.node.id,
-        incarnation: opened.superblock.incarnation,
-        session: opened.superblock.session(),
-        version: PROTOCOL,
-        durability: config.cluster.durability,
-        block: config.cluster.block,
-        config_hash: config.config_hash(),
-    };
+    let identity = peer_identity(config, &opened.superblock);
     let (log, limits) = opened.log.map_or((None, None), |(log, limits)| (Some(log), Some(limits)));
     let mut segments = Vec::new();
     if let Some(log) = &log {
@@ -347,27 +337,47 @@ fn start_shard(
     }
 }
 
-fn make_shard(
-    config: &Config,
-    parts: ToShard,
-    mail: ShardMail,
-) -> Result<(Shard<Host>, Option<String>), NodeError> {
-    let store = parts.opened;
-    let held: usize = store.held.iter().map(|(_, frame)| frame.len().next_multiple_of(4096)).sum();
+/// Packet memory of a shard; each control buffer takes `control` bytes.
+pub(crate) fn arena_plan(config: &Config, held: &[(Place, Vec<u8>)], control: u32) -> ArenaPlan {
+    let held: usize = held.iter().map(|(_, frame)| frame.len().next_multiple_of(4096)).sum();
     let limits = &config.limits;
     let block = Journal::block_bytes(limits.group_orders as usize, config.cluster.block);
     let blocks = match config.cluster.durability {
         Durability::Memory => 0,
         _ => block * (limits.groups_in_flight + 1),
     };
-    let plan = ArenaPlan {
+    ArenaPlan {
         receive: config.receive_bytes() as u32,
         own: config.own_pool_bytes() as u32,
         side: limits.side_pool_bytes + held as u32,
         blocks,
-        control_in: CONTROL_BYTES,
-        control_out: CONTROL_BYTES,
-    };
+        control_in: control,
+        control_out: control,
+    }
+}
+
+/// Who a node is in this life, as its handshakes say.
+pub(crate) fn peer_identity(config: &Config, superblock: &Superblock) -> Identity {
+    Identity {
+        cluster: config.cluster.id,
+        epoch: config.cluster.epoch,
+        node: config.node.id,
+        incarnation: superblock.incarnation,
+        session: superblock.session(),
+        version: PROTOCOL,
+        durability: config.cluster.durability,
+        block: config.cluster.block,
+        config_hash: config.config_hash(),
+    }
+}
+
+fn make_shard(
+    config: &Config,
+    parts: ToShard,
+    mail: ShardMail,
+) -> Result<(Shard<Host>, Option<String>), NodeError> {
+    let store = parts.opened;
+    let plan = arena_plan(config, &store.held, CONTROL_BYTES);
     let arena = || Arena::new(&plan);
     let options = WireOptions {
         cluster: config.cluster.id,

@@ -11,9 +11,11 @@ use crate::mail::Place;
 use chainring_ring::core::{Recovered, Settings};
 use chainring_ring::header::{BLOCK_BYTES_MAX, HEADER_BYTES};
 use chainring_ring::ids::{
-    Ballot, Claim, Durability, Entry, Incarnation, Instance, NodeId, Order, RingId, ValueId,
+    Ballot, Claim, Durability, Entry, Incarnation, Instance, NodeId, Order, RingId, Session,
+    ValueId,
 };
 use chainring_ring::sequences::Sequences;
+use chainring_ring::{mark, mutant};
 use chainring_storage::{
     DirLock, Disk, FileSystem, Group, Identity, LogConfig, LogError, LogReader, LogWriter,
     ReadAhead, SharedDisk, Superblock, SuperblockFile, superfile,
@@ -137,7 +139,19 @@ pub fn format_on(disk: &dyn Disk, config: &Config) -> Result<(), RecoverError> {
     let mut superblock = Superblock::new(identity(config), durability, block, nodes);
     superblock.configuration = config.config_hash();
     SuperblockFile::create(disk, dir, &superblock, config.node.development)?;
-    Ok(())
+    sync_name(disk, dir)
+}
+
+/// Makes the name of `dir` durable: a store that power failure can take away whole has promised
+/// nothing. Whoever may not read the directory above did not make `dir`.
+fn sync_name(disk: &dyn Disk, dir: &Path) -> Result<(), RecoverError> {
+    let above = dir.parent().filter(|above| !above.as_os_str().is_empty());
+    match disk.sync_dir(above.unwrap_or(Path::new("."))) {
+        Err(source) if source.kind() != std::io::ErrorKind::PermissionDenied => {
+            Err(RecoverError::Dir { dir: dir.display().to_string(), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Puts the store of an older cluster epoch aside, as `DIR.epoch-N`, and a new one in its place: an
@@ -160,7 +174,8 @@ pub fn new_epoch(config: &Config) -> Result<(), RecoverError> {
         made.is_ok_and(|made| made.identity == identity(config))
     };
     if !is_formatted(dir) && !dir.exists() && begun() {
-        return moved(&fresh, dir);
+        moved(&fresh, dir)?;
+        return sync_name(&FileSystem, dir);
     }
     let found = superfile::read_superblock(dir)?.identity;
     let lock = DirLock::acquire(dir)?;
@@ -185,7 +200,8 @@ pub fn new_epoch(config: &Config) -> Result<(), RecoverError> {
     moved(dir, &beside(&format!("epoch-{}", found.epoch.0)))?;
     moved(&fresh, dir)?;
     drop(lock);
-    Ok(())
+    // Before a node runs on it: found as `DIR.next` again, it would be made anew.
+    sync_name(&FileSystem, dir)
 }
 
 fn file_name(dir: &Path) -> String {
@@ -211,6 +227,10 @@ pub fn open_on(
     preallocate: usize,
 ) -> Result<Opened, RecoverError> {
     let dir = config.node.dir.as_path();
+    if mutant!(StoreMadeAnew) && superfile::read_superblock_on(&**disk, dir).is_err() {
+        let _ = disk.remove_dir_all(dir);
+        format_on(&**disk, config)?;
+    }
     let (mut file, mut superblock) =
         SuperblockFile::open(&**disk, dir, &identity(config), config.node.development)?;
     check_settings(config, &superblock)?;
@@ -219,19 +239,15 @@ pub fn open_on(
     file.write(&superblock)?;
     let settings = settings(config, &superblock);
     if config.cluster.durability == Durability::Memory {
-        let recovered = Recovered::default();
-        let groups = Groups::new();
-        let (catalog, held) = (Catalog::new(true), Vec::new());
-        let log = None;
         return Ok(Opened {
             file,
             superblock,
-            log,
+            log: None,
             settings,
-            recovered,
-            groups,
-            catalog,
-            held,
+            recovered: Recovered::default(),
+            groups: Groups::new(),
+            catalog: Catalog::new(true),
+            held: Vec::new(),
             remarks,
         });
     }
@@ -249,6 +265,7 @@ pub fn open_on(
     replay.damaged = found.damaged;
     // An idle log says in a seal how far it is delivered, and seals are not visited.
     if found.claim.position > replay.claim.position {
+        mark!(ClaimOnlyInSeal);
         replay.claim = found.claim;
     }
     let promised = superblock.promised.max(found.ballot).max(replay.claim.ballot);
@@ -305,7 +322,8 @@ fn begin_life(config: &Config, superblock: &mut Superblock, remarks: &mut Vec<St
         Durability::Async => first || superblock.clean,
         Durability::Sync => true,
     };
-    if !remembers {
+    if !remembers && !mutant!(AmnesiaUnnoticed) {
+        mark!(LifeForgets);
         superblock.incarnation = Incarnation(superblock.incarnation.0 + 1);
         superblock.remembers = false;
         superblock.promised = Ballot::ZERO;
@@ -319,7 +337,10 @@ fn begin_life(config: &Config, superblock: &mut Superblock, remarks: &mut Vec<St
         ));
     }
     superblock.start += 1;
-    superblock.clean = false;
+    if superblock.clean {
+        mark!(CleanStopFound);
+    }
+    superblock.clean &= mutant!(CleanMarkNotErased);
 }
 
 fn settings(config: &Config, superblock: &Superblock) -> Settings {
@@ -331,7 +352,7 @@ fn settings(config: &Config, superblock: &Superblock) -> Settings {
         nodes,
         me: config.node.id,
         incarnation: superblock.incarnation,
-        session: superblock.session(),
+        session: if mutant!(SessionReused) { Session::FIRST } else { superblock.session() },
         durability: config.cluster.durability,
         window: u64::from(config.limits.window_instances),
     }
@@ -391,8 +412,12 @@ impl Replay {
         while let Some(order) = self.orders.get(&replayed.position) {
             // A block vouches for all orders before it; behind damage an older order may have
             // become the newest one left, and the claim is a mere claim.
-            let claimed = replayed.position < self.claim.position;
-            let authorised = !self.damaged || order.ballot >= self.claim.ballot;
+            let claimed = replayed.position < self.claim.position || mutant!(ReplayBeyondClaim);
+            let vouched = !self.damaged || mutant!(ReplayTrustsDamage);
+            let authorised = vouched || order.ballot >= self.claim.ballot;
+            if claimed && !authorised {
+                mark!(ReplayBehindDamage);
+            }
             let decided = claimed && (authorised || order.decided);
             if !decided || !self.deliver_one(order, reader, &mut replayed)? {
                 break;
@@ -417,7 +442,10 @@ impl Replay {
             to.catalog.on_instance(*order, Place::default());
             return Ok(true);
         };
-        let Some(place) = self.places.get(&id) else { return Ok(false) };
+        let Some(place) = self.places.get(&id) else {
+            mark!(ReplayLacksValue);
+            return Ok(false);
+        };
         let (header, frame) = reader.read(*place)?;
         let body = &frame[HEADER_BYTES..HEADER_BYTES + header.length as usize];
         to.table.apply(&order.entry);
@@ -450,7 +478,8 @@ impl Replay {
                 (origin, bytes) = (id.origin, 0);
             }
             bytes += u64::from(place.bytes.next_multiple_of(BLOCK_BYTES_MAX));
-            if self.damaged && bytes > most {
+            if self.damaged && bytes > most || mutant!(RecoveredValuesForgotten) {
+                mark!(ReplayHoldsTooMuch);
                 continue;
             }
             let (_, frame) = reader.read(place)?;

@@ -7,7 +7,7 @@
 pub mod declare;
 mod event;
 pub mod hello;
-mod inbound;
+pub mod inbound;
 pub mod kernel;
 pub mod link;
 pub mod mailbox;

@@ -253,6 +253,23 @@ impl Arena {
         unsafe { std::slice::from_raw_parts(pointer, range.bytes as usize) }
     }
 
+    /// Lets a kernel that is simulated `fill` a range as the real one fills it: the one way to
+    /// write to the receive buffer.
+    ///
+    /// # Panics
+    /// If the range does not lie in the arena.
+    pub fn receive_into<T>(&mut self, range: Range, fill: impl FnOnce(&mut [u8]) -> T) -> T {
+        assert!(u64::from(range.offset) + u64::from(range.bytes) <= self.total() as u64);
+        // SAFETY: the range is mapped and writable, and `&mut self` says that nobody looks at any
+        // of the arena while it is filled.
+        let result = fill(unsafe {
+            std::slice::from_raw_parts_mut(self.pointer(range), range.bytes as usize)
+        });
+        // SAFETY: no instruction; the compiler has to take all memory for changed, the mirror too.
+        unsafe { std::arch::asm!("", options(nostack, preserves_flags)) };
+        result
+    }
+
     /// The bytes of a range outside the receive buffer, to be written.
     ///
     /// # Panics

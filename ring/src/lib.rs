@@ -22,4 +22,6 @@ mod canonical;
 pub mod coordinator;
 mod learner;
 pub mod liveness;
+pub mod marks;
+pub mod mutants;
 pub mod proposer;

@@ -8,7 +8,7 @@ use super::{
 };
 use super::{Request, Source, State, ToControl, read_path, system};
 use crate::mail::Place;
-use crate::peers::{CommandSink, LogSource, Peers};
+use crate::peers::{Host, LogSource, Peers, Tcp};
 use async_executor::LocalExecutor;
 use async_io::Timer;
 use chainring_ring::ids::{Ballot, Claim, Instance, Order, ValueId};
@@ -73,7 +73,9 @@ impl LogSource for PeerHost {
     }
 }
 
-impl CommandSink for PeerHost {
+impl Host for PeerHost {
+    type Net = Tcp;
+
     async fn send(&self, command: Command) {
         self.0.send(command).await;
     }
@@ -147,7 +149,8 @@ fn prepare(start: Start) -> Result<Run, NodeError> {
     });
     let (peer_listener, http) = listeners;
     let host = PeerHost(Rc::clone(&control));
-    let peers = Peers::new(options, peer_listener, host, Arc::clone(&gauges))?;
+    let net = Tcp::new(peer_listener)?;
+    let peers = Peers::new(options, net, host, Arc::clone(&gauges))?;
     let executor = Rc::new(LocalExecutor::new());
     let (to_peers, problems) = (Rc::clone(&peers), Rc::clone(&peers));
     control.on_peers(move |notice| {

@@ -7,18 +7,17 @@
 
 use crate::mail::Command;
 use crate::peers::handshake::{Refused, refuse, take_hello, welcome};
+use crate::peers::net::{Net, Stream};
 use crate::peers::problems::About;
-use crate::peers::stream::{Stream, StreamError, close_gently};
-use crate::peers::wait::{Bell, Giver, later, pause, within};
-use crate::peers::{Host, Peers, link_index, serve};
-use async_io::Async;
+use crate::peers::stream::{StreamError, close_gently};
+use crate::peers::wait::{Bell, Giver, later};
+use crate::peers::{Host, Peers, StreamOf, link_index, serve};
 use chainring_net::hello::{Hello, Purpose, Resume};
-use chainring_net::socket::tune;
 use chainring_ring::ids::NodeId;
+use chainring_ring::mark;
 use futures_lite::future::{or, yield_now};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpStream;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -113,21 +112,20 @@ impl Drop for Turn<'_> {
 
 /// Accepts connections for ever.
 pub async fn listen<H: Host>(peers: Rc<Peers<H>>) {
-    let Some(listener) = &peers.listener else { return };
     loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
+        match peers.net.accept().await {
+            Ok(stream) => {
                 let (place, full) = HalfOpen::take(&peers.accepting);
                 if full {
                     let text = format!("more than {HALF_OPEN_MAX} connections without a handshake");
-                    peers.problems.set(About::Listener, text);
+                    peers.say(About::Listener, text);
                 }
                 peers.spawn(greet(peers.clone(), stream, place));
             }
             Err(error) => {
                 let text = format!("cannot accept connections of peers: {error}");
-                peers.problems.set(About::Listener, text);
-                pause(LISTENER_PAUSE).await;
+                peers.say(About::Listener, text);
+                peers.net.pause(LISTENER_PAUSE).await;
             }
         }
         // A flood of connections must not keep everything else from its turn.
@@ -136,19 +134,20 @@ pub async fn listen<H: Host>(peers: Rc<Peers<H>>) {
 }
 
 /// What a connection is after its handshake.
-enum Greeted {
+enum Greeted<S> {
     /// With the shard.
     Handed,
     /// A peer's, to be served here.
-    Serve(NodeId, Stream),
+    Serve(NodeId, S),
 }
 
-async fn greet<H: Host>(peers: Rc<Peers<H>>, stream: Stream, place: HalfOpen) {
+async fn greet<H: Host>(peers: Rc<Peers<H>>, stream: StreamOf<H>, place: HalfOpen) {
     let pushed_out = async {
         place.lost(&peers.accepting).await;
         Err(StreamError::Superseded)
     };
-    let greeted = within(HANDSHAKE_TIME, or(handshake(&peers, stream), pushed_out)).await;
+    let handshake = or(handshake(&peers, stream), pushed_out);
+    let greeted = peers.net.within(HANDSHAKE_TIME, handshake).await;
     drop(place);
     // Whoever is done leaves no waker behind, which would keep its task's memory; the few others
     // look again.
@@ -158,12 +157,16 @@ async fn greet<H: Host>(peers: Rc<Peers<H>>, stream: Stream, place: HalfOpen) {
         Some(Ok(Greeted::Handed)) => {}
         Some(Err(error)) if error.is_bad_frame() => peers.gauges.bad_frames.add(1),
         // The peer gave up, or was too slow: it dials again and says so on its side.
-        Some(Err(_)) | None => {}
+        Some(Err(_)) => mark!(GreetingBroken),
+        None => mark!(GreetingTimedOut),
     }
 }
 
-async fn handshake<H: Host>(peers: &Peers<H>, stream: Stream) -> Result<Greeted, StreamError> {
-    tune(stream.get_ref(), None)?;
+async fn handshake<H: Host>(
+    peers: &Peers<H>,
+    stream: StreamOf<H>,
+) -> Result<Greeted<StreamOf<H>>, StreamError> {
+    stream.tune()?;
     let hello = match take_hello(&stream, &peers.identity.get()).await? {
         Ok(hello) => hello,
         Err(refused) => {
@@ -178,21 +181,21 @@ async fn handshake<H: Host>(peers: &Peers<H>, stream: Stream) -> Result<Greeted,
     let from = hello.identity.node;
     peers.problems.clear(About::incoming(from, hello.purpose));
     if hello.purpose == Purpose::Peer {
-        welcome(&stream, &peers.identity.get(), from, Resume::Peer).await?;
+        welcome(&peers.net, &stream, &peers.identity.get(), from, Resume::Peer).await?;
         return Ok(Greeted::Serve(from, stream));
     }
     hand_over(peers, from, hello.purpose, stream).await?;
     Ok(Greeted::Handed)
 }
 
-async fn turn_away<H: Host>(peers: &Peers<H>, stream: &Stream, refused: Refused) {
+async fn turn_away<H: Host>(peers: &Peers<H>, stream: &StreamOf<H>, refused: Refused) {
     let (node, purpose) = (refused.node, refused.purpose);
     let who = if node.0 == 0 { "an unknown node".into() } else { format!("node {}", node.0) };
     let text = format!("refused a connection of {who}: {}", refused.refusal.text);
-    peers.problems.set(About::incoming(node, purpose), text);
+    peers.say(About::incoming(node, purpose), text);
     // If the refusal cannot be sent, the peer sees the connection closed and asks again.
-    let _ = refuse(stream, &peers.identity.get(), refused.refusal).await;
-    close_gently(stream).await;
+    let _ = refuse(&peers.net, stream, &peers.identity.get(), refused.refusal).await;
+    close_gently(&peers.net, stream).await;
 }
 
 /// Checks that only the neighbours' circle can know.
@@ -219,7 +222,7 @@ async fn hand_over<H: Host>(
     peers: &Peers<H>,
     from: NodeId,
     kind: Purpose,
-    stream: Stream,
+    stream: StreamOf<H>,
 ) -> Result<(), StreamError> {
     let accepting = &peers.accepting;
     let Some(link) = link_index(kind) else { return Ok(()) };
@@ -240,15 +243,8 @@ async fn hand_over<H: Host>(
     peers.host.send(Command::PrepareIncoming { kind, token }).await;
     let superseded = accepting.bell.until(|| (!newest()).then_some(None));
     let resume = or(resume, superseded).await.ok_or(StreamError::Superseded)?;
-    welcome(&stream, &peers.identity.get(), from, resume).await?;
-    let handle = blocking(stream)?.into();
+    welcome(&peers.net, &stream, &peers.identity.get(), from, resume).await?;
+    let handle = peers.net.release(stream)?;
     peers.host.send(Command::Incoming { kind, from, handle }).await;
     Ok(())
-}
-
-/// Back to the mode that the uring wants: it answers EAGAIN on a socket that never blocks.
-pub fn blocking(stream: Async<TcpStream>) -> Result<TcpStream, StreamError> {
-    let stream = stream.into_inner()?;
-    stream.set_nonblocking(false)?;
-    Ok(stream)
 }

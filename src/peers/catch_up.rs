@@ -9,15 +9,17 @@ use crate::gauges::Halt;
 use crate::mail::Command;
 use crate::peers::frames::{ANSWER_BYTES, Ask, Entries, Standing};
 use crate::peers::mesh::Answer;
+use crate::peers::net::Net;
 use crate::peers::problems::About;
-use crate::peers::wait::{Bell, Later, all, pause, within};
+use crate::peers::wait::{Bell, Later, all};
 use crate::peers::{Host, Peers};
 use chainring_ring::ids::{Instance, NodeId};
+use chainring_ring::mark;
 use futures_lite::future::or;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Most answers with the shard that it has not delivered.
 pub const AHEAD_MAX: usize = 4;
@@ -53,7 +55,11 @@ impl CatchingUp {
     /// alone: whoever asks again sooner than a slow peer answers must not end up with nothing.
     pub fn start(&self, from: Instance) {
         if self.asking.get() == Some(from) {
+            mark!(CatchUpLeftAlone);
             return;
+        }
+        if self.asking.get().is_some() {
+            mark!(CatchUpReplaced);
         }
         self.wanted.set(Some(from));
         self.generation.set(self.generation.get() + 1);
@@ -96,27 +102,34 @@ async fn catch_up<H: Host>(peers: &Peers<H>, from: Instance) {
         let standings = probe(peers, next).await;
         let Some(peer) = choose(&standings, next, avoid) else {
             if standings.is_empty() {
-                pause(RETRY_PAUSE).await;
+                mark!(CatchUpReachesNobody);
+                peers.net.pause(RETRY_PAUSE).await;
             } else if standings.iter().all(|(_, standing)| standing.first > next) {
+                mark!(CatchUpTrimmed);
                 say_trimmed(peers, &standings, next);
-                pause(TRIMMED_PAUSE).await;
+                peers.net.pause(TRIMMED_PAUSE).await;
             } else if standings.iter().any(|(_, standing)| standing.delivered > next) {
                 // Whoever holds it cannot be used at the moment.
                 avoid = None;
-                pause(RETRY_PAUSE).await;
+                peers.net.pause(RETRY_PAUSE).await;
             } else {
                 return;
             }
             continue;
         };
         match read_from(peers, peer, &mut next).await {
-            Ended::Overtaken => return,
+            Ended::Overtaken => return mark!(CatchUpOvertaken),
             Ended::Dry => {
+                mark!(CatchUpDry);
                 avoid = None;
                 continue;
             }
-            Ended::Failed => avoid = Some(peer),
+            Ended::Failed => {
+                mark!(CatchUpFailed);
+                avoid = Some(peer);
+            }
             Ended::Stalled => {
+                mark!(CatchUpStalled);
                 stalls += 1;
                 if stalls == STALLS_MAX {
                     return;
@@ -124,7 +137,7 @@ async fn catch_up<H: Host>(peers: &Peers<H>, from: Instance) {
                 next = peers.host.delivered();
             }
         }
-        pause(RETRY_PAUSE).await;
+        peers.net.pause(RETRY_PAUSE).await;
     }
 }
 
@@ -133,7 +146,7 @@ async fn probe<H: Host>(peers: &Peers<H>, from: Instance) -> Vec<(NodeId, Standi
     let asked = peers.meshes.iter().map(|(node, mesh)| {
         let answer = mesh.ask(Ask { from, limit: 0 });
         async move {
-            match within(PROBE_TIME, answer).await.flatten() {
+            match peers.net.within(PROBE_TIME, answer).await.flatten() {
                 Some(Answer::Entries(entries)) => Some((*node, entries.standing)),
                 _ => None,
             }
@@ -160,7 +173,7 @@ fn say_trimmed<H: Host>(peers: &Peers<H>, standings: &[(NodeId, Standing)], next
          {first}: start it with an empty directory, or bring a node back that holds them",
         next.0
     );
-    peers.problems.set(About::CatchUp, text);
+    peers.say(About::CatchUp, text);
     if peers.gauges.halt.get() == Halt::None as u64 {
         peers.gauges.halt.set(Halt::Trimmed as u64);
         peers.catching_up.trimmed.set(true);
@@ -183,7 +196,7 @@ async fn read_from<H: Host>(peers: &Peers<H>, peer: NodeId, next: &mut Instance)
     asking.set(Some(*next));
     let mut pending = ask(*next);
     loop {
-        let Some(entries) = answered(pending).await else { return Ended::Failed };
+        let Some(entries) = answered(peers, pending).await else { return Ended::Failed };
         let Entries { standing, orders, frames, .. } = *entries;
         let Some(last) = orders.last() else {
             let dry = standing.delivered <= *next;
@@ -204,8 +217,8 @@ async fn read_from<H: Host>(peers: &Peers<H>, peer: NodeId, next: &mut Instance)
     }
 }
 
-async fn answered(pending: Later<Answer>) -> Option<Box<Entries>> {
-    match within(ANSWER_TIME, pending).await.flatten()? {
+async fn answered<H: Host>(peers: &Peers<H>, pending: Later<Answer>) -> Option<Box<Entries>> {
+    match peers.net.within(ANSWER_TIME, pending).await.flatten()? {
         Answer::Entries(entries) => Some(entries),
         Answer::Value(_) | Answer::NotHeld => None,
     }
@@ -213,7 +226,7 @@ async fn answered(pending: Later<Answer>) -> Option<Box<Entries>> {
 
 /// Waits until the shard has delivered enough of what it got; false if it does not move.
 async fn room_ahead<H: Host>(peers: &Peers<H>, ends: &mut VecDeque<Instance>) -> bool {
-    let (mut delivered, mut moved) = (peers.host.delivered(), Instant::now());
+    let (mut delivered, mut moved) = (peers.host.delivered(), peers.net.now());
     loop {
         while ends.front().is_some_and(|end| *end <= delivered) {
             ends.pop_front();
@@ -221,11 +234,11 @@ async fn room_ahead<H: Host>(peers: &Peers<H>, ends: &mut VecDeque<Instance>) ->
         if ends.len() < AHEAD_MAX {
             return true;
         }
-        pause(DELIVERY_POLL).await;
+        peers.net.pause(DELIVERY_POLL).await;
         let now = peers.host.delivered();
         if now > delivered {
-            (delivered, moved) = (now, Instant::now());
-        } else if moved.elapsed() > DELIVERY_TIME {
+            (delivered, moved) = (now, peers.net.now());
+        } else if peers.net.since(moved) > DELIVERY_TIME {
             return false;
         }
     }

@@ -5,20 +5,19 @@
 //! between.
 
 use crate::mail::Command;
-use crate::peers::accept::{HANDSHAKE_TIME, blocking};
+use crate::peers::accept::HANDSHAKE_TIME;
 use crate::peers::handshake::{DialError, call};
+use crate::peers::net::{Net, Stream};
 use crate::peers::problems::About;
-use crate::peers::stream::{Stream, StreamError};
-use crate::peers::wait::{Backoff, Bell, pause, within};
-use crate::peers::{Host, Peers, link_index};
-use async_io::Async;
+use crate::peers::stream::StreamError;
+use crate::peers::wait::{Backoff, Bell};
+use crate::peers::{Host, Peers, StreamOf, link_index};
 use chainring_net::hello::{Hello, Purpose, Resume};
-use chainring_net::socket::tune;
 use chainring_ring::ids::NodeId;
+use chainring_ring::mark;
 use std::cell::Cell;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Wait after a refusal: it takes a person to mend what was refused.
 pub const REFUSED_PAUSE: Duration = Duration::from_secs(1);
@@ -52,27 +51,23 @@ pub async fn keep<H: Host>(peers: Rc<Peers<H>>, to: NodeId, kind: Purpose) {
     let down = &peers.dialing.down[link];
     loop {
         match dial(&peers, to, kind).await.and_then(|(stream, resume)| {
-            let stream = blocking(stream).map_err(DialError::from)?;
-            Ok((stream, resume))
+            let handle = peers.net.release(stream).map_err(StreamError::from)?;
+            Ok((handle, resume))
         }) {
-            Ok((stream, resume)) => {
+            Ok((handle, resume)) => {
                 down.set(false);
-                let (command, since) = (outgoing(kind, to, stream, resume), Instant::now());
-                peers.host.send(command).await;
+                let since = peers.net.now();
+                peers.host.send(Command::Outgoing { kind, to, handle, resume }).await;
                 peers.dialing.bell.until(|| down.get().then_some(())).await;
                 // A link that breaks right after every handshake must not turn into a busy loop.
-                if since.elapsed() > STABLE_TIME {
+                if peers.net.since(since) > STABLE_TIME {
                     backoff.reset();
                 }
-                pause(backoff.next_delay()).await;
+                peers.net.pause(backoff.next_delay()).await;
             }
-            Err(error) => pause(wait_after(&error, &mut backoff)).await,
+            Err(error) => peers.net.pause(wait_after(&error, &mut backoff)).await,
         }
     }
-}
-
-fn outgoing(kind: Purpose, to: NodeId, stream: TcpStream, resume: Resume) -> Command {
-    Command::Outgoing { kind, to, handle: stream.into(), resume }
 }
 
 /// How long to wait after a failed attempt.
@@ -97,16 +92,22 @@ pub async fn dial<H: Host>(
     peers: &Peers<H>,
     to: NodeId,
     purpose: Purpose,
-) -> Result<(Stream, Resume), DialError> {
+) -> Result<(StreamOf<H>, Resume), DialError> {
     let outcome = attempt(peers, to, purpose).await;
     let about = About::outgoing(to, purpose);
     match &outcome {
         Ok(_) => peers.problems.clear(about),
         Err(error) => {
+            match error {
+                DialError::Unreachable { .. } => mark!(PeerUnreachable),
+                DialError::Silent => mark!(PeerSilent),
+                DialError::Refused { .. } => mark!(PeerRefused),
+                _ => mark!(HandshakeBroken),
+            }
             if error.is_bad_frame() {
                 peers.gauges.bad_frames.add(1);
             }
-            peers.problems.set(about, format!("no connection to node {}: {error}", to.0));
+            peers.say(about, format!("no connection to node {}: {error}", to.0));
         }
     }
     outcome
@@ -116,28 +117,17 @@ async fn attempt<H: Host>(
     peers: &Peers<H>,
     to: NodeId,
     purpose: Purpose,
-) -> Result<(Stream, Resume), DialError> {
+) -> Result<(StreamOf<H>, Resume), DialError> {
     let address = peers.nodes.get(&to).map_or("", String::as_str);
     let unreachable = |source| DialError::Unreachable { address: address.to_owned(), source };
-    let connect = Async::<TcpStream>::connect(resolve(address).map_err(unreachable)?);
-    let stream = within(CONNECT_TIME, connect)
-        .await
+    let connected = peers.net.within(CONNECT_TIME, peers.net.connect(address)).await;
+    let stream = connected
         .unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into()))
         .map_err(unreachable)?;
-    tune(stream.get_ref(), None).map_err(StreamError::from)?;
+    stream.tune().map_err(StreamError::from)?;
     let hello = Hello { identity: peers.identity.get(), purpose, to };
-    let called = within(HANDSHAKE_TIME, call(&stream, &hello)).await;
+    let called = peers.net.within(HANDSHAKE_TIME, call(&peers.net, &stream, &hello)).await;
     let welcome = called.ok_or(DialError::Silent)??;
     peers.lives.learn(&welcome.identity)?;
     Ok((stream, welcome.resume))
-}
-
-/// The address of a peer. A name, unlike a number, is looked up by the system's resolver, which
-/// may hold up the control thread for as long as it takes.
-fn resolve(address: &str) -> std::io::Result<SocketAddr> {
-    if let Ok(address) = address.parse() {
-        return Ok(address);
-    }
-    let none = || std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
-    address.to_socket_addrs()?.next().ok_or_else(none)
 }

@@ -7,13 +7,14 @@
 
 use crate::mail::Command;
 use crate::peers::mesh::Answer;
-use crate::peers::wait::{pause, within};
-use crate::peers::{Host, Peers};
+use crate::peers::net::Net;
+use crate::peers::{CommandOf, Host, Peers};
 use chainring_ring::ids::{NodeId, ValueId};
+use chainring_ring::mark;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Most searches at a time.
 pub const SEARCHES_MAX: usize = 64;
@@ -36,7 +37,7 @@ pub struct Fetches {
     waiting: RefCell<VecDeque<ValueId>>,
     running: Cell<usize>,
     /// When nobody held it. Entries older than [`NOT_HELD_PAUSE`] are dropped.
-    not_held: RefCell<BTreeMap<ValueId, Instant>>,
+    not_held: RefCell<BTreeMap<ValueId, Duration>>,
 }
 
 /// Begins a search, unless it is under way.
@@ -59,7 +60,7 @@ async fn work<H: Host>(peers: Rc<Peers<H>>) {
     loop {
         let next = fetches.waiting.borrow_mut().pop_front();
         let Some(id) = next else { break };
-        let found = within(SEARCH_TIME, search(&peers, id)).await;
+        let found = peers.net.within(SEARCH_TIME, search(&peers, id)).await;
         fetches.known.borrow_mut().remove(&id);
         if let Some(command) = found {
             peers.host.send(command).await;
@@ -68,34 +69,39 @@ async fn work<H: Host>(peers: Rc<Peers<H>>) {
     fetches.running.set(fetches.running.get() - 1);
 }
 
-async fn search<H: Host>(peers: &Peers<H>, id: ValueId) -> Command {
-    wait_if_lately_not_held(&peers.fetches, id).await;
+async fn search<H: Host>(peers: &Peers<H>, id: ValueId) -> CommandOf<H> {
+    wait_if_lately_not_held(peers, id).await;
     loop {
         let mut denied = 0;
         for node in candidates(peers, id.origin) {
             let Some(mesh) = peers.meshes.get(&node) else { continue };
-            match within(ANSWER_TIME, mesh.fetch(id)).await.flatten() {
+            match peers.net.within(ANSWER_TIME, mesh.fetch(id)).await.flatten() {
                 Some(Answer::Value(frame)) => return Command::Value { frame },
-                Some(Answer::NotHeld) => denied += 1,
+                Some(Answer::NotHeld) => {
+                    mark!(ValueNotHeldThere);
+                    denied += 1;
+                }
                 Some(Answer::Entries(_)) | None => {}
             }
         }
         if denied == peers.meshes.len() {
-            peers.fetches.not_held.borrow_mut().insert(id, Instant::now());
+            mark!(ValueHeldByNobody);
+            peers.fetches.not_held.borrow_mut().insert(id, peers.net.now());
             return Command::NotHeld { id };
         }
-        pause(ROUND_PAUSE).await;
+        peers.net.pause(ROUND_PAUSE).await;
     }
 }
 
-async fn wait_if_lately_not_held(fetches: &Fetches, id: ValueId) {
+async fn wait_if_lately_not_held<H: Host>(peers: &Peers<H>, id: ValueId) {
+    let net = &peers.net;
     let since = {
-        let mut not_held = fetches.not_held.borrow_mut();
-        not_held.retain(|_, since| since.elapsed() < NOT_HELD_PAUSE);
+        let mut not_held = peers.fetches.not_held.borrow_mut();
+        not_held.retain(|_, since| net.since(*since) < NOT_HELD_PAUSE);
         not_held.get(&id).copied()
     };
     if let Some(since) = since {
-        pause(NOT_HELD_PAUSE.saturating_sub(since.elapsed())).await;
+        net.pause(NOT_HELD_PAUSE.saturating_sub(net.since(since))).await;
     }
 }
 

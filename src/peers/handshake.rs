@@ -3,7 +3,8 @@
 //! Invariant: each side takes exactly one frame of [`HELLO_BYTES`] from the socket, so that the
 //! first byte behind it is left for whoever gets the connection.
 
-use crate::peers::stream::{Stream, StreamError, read, write};
+use crate::peers::net::{Net, Stream};
+use crate::peers::stream::{StreamError, read, write};
 use chainring_net::hello::{
     HELLO_BYTES, Hello, HelloError, Identity, Message, Purpose, Refusal, Resume, Welcome, check,
     check_welcome,
@@ -77,7 +78,7 @@ impl Refused {
 
 /// Reads one frame of the handshake. Garbage is told by its header alone, before more is read;
 /// a frame of another format version is read whole, for it has the same size in every version.
-async fn take(stream: &Stream) -> Result<[u8; HELLO_BYTES], StreamError> {
+async fn take(stream: &impl Stream) -> Result<[u8; HELLO_BYTES], StreamError> {
     let mut frame = [0; HELLO_BYTES];
     read(stream, &mut frame[..HEADER_BYTES]).await?;
     match Header::decode(&frame[..HEADER_BYTES], HELLO_BYTES as u32) {
@@ -97,7 +98,7 @@ async fn take(stream: &Stream) -> Result<[u8; HELLO_BYTES], StreamError> {
 /// # Errors
 /// [`StreamError`] if there is nobody to answer.
 pub async fn take_hello(
-    stream: &Stream,
+    stream: &impl Stream,
     ours: &Identity,
 ) -> Result<Result<Hello, Refused>, StreamError> {
     let frame = take(stream).await?;
@@ -122,30 +123,40 @@ pub async fn take_hello(
 ///
 /// # Errors
 /// [`StreamError`].
-pub async fn welcome(
-    stream: &Stream,
+pub async fn welcome<N: Net>(
+    net: &N,
+    stream: &N::Stream,
     ours: &Identity,
     to: NodeId,
     resume: Resume,
 ) -> Result<(), StreamError> {
     let welcome = Message::Welcome(Welcome { identity: *ours, to, resume });
-    write(stream, &welcome.encode(ours)).await
+    write(net, stream, &welcome.encode(ours)).await
 }
 
 /// Refuses a hello.
 ///
 /// # Errors
 /// [`StreamError`].
-pub async fn refuse(stream: &Stream, ours: &Identity, refusal: Refusal) -> Result<(), StreamError> {
-    write(stream, &Message::Refusal(refusal).encode(ours)).await
+pub async fn refuse<N: Net>(
+    net: &N,
+    stream: &N::Stream,
+    ours: &Identity,
+    refusal: Refusal,
+) -> Result<(), StreamError> {
+    write(net, stream, &Message::Refusal(refusal).encode(ours)).await
 }
 
 /// Says hello and waits for the answer.
 ///
 /// # Errors
 /// [`DialError`].
-pub async fn call(stream: &Stream, hello: &Hello) -> Result<Welcome, DialError> {
-    write(stream, &Message::Hello(*hello).encode(&hello.identity)).await?;
+pub async fn call<N: Net>(
+    net: &N,
+    stream: &N::Stream,
+    hello: &Hello,
+) -> Result<Welcome, DialError> {
+    write(net, stream, &Message::Hello(*hello).encode(&hello.identity)).await?;
     let frame = take(stream).await?;
     match Message::decode(&frame) {
         Ok(Message::Welcome(welcome)) => {

@@ -6,18 +6,20 @@
 //! the order of the requests; every request ends, with `None` if the connection fails first.
 
 use crate::peers::frames::{Ask, Entries, Envelope, decode_id};
+use crate::peers::net::Net;
 use crate::peers::problems::About;
-use crate::peers::stream::{Stream, StreamError, read_frame, write};
-use crate::peers::wait::{Backoff, Bell, Giver, Later, later, pause};
-use crate::peers::{Host, Peers, dial};
+use crate::peers::stream::{StreamError, read_frame, write};
+use crate::peers::wait::{Backoff, Bell, Giver, Later, later};
+use crate::peers::{Host, Peers, StreamOf, dial};
 use chainring_net::hello::Purpose;
 use chainring_ring::header::{HEADER_BYTES, Header, Kind};
 use chainring_ring::ids::{NodeId, ValueId};
+use chainring_ring::mark;
 use futures_lite::future::or;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Most direct messages that wait for a peer.
 pub const DIRECTS_MAX: usize = 64;
@@ -48,23 +50,24 @@ type Asked = (Question, Giver<Answer>);
 /// The connection to one peer.
 #[derive(Debug, Default)]
 pub struct Mesh {
-    directs: RefCell<VecDeque<(Instant, Vec<u8>)>>,
+    directs: RefCell<VecDeque<(Duration, Vec<u8>)>>,
     questions: RefCell<VecDeque<Asked>>,
     /// Sent and not yet answered.
     owed: RefCell<VecDeque<Asked>>,
     /// When the peer last answered, or began to owe.
-    moved: Cell<Option<Instant>>,
+    moved: Cell<Option<Duration>>,
     bell: Bell,
 }
 
 impl Mesh {
     /// Sends a direct message soon, or never.
-    pub fn direct(&self, frame: Vec<u8>) {
+    pub fn direct(&self, now: Duration, frame: Vec<u8>) {
         let mut directs = self.directs.borrow_mut();
         if directs.len() == DIRECTS_MAX {
+            mark!(DirectPushedOut);
             directs.pop_front();
         }
-        directs.push_back((Instant::now(), frame));
+        directs.push_back((now, frame));
         drop(directs);
         self.bell.ring();
     }
@@ -86,13 +89,18 @@ impl Mesh {
         answer
     }
 
-    fn has_work(&self) -> bool {
-        self.forget_old_directs();
+    fn has_work(&self, now: Duration) -> bool {
+        self.forget_old_directs(now);
         !self.directs.borrow().is_empty() || !self.questions.borrow().is_empty()
     }
 
-    fn forget_old_directs(&self) {
-        self.directs.borrow_mut().retain(|(since, _)| since.elapsed() < DIRECT_TIME);
+    fn forget_old_directs(&self, now: Duration) {
+        let young = |since: Duration| now.saturating_sub(since) < DIRECT_TIME;
+        let before = self.directs.borrow().len();
+        self.directs.borrow_mut().retain(|(since, _)| young(*since));
+        if self.directs.borrow().len() < before {
+            mark!(DirectTooOld);
+        }
     }
 
     /// Everything asked ends without an answer.
@@ -103,14 +111,14 @@ impl Mesh {
         self.moved.set(None);
     }
 
-    pub(super) fn next_frame(&self, envelope: &Envelope) -> Option<Vec<u8>> {
-        self.forget_old_directs();
+    pub(super) fn next_frame(&self, now: Duration, envelope: &Envelope) -> Option<Vec<u8>> {
+        self.forget_old_directs(now);
         if let Some((_, frame)) = self.directs.borrow_mut().pop_front() {
             return Some(frame);
         }
         let (question, giver) = self.next_question()?;
         if self.owed.borrow().is_empty() {
-            self.moved.set(Some(Instant::now()));
+            self.moved.set(Some(now));
         }
         self.owed.borrow_mut().push_back((question, giver));
         Some(match question {
@@ -138,49 +146,50 @@ pub async fn run<H: Host>(peers: Rc<Peers<H>>, to: NodeId) {
     let Some(mesh) = peers.meshes.get(&to) else { return };
     let mut backoff = Backoff::new(dial::seed(&peers, to, Purpose::Peer));
     loop {
-        mesh.bell.until(|| mesh.has_work().then_some(())).await;
+        mesh.bell.until(|| mesh.has_work(peers.net.now()).then_some(())).await;
         match dial::dial(&peers, to, Purpose::Peer).await {
             Ok((stream, _)) => {
                 backoff.reset();
                 let both = or(send(&peers, mesh, &stream), receive(&peers, mesh, &stream));
-                let error = or(both, watch(mesh)).await;
+                let error = or(both, watch(&peers, mesh)).await;
                 mesh.fail();
                 if error.is_bad_frame() {
                     peers.gauges.bad_frames.add(1);
                     let text = format!("closed the connection to node {}: {error}", to.0);
-                    peers.problems.set(About::outgoing(to, Purpose::Peer), text);
-                    pause(dial::REFUSED_PAUSE).await;
+                    peers.say(About::outgoing(to, Purpose::Peer), text);
+                    peers.net.pause(dial::REFUSED_PAUSE).await;
                 }
             }
             Err(error) => {
                 mesh.fail();
-                pause(dial::wait_after(&error, &mut backoff)).await;
+                peers.net.pause(dial::wait_after(&error, &mut backoff)).await;
             }
         }
     }
 }
 
-async fn send<H: Host>(peers: &Peers<H>, mesh: &Mesh, stream: &Stream) -> StreamError {
+async fn send<H: Host>(peers: &Peers<H>, mesh: &Mesh, stream: &StreamOf<H>) -> StreamError {
     loop {
-        let frame = mesh.bell.until(|| mesh.next_frame(&peers.envelope())).await;
-        if let Err(error) = write(stream, &frame).await {
+        let frame = mesh.bell.until(|| mesh.next_frame(peers.net.now(), &peers.envelope())).await;
+        if let Err(error) = write(&peers.net, stream, &frame).await {
             return error;
         }
     }
 }
 
-async fn receive<H: Host>(peers: &Peers<H>, mesh: &Mesh, stream: &Stream) -> StreamError {
+async fn receive<H: Host>(peers: &Peers<H>, mesh: &Mesh, stream: &StreamOf<H>) -> StreamError {
     loop {
         let envelope = peers.envelope();
-        let (header, frame) = match read_frame(stream, &envelope, envelope.answer_limit()).await {
-            Ok(read) => read,
-            Err(error) => return error,
-        };
+        let (header, frame) =
+            match read_frame(&peers.net, stream, &envelope, envelope.answer_limit()).await {
+                Ok(read) => read,
+                Err(error) => return error,
+            };
         let unexpected = StreamError::Unexpected { code: header.kind as u8 };
         let Some((question, giver)) = mesh.owed.borrow_mut().pop_front() else {
             return unexpected;
         };
-        mesh.moved.set(Some(Instant::now()));
+        mesh.moved.set(Some(peers.net.now()));
         match answer(&envelope, question, &header, frame) {
             Ok(Some(answer)) => giver.give(answer),
             Ok(None) => return unexpected,
@@ -212,11 +221,12 @@ fn answer(
 }
 
 /// Ends when the peer owes an answer for too long.
-async fn watch(mesh: &Mesh) -> StreamError {
+async fn watch<H: Host>(peers: &Peers<H>, mesh: &Mesh) -> StreamError {
     loop {
-        pause(STALL_TIME / 10).await;
-        let stalled = mesh.moved.get().is_some_and(|moved| moved.elapsed() > STALL_TIME);
+        peers.net.pause(STALL_TIME / 10).await;
+        let stalled = mesh.moved.get().is_some_and(|moved| peers.net.since(moved) > STALL_TIME);
         if stalled && !mesh.owed.borrow().is_empty() {
+            mark!(PeerOwesTooLong);
             return StreamError::Slow;
         }
     }

@@ -11,7 +11,7 @@
 //!  mesh ──── handshake ──── Notice::Direct out · fetch, catch_up ask here
 //! ```
 //! Invariants: everything is single-threaded and lives inside [`Peers::run`]; dropping that future
-//! closes every connection. At most [`HALF_OPEN_MAX`] connections are in a handshake, each within
+//! closes every connection. What happens depends on the order of events and on [`Net`] alone. At most [`HALF_OPEN_MAX`] connections are in a handshake, each within
 //! [`HANDSHAKE_TIME`] and holding one frame of the handshake; after it there is one connection a
 //! peer and purpose.
 
@@ -23,30 +23,31 @@ pub mod frames;
 mod handshake;
 mod lives;
 mod mesh;
+mod net;
 mod problems;
 mod serve;
 mod stream;
+mod tasks;
+mod tcp;
 #[cfg(test)]
 mod tests;
 pub mod wait;
 
 pub use accept::{HALF_OPEN_MAX, HANDSHAKE_TIME};
+pub use net::{Net, Stream};
+pub use tcp::{Tcp, listen};
 
 use crate::gauges::Gauges;
 use crate::mail::{Command, Notice, Place};
 use crate::peers::frames::Envelope;
-use crate::peers::problems::Problems;
-use crate::peers::wait::Bell;
-use async_executor::LocalExecutor;
-use async_io::Async;
+use crate::peers::problems::{About, Problems};
+use crate::peers::tasks::Tasks;
 use chainring_net::hello::{Identity, Purpose};
 use chainring_ring::ids::{Claim, Instance, NodeId, Order, Session, ValueId};
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::net::TcpListener;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -109,18 +110,20 @@ pub trait LogSource {
     fn read_held(&self, id: ValueId, buffer: &mut Vec<u8>) -> impl Future<Output = bool>;
 }
 
-/// The way to the shard.
-pub trait CommandSink {
+/// All that a node's connections need of the node around them.
+pub trait Host: LogSource + 'static {
+    /// The network and the clock below.
+    type Net: Net;
+
     /// Hands a command to the shard; waits while its mailbox is full.
-    fn send(&self, command: Command) -> impl Future<Output = ()>;
+    fn send(&self, command: CommandOf<Self>) -> impl Future<Output = ()>;
 }
 
-/// All that a node's connections need of the node around them.
-pub trait Host: LogSource + CommandSink + 'static {}
+/// A command to the shard of this host.
+pub type CommandOf<H> = Command<<<H as Host>::Net as Net>::Handle>;
 
-impl<T: LogSource + CommandSink + 'static> Host for T {}
-
-type Task = Pin<Box<dyn Future<Output = ()>>>;
+/// A connection that this host's network makes.
+type StreamOf<H> = <<H as Host>::Net as Net>::Stream;
 
 /// Index of a link in a pair of states, data and control.
 fn link_index(kind: Purpose) -> Option<usize> {
@@ -132,13 +135,13 @@ fn link_index(kind: Purpose) -> Option<usize> {
 }
 
 /// A node's connections to its peers. See the head of this file.
-pub struct Peers<H> {
+pub struct Peers<H: Host> {
     identity: Cell<Identity>,
     packet_max: u32,
     nodes: BTreeMap<NodeId, String>,
     host: H,
     gauges: Arc<Gauges>,
-    listener: Option<Async<TcpListener>>,
+    net: H::Net,
     problems: Problems,
     lives: lives::Lives,
     accepting: accept::Accepting,
@@ -148,40 +151,25 @@ pub struct Peers<H> {
     bucket: serve::Bucket,
     fetches: fetch::Fetches,
     catching_up: catch_up::CatchingUp,
-    tasks: RefCell<Vec<Task>>,
-    tasks_bell: Bell,
-}
-
-/// Listens on a node's peer address ("HOST:PORT").
-///
-/// # Errors
-/// [`PeersError::Listen`].
-pub fn listen(address: &str) -> Result<TcpListener, PeersError> {
-    TcpListener::bind(address)
-        .map_err(|source| PeersError::Listen { address: address.to_owned(), source })
+    tasks: Tasks,
 }
 
 impl<H: Host> Peers<H> {
-    /// Sets up the connections; nothing happens before [`Peers::run`]. A ring of one needs no
-    /// listener.
+    /// Sets up the connections; nothing happens before [`Peers::run`].
     ///
     /// # Errors
-    /// [`PeersError`].
+    /// [`PeersError::Unlisted`].
     pub fn new(
         options: PeersOptions,
-        listener: Option<TcpListener>,
+        net: H::Net,
         host: H,
         gauges: Arc<Gauges>,
     ) -> Result<Rc<Peers<H>>, PeersError> {
         let identity = options.identity;
         let nodes: BTreeMap<_, _> = options.nodes.into_iter().collect();
-        let Some(address) = nodes.get(&identity.node).cloned() else {
+        if !nodes.contains_key(&identity.node) {
             return Err(PeersError::Unlisted { node: identity.node });
-        };
-        let listener = listener
-            .map(Async::new)
-            .transpose()
-            .map_err(|source| PeersError::Listen { address, source })?;
+        }
         let others = nodes.keys().filter(|node| **node != identity.node);
         let meshes = others.map(|node| (*node, mesh::Mesh::default())).collect();
         Ok(Rc::new(Peers {
@@ -190,7 +178,7 @@ impl<H: Host> Peers<H> {
             nodes,
             host,
             gauges,
-            listener,
+            net,
             problems: Problems::default(),
             lives: lives::Lives::default(),
             accepting: accept::Accepting::default(),
@@ -200,34 +188,28 @@ impl<H: Host> Peers<H> {
             bucket: serve::Bucket::new(options.fetch_bytes_per_s),
             fetches: fetch::Fetches::default(),
             catching_up: catch_up::CatchingUp::default(),
-            tasks: RefCell::default(),
-            tasks_bell: Bell::default(),
+            tasks: Tasks::default(),
         }))
     }
 
-    /// Keeps the connections up. Never ends; drop it to close them all.
-    pub async fn run(self: Rc<Self>) {
-        let executor = LocalExecutor::new();
-        if self.listener.is_some() {
-            self.spawn(accept::listen(self.clone()));
-        }
-        if let Some(successor) = self.successor() {
-            self.spawn(dial::keep(self.clone(), successor, Purpose::Data));
-            self.spawn(dial::keep(self.clone(), successor, Purpose::Control));
-        }
-        for peer in self.meshes.keys() {
-            self.spawn(mesh::run(self.clone(), *peer));
-        }
-        self.spawn(catch_up::run(self.clone()));
-        let start = async {
-            loop {
-                let tasks = || Some(self.tasks.take()).filter(|tasks| !tasks.is_empty());
-                for task in self.tasks_bell.until(tasks).await {
-                    executor.spawn(task).detach();
-                }
+    /// Keeps the connections up. Never ends; drop it to close them all, for good.
+    pub fn run(self: Rc<Self>) -> impl Future<Output = ()> {
+        // From now on, not from the first turn on, for until they are closed tasks and peers hold
+        // each other.
+        let running = Running(self);
+        async move {
+            let peers = &running.0;
+            peers.spawn(accept::listen(peers.clone()));
+            if let Some(successor) = peers.successor() {
+                peers.spawn(dial::keep(peers.clone(), successor, Purpose::Data));
+                peers.spawn(dial::keep(peers.clone(), successor, Purpose::Control));
             }
-        };
-        executor.run(start).await
+            for peer in peers.meshes.keys() {
+                peers.spawn(mesh::run(peers.clone(), *peer));
+            }
+            peers.spawn(catch_up::run(peers.clone()));
+            peers.tasks.run().await
+        }
     }
 
     /// Takes a notice of the shard; gives back those that are not about peers.
@@ -239,7 +221,7 @@ impl<H: Host> Peers<H> {
             Notice::LinkDown { outgoing: false, .. } => {}
             Notice::Direct { to, frame } => {
                 if let Some(mesh) = self.meshes.get(&to) {
-                    mesh.direct(frame);
+                    mesh.direct(self.net.now(), frame);
                 }
             }
             Notice::FetchValue { id } => fetch::fetch(self, id),
@@ -251,7 +233,7 @@ impl<H: Host> Peers<H> {
 
     /// What is wrong between this node and its peers, in words.
     pub fn problems(&self) -> Vec<String> {
-        self.problems.list()
+        self.problems.list(self.net.now())
     }
 
     /// The node's own session was closed and it took the next: later handshakes say so.
@@ -279,7 +261,19 @@ impl<H: Host> Peers<H> {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        self.tasks.borrow_mut().push(Box::pin(task));
-        self.tasks_bell.ring();
+        self.tasks.spawn(task);
+    }
+
+    fn say(&self, about: About, text: String) {
+        self.problems.set(self.net.now(), about, text);
+    }
+}
+
+/// Closes all connections when it goes.
+struct Running<H: Host>(Rc<Peers<H>>);
+
+impl<H: Host> Drop for Running<H> {
+    fn drop(&mut self) {
+        self.0.tasks.close();
     }
 }

@@ -7,7 +7,7 @@ use chainring_net::hello::Purpose;
 use chainring_ring::ids::NodeId;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a problem is shown if it does not come again.
 pub const PROBLEM_TIME: Duration = Duration::from_secs(10);
@@ -40,13 +40,13 @@ impl About {
 /// The present problems.
 #[derive(Debug, Default)]
 pub struct Problems {
-    texts: RefCell<BTreeMap<About, (Instant, String)>>,
+    texts: RefCell<BTreeMap<About, (Duration, String)>>,
 }
 
 impl Problems {
     /// Something went wrong; replaces what was said of the same before.
-    pub fn set(&self, about: About, text: String) {
-        self.texts.borrow_mut().insert(about, (Instant::now(), text));
+    pub fn set(&self, now: Duration, about: About, text: String) {
+        self.texts.borrow_mut().insert(about, (now, text));
     }
 
     /// It works now.
@@ -55,9 +55,9 @@ impl Problems {
     }
 
     /// The texts, without those that are over.
-    pub fn list(&self) -> Vec<String> {
+    pub fn list(&self, now: Duration) -> Vec<String> {
         let mut texts = self.texts.borrow_mut();
-        texts.retain(|_, (since, _)| since.elapsed() < PROBLEM_TIME);
+        texts.retain(|_, (since, _)| now.saturating_sub(*since) < PROBLEM_TIME);
         texts.values().map(|(_, text)| text.clone()).collect()
     }
 }

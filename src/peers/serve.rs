@@ -7,18 +7,20 @@
 
 use crate::mail::Command;
 use crate::peers::frames::{Ask, Envelope, Gather, Standing, decode_ask, decode_id, has_frame};
+use crate::peers::net::Net;
 use crate::peers::problems::About;
-use crate::peers::stream::{Stream, StreamError, read_frame, write};
-use crate::peers::wait::{Bell, pause};
-use crate::peers::{Host, Peers};
+use crate::peers::stream::{StreamError, read_frame, write};
+use crate::peers::wait::Bell;
+use crate::peers::{Host, Peers, StreamOf};
 use chainring_net::hello::Purpose;
 use chainring_ring::header::{HEADER_BYTES, Kind};
 use chainring_ring::ids::{Entry, NodeId, ValueId};
+use chainring_ring::mark;
 use futures_lite::future::or;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Requests of one connection that wait for their answers; above it nothing more is read.
 pub const REQUESTS_MAX: usize = 256;
@@ -36,11 +38,12 @@ struct Desk {
 }
 
 /// Serves a peer's connection until it ends.
-pub async fn serve<H: Host>(peers: Rc<Peers<H>>, from: NodeId, stream: Stream) {
+pub async fn serve<H: Host>(peers: Rc<Peers<H>>, from: NodeId, stream: StreamOf<H>) {
     let generation = peers.serving.replace(from);
     let desk = Desk::default();
     let superseded = async {
         peers.serving.superseded(from, generation).await;
+        mark!(ServingReplaced);
         StreamError::Superseded
     };
     let work = or(listen(&peers, from, &stream, &desk), answer(&peers, &stream, &desk));
@@ -48,7 +51,7 @@ pub async fn serve<H: Host>(peers: Rc<Peers<H>>, from: NodeId, stream: Stream) {
     if error.is_bad_frame() {
         peers.gauges.bad_frames.add(1);
         let text = format!("closed a connection of node {}: {error}", from.0);
-        peers.problems.set(About::incoming(from, Purpose::Peer), text);
+        peers.say(About::incoming(from, Purpose::Peer), text);
     }
 }
 
@@ -56,15 +59,16 @@ pub async fn serve<H: Host>(peers: Rc<Peers<H>>, from: NodeId, stream: Stream) {
 async fn listen<H: Host>(
     peers: &Peers<H>,
     from: NodeId,
-    stream: &Stream,
+    stream: &StreamOf<H>,
     desk: &Desk,
 ) -> StreamError {
     loop {
         let envelope = peers.envelope();
-        let (header, frame) = match read_frame(stream, &envelope, envelope.ask_limit()).await {
-            Ok(read) => read,
-            Err(error) => return error,
-        };
+        let (header, frame) =
+            match read_frame(&peers.net, stream, &envelope, envelope.ask_limit()).await {
+                Ok(read) => read,
+                Err(error) => return error,
+            };
         let body = &frame[HEADER_BYTES..HEADER_BYTES + header.length as usize];
         let request = match header.kind {
             Kind::Prepare | Kind::Promise | Kind::Reject if header.origin == from => {
@@ -85,7 +89,7 @@ async fn listen<H: Host>(
 }
 
 /// Answers requests until the connection fails.
-async fn answer<H: Host>(peers: &Peers<H>, stream: &Stream, desk: &Desk) -> StreamError {
+async fn answer<H: Host>(peers: &Peers<H>, stream: &StreamOf<H>, desk: &Desk) -> StreamError {
     loop {
         let request = desk.bell.until(|| desk.requests.borrow_mut().pop_front()).await;
         desk.bell.ring();
@@ -93,8 +97,8 @@ async fn answer<H: Host>(peers: &Peers<H>, stream: &Stream, desk: &Desk) -> Stre
             Request::Entries(ask) => entries(peers, ask).await,
             Request::Value(id) => value(peers, id).await,
         };
-        peers.bucket.take(frame.len()).await;
-        if let Err(error) = write(stream, &frame).await {
+        peers.bucket.take(&peers.net, frame.len()).await;
+        if let Err(error) = write(&peers.net, stream, &frame).await {
             return error;
         }
     }
@@ -112,6 +116,7 @@ async fn entries<H: Host>(peers: &Peers<H>, ask: Ask) -> Vec<u8> {
             let read = host.read(place, &mut gather.frames).await;
             // What is damaged here must not be handed on; the peer finds it elsewhere.
             if !read || !is_value_of(&envelope, &gather.frames[start..], order.entry) {
+                mark!(ServedUpToDamage);
                 gather.frames.truncate(start);
                 break;
             }
@@ -148,6 +153,7 @@ async fn value<H: Host>(peers: &Peers<H>, id: ValueId) -> Vec<u8> {
     if host.read_held(id, &mut frame).await && is_value_of(&envelope, &frame, entry) {
         return frame;
     }
+    mark!(AnsweredNotHeld);
     envelope.not_held(id)
 }
 
@@ -180,7 +186,7 @@ impl Serving {
 #[derive(Debug)]
 pub struct Bucket {
     bytes_per_s: u64,
-    free_at: Cell<Instant>,
+    free_at: Cell<Duration>,
 }
 
 impl Bucket {
@@ -189,19 +195,19 @@ impl Bucket {
 
     /// A bucket that refills at `bytes_per_s`, at least 1.
     pub fn new(bytes_per_s: u64) -> Bucket {
-        Bucket { bytes_per_s: bytes_per_s.max(1), free_at: Cell::new(Instant::now()) }
+        Bucket { bytes_per_s: bytes_per_s.max(1), free_at: Cell::default() }
     }
 
     /// Takes `bytes`, then waits until they are earned but for the burst.
-    pub async fn take(&self, bytes: usize) {
-        let now = Instant::now();
+    pub async fn take(&self, net: &impl Net, bytes: usize) {
+        let now = net.now();
         let cost =
             Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / self.bytes_per_s);
         let free_at = self.free_at.get().max(now) + cost;
         self.free_at.set(free_at);
-        let debt = free_at.saturating_duration_since(now);
+        let debt = free_at.saturating_sub(now);
         if debt > Self::BURST {
-            pause(debt - Self::BURST).await;
+            net.pause(debt - Self::BURST).await;
         }
     }
 }

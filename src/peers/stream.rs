@@ -5,16 +5,10 @@
 //! sends half a frame or reads nothing is given up after [`FRAME_TIME`].
 
 use crate::peers::frames::Envelope;
-use crate::peers::wait::within;
-use async_io::Async;
+use crate::peers::net::{Net, Stream};
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header};
-use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use std::io::{self, ErrorKind};
-use std::net::TcpStream;
 use std::time::Duration;
-
-/// A connection on the control thread.
-pub type Stream = Async<TcpStream>;
 
 /// Longest time for the rest of a frame whose header is there, and for a write.
 pub const FRAME_TIME: Duration = Duration::from_secs(10);
@@ -67,8 +61,14 @@ impl From<io::Error> for StreamError {
 ///
 /// # Errors
 /// [`StreamError::Closed`] if the peer closes before, [`StreamError::Io`].
-pub async fn read(mut stream: &Stream, bytes: &mut [u8]) -> Result<(), StreamError> {
-    Ok(stream.read_exact(bytes).await?)
+pub async fn read(stream: &impl Stream, mut bytes: &mut [u8]) -> Result<(), StreamError> {
+    while !bytes.is_empty() {
+        match stream.read(bytes).await? {
+            0 => return Err(StreamError::Closed),
+            count => bytes = &mut bytes[count..],
+        }
+    }
+    Ok(())
 }
 
 /// Writes all `bytes`.
@@ -76,8 +76,18 @@ pub async fn read(mut stream: &Stream, bytes: &mut [u8]) -> Result<(), StreamErr
 /// # Errors
 /// [`StreamError::Slow`] if the peer does not take them, [`StreamError::Closed`],
 /// [`StreamError::Io`].
-pub async fn write(mut stream: &Stream, bytes: &[u8]) -> Result<(), StreamError> {
-    let written = within(FRAME_TIME, stream.write_all(bytes)).await;
+pub async fn write<N: Net>(net: &N, stream: &N::Stream, bytes: &[u8]) -> Result<(), StreamError> {
+    let write_all = async {
+        let mut left = bytes;
+        while !left.is_empty() {
+            match stream.write(left).await? {
+                0 => return Err(io::Error::from(ErrorKind::WriteZero)),
+                count => left = &left[count..],
+            }
+        }
+        Ok(())
+    };
+    let written = net.within(FRAME_TIME, write_all).await;
     Ok(written.ok_or(StreamError::Slow)??)
 }
 
@@ -85,8 +95,9 @@ pub async fn write(mut stream: &Stream, bytes: &[u8]) -> Result<(), StreamError>
 ///
 /// # Errors
 /// Everything that [`StreamError`] names.
-pub async fn read_frame(
-    stream: &Stream,
+pub async fn read_frame<N: Net>(
+    net: &N,
+    stream: &N::Stream,
     envelope: &Envelope,
     limit: u32,
 ) -> Result<(Header, Vec<u8>), StreamError> {
@@ -96,7 +107,7 @@ pub async fn read_frame(
     header.check_cluster(envelope.cluster, envelope.epoch)?;
     let mut frame = vec![0; header.size as usize];
     frame[..HEADER_BYTES].copy_from_slice(&head);
-    let rest = within(FRAME_TIME, read(stream, &mut frame[HEADER_BYTES..])).await;
+    let rest = net.within(FRAME_TIME, read(stream, &mut frame[HEADER_BYTES..])).await;
     rest.ok_or(StreamError::Slow)??;
     header.check_body(&frame)?;
     Ok((header, frame))
@@ -104,18 +115,17 @@ pub async fn read_frame(
 
 /// Closes a connection so that what was written last still arrives: with bytes unread, closing at
 /// once would reset the connection and could take the last frame with it.
-pub async fn close_gently(stream: &Stream) {
+pub async fn close_gently<N: Net>(net: &N, stream: &N::Stream) {
     const PATIENCE: Duration = Duration::from_millis(500);
     const UNREAD_MAX: usize = 64;
-    let _ = stream.get_ref().shutdown(std::net::Shutdown::Write);
+    stream.finish();
     let drain = async {
-        let mut reader = stream;
         let mut bytes = [0; 1024];
         for _ in 0..UNREAD_MAX {
-            if !matches!(reader.read(&mut bytes).await, Ok(count) if count > 0) {
+            if !matches!(stream.read(&mut bytes).await, Ok(count) if count > 0) {
                 break;
             }
         }
     };
-    within(PATIENCE, drain).await;
+    net.within(PATIENCE, drain).await;
 }

@@ -1,9 +1,8 @@
-//! Waiting on one thread: a bell, a value that comes once, and deadlines.
+//! Waiting on one thread: a bell, a value that comes once, and the waits between attempts.
 //!
 //! Invariant: everything here stays on the control thread (`Rc`, `Cell`), so that a condition
 //! checked and a waker left behind cannot be separated by another thread's change.
 
-use async_io::Timer;
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
@@ -110,20 +109,6 @@ impl<T> Future for Later<T> {
     }
 }
 
-/// The outcome of `work`, or `None` if it takes longer than `limit`.
-pub async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> Option<T> {
-    futures_lite::future::or(async { Some(work.await) }, async {
-        Timer::after(limit).await;
-        None
-    })
-    .await
-}
-
-/// Waits that long.
-pub async fn pause(time: Duration) {
-    Timer::after(time).await;
-}
-
 /// All outcomes, in the order of `work`; they wait at the same time.
 pub async fn all<T>(work: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
     let mut work: Vec<_> = work.into_iter().map(|work| (Some(Box::pin(work)), None::<T>)).collect();
@@ -185,6 +170,7 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peers::{Net, Tcp};
     use std::cell::Cell;
 
     #[test]
@@ -204,12 +190,13 @@ mod tests {
 
     #[test]
     fn bells_values_and_deadlines() {
+        let net = Tcp::new(None).unwrap();
         async_io::block_on(async {
             let (bell, flag) = (Bell::default(), Cell::new(0));
             let ring = async {
-                pause(Duration::from_millis(5)).await;
+                net.pause(Duration::from_millis(5)).await;
                 bell.ring();
-                pause(Duration::from_millis(5)).await;
+                net.pause(Duration::from_millis(5)).await;
                 flag.set(7);
                 bell.ring();
                 std::future::pending().await
@@ -225,9 +212,10 @@ mod tests {
             assert_eq!(value.await, None);
 
             let never = std::future::pending::<u8>();
-            assert_eq!(within(Duration::from_millis(5), never).await, None);
+            assert_eq!(net.within(Duration::from_millis(5), never).await, None);
+            let net = &net;
             let sleepy = |ms| async move {
-                pause(Duration::from_millis(ms)).await;
+                net.pause(Duration::from_millis(ms)).await;
                 ms
             };
             assert_eq!(all([9, 1, 4].map(sleepy)).await, [9, 1, 4]);

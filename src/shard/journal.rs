@@ -11,6 +11,7 @@ use chainring_net::pool::Range;
 use chainring_net::wire::Refused;
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Claim, Order};
+use chainring_ring::{mark, mutant};
 use chainring_storage::{LogError, LogWriter, Values, order_block_bytes};
 use std::collections::VecDeque;
 
@@ -316,6 +317,7 @@ impl Journal {
             match item {
                 Item::Order(order) => {
                     if self.orders.len() == self.limits.group_orders {
+                        mark!(GroupFullOfOrders);
                         break;
                     }
                     self.orders.push(*order);
@@ -323,6 +325,7 @@ impl Journal {
                 Item::Value(ix) => {
                     let full = values.bytes >= self.limits.group_bytes;
                     if full || group.packets.len() == RANGES_MAX {
+                        mark!(GroupFullOfValues);
                         break;
                     }
                     let range = packets.get(*ix).range;
@@ -365,6 +368,7 @@ impl Journal {
         group.complete = false;
         group.segment = plan.segment;
         let range = Range { offset: block.offset, bytes: plan.order_block_bytes };
+        mark!(SealWritten);
         let written = machine.write(plan.group, plan.segment, &[range], u64::from(plan.offset));
         assert_ne!(written, Err(Refused::Full), "fewer groups than writes");
         self.groups.push_back(group);
@@ -392,12 +396,21 @@ impl Journal {
     ) -> Result<Option<u64>, LogError> {
         let group = self.groups.iter_mut().find(|group| group.number == number);
         let group = group.expect("a group that was submitted");
-        if result != Ok(group.bytes) {
+        let passed = match result {
+            Ok(_) => mutant!(ShortWriteAccepted),
+            Err(_) => mutant!(WriteErrorIgnored),
+        };
+        if result != Ok(group.bytes) && !passed {
+            match result {
+                Ok(_) => mark!(WriteCutShort),
+                Err(_) => mark!(WriteFailed),
+            }
             self.writer.poison();
             let (wrote, errno) = (result.unwrap_or(0), result.err().unwrap_or(0));
             return Err(LogError::Write { group: number, bytes: group.bytes, wrote, errno });
         }
         group.complete = true;
+        let group_ticket = group.ticket;
         for ix in group.packets.drain(..) {
             if let Some(range) = packets.done(ix, WRITE) {
                 freed(range);
@@ -406,7 +419,7 @@ impl Journal {
         self.completed += 1;
         self.bytes += u64::from(group.bytes);
         self.writer.complete(number)?;
-        let mut ticket = None;
+        let mut ticket = mutant!(PersistedOutOfOrder).then_some(group_ticket);
         while self.groups.front().is_some_and(|group| group.complete) {
             let group = self.groups.pop_front().expect("just seen");
             ticket = Some(group.ticket);

@@ -32,6 +32,7 @@ use chainring_net::wire::{LinkKind, Wait};
 use chainring_ring::actions::{Actions, Input, STEP_ROOM};
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Ballot, Durability, NODES_MAX, NodeId, Sequence, Session, ValueId};
+use chainring_ring::{mark, mutant};
 use chainring_storage::{MemoryLog, Superblock};
 use direct::Sender;
 pub use journal::Journal;
@@ -386,11 +387,16 @@ impl<M: Machine> Shard<M> {
         }
         let at_once = match (self.durability, &self.journal) {
             (Durability::Memory, _) => true,
+            (Durability::Sync, _) if mutant!(VoteBeforeFlush) => true,
             (Durability::Async, Some(journal)) => {
                 let (bytes, oldest) = journal.behind();
                 let age = oldest.map_or(0, |oldest| self.now_us.saturating_sub(oldest));
                 let near = (journal.pending_orders() as u64) < self.core.window().span() / 4;
-                near && bytes < self.persist_lag.bytes && age < self.persist_lag.us
+                let near = near && bytes < self.persist_lag.bytes && age < self.persist_lag.us;
+                if !near {
+                    mark!(AsyncLogTooFarBehind);
+                }
+                near
             }
             _ => false,
         };
@@ -429,6 +435,7 @@ impl<M: Machine> Shard<M> {
     /// The link is down: what waits for it is found again by the next resume.
     fn forget_backlog(&mut self) {
         while let Some(forward) = self.backlog.pop_front() {
+            mark!(WaitingForwardForgotten);
             match forward {
                 Forward::Packet(ix) => self.release(ix, FORWARD),
                 Forward::Declare(range) => self.side.give_back(range),
@@ -462,6 +469,11 @@ impl<M: Machine> Shard<M> {
     /// The protocol core.
     pub fn core(&self) -> &Core {
         &self.core
+    }
+
+    /// Digest of everything delivered.
+    pub fn digest(&self) -> crate::records::Digest {
+        self.groups.digest()
     }
 
     /// What it runs on.

@@ -179,7 +179,10 @@ pub(crate) fn identity_of(header: &Header, node: Option<NodeId>) -> Identity {
 }
 
 /// Bytes of the block that starts here, if its header is intact and that of a group's first block.
-pub(crate) fn peek(bytes: &[u8]) -> Result<Header, FrameError> {
+///
+/// # Errors
+/// Why they are not.
+pub fn peek(bytes: &[u8]) -> Result<Header, FrameError> {
     let header = Header::decode(bytes, ORDER_BLOCK_BYTES_MAX)?;
     match header.kind {
         Kind::OrderBlock | Kind::Seal if header.size.is_multiple_of(BLOCK_BYTES_MIN) => Ok(header),
@@ -188,7 +191,10 @@ pub(crate) fn peek(bytes: &[u8]) -> Result<Header, FrameError> {
 }
 
 /// Reads a block whose header [`peek`] found intact. `bytes` is the whole block.
-pub(crate) fn decode(header: &Header, bytes: &[u8]) -> Result<Block, FrameError> {
+///
+/// # Errors
+/// What is wrong with its body.
+pub fn decode(header: &Header, bytes: &[u8]) -> Result<Block, FrameError> {
     let body = header.check_body(bytes)?;
     if body.len() < PREFIX_BYTES {
         return Err(FrameError::Body);
@@ -217,7 +223,13 @@ pub(crate) fn decode(header: &Header, bytes: &[u8]) -> Result<Block, FrameError>
 }
 
 /// Reads the orders of a decoded block into `out`.
-pub(crate) fn orders(block: &Block, bytes: &[u8], out: &mut Vec<Order>) -> Result<(), FrameError> {
+///
+/// # Errors
+/// [`FrameError`] for the first that is none.
+///
+/// # Panics
+/// If `bytes` are not those of the block.
+pub fn orders(block: &Block, bytes: &[u8], out: &mut Vec<Order>) -> Result<(), FrameError> {
     out.clear();
     for index in 0..block.orders as usize {
         out.push(order_at(&bytes[HEADER_BYTES + PREFIX_BYTES + index * ORDER_BYTES..])?);

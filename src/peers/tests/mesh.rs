@@ -4,7 +4,6 @@ use super::*;
 use crate::gauges::Halt;
 use crate::peers::frames::ANSWER_BYTES;
 use crate::peers::mesh::{DIRECTS_MAX, Mesh};
-use crate::peers::wait::pause;
 use std::time::Instant;
 
 async fn value(node: &Node) -> Vec<u8> {
@@ -54,7 +53,7 @@ fn send(node: &Node, to: u8, frame: Vec<u8>) {
 }
 
 /// A log of values of 32 KiB with no-ops and second occurrences between them.
-fn fill(world: &World, values: u64) -> (Vec<Entry>, Vec<u8>) {
+pub fn fill<H>(world: &World<H>, values: u64) -> (Vec<Entry>, Vec<u8>) {
     let (mut all, mut bytes) = (Vec::new(), Vec::new());
     for sequence in 0..values {
         let frame = frame(Kind::Value, id(1, sequence), 32 << 10);
@@ -124,7 +123,7 @@ fn direct_messages_wait_for_a_node_that_starts_but_not_long() {
 fn the_oldest_direct_message_is_dropped() {
     let mesh = Mesh::default();
     for at in 0..DIRECTS_MAX as u8 + 3 {
-        mesh.direct(vec![at]);
+        mesh.direct(Duration::ZERO, vec![at]);
     }
     let envelope = crate::peers::frames::Envelope {
         cluster: ClusterId(1),
@@ -134,7 +133,8 @@ fn the_oldest_direct_message_is_dropped() {
         block: 512,
         packet_max: PACKET_MAX,
     };
-    let left: Vec<_> = std::iter::from_fn(|| mesh.next_frame(&envelope)).flatten().collect();
+    let left: Vec<_> =
+        std::iter::from_fn(|| mesh.next_frame(Duration::ZERO, &envelope)).flatten().collect();
     assert_eq!(left, (3..DIRECTS_MAX as u8 + 3).collect::<Vec<_>>());
 }
 
@@ -372,10 +372,11 @@ fn catch_up_survives_the_loss_of_its_peer() {
 #[test]
 fn answers_are_paced_but_direct_messages_are_not() {
     run(|executor| async move {
+        let net = Tcp::new(None).unwrap();
         let bucket = crate::peers::serve::Bucket::new(10_000_000);
         let start = Instant::now();
         for _ in 0..5 {
-            bucket.take(1_000_000).await;
+            bucket.take(&net, 1_000_000).await;
         }
         let spent = start.elapsed();
         assert!(spent >= Duration::from_millis(440), "{spent:?}");

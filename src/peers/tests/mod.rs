@@ -1,12 +1,14 @@
 //! Nodes' connections over loopback in one process; queues in place of the shards.
 
 mod handshake;
+mod lan;
 mod mesh;
+mod replay;
 
 use crate::gauges::Gauges;
 use crate::mail::{Command, Notice, Place};
-use crate::peers::wait::{Bell, within};
-use crate::peers::{CommandSink, LogSource, Peers, PeersOptions, listen};
+use crate::peers::wait::Bell;
+use crate::peers::{Host, LogSource, Net, Peers, PeersOptions, Tcp, listen};
 use async_executor::{LocalExecutor, Task};
 use chainring_net::hello::{Held, Identity, PROTOCOL, Purpose, Resume};
 use chainring_ring::header::{Header, Kind};
@@ -14,6 +16,7 @@ use chainring_ring::ids::*;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,9 +24,8 @@ use std::time::Duration;
 pub const PACKET_MAX: u32 = 64 << 10;
 
 /// What a node has delivered, and what its connections told its shard.
-#[derive(Default)]
-pub struct World {
-    pub commands: RefCell<VecDeque<Command>>,
+pub struct World<H = OwnedFd> {
+    pub commands: RefCell<VecDeque<Command<H>>>,
     pub bell: Bell,
     pub log: RefCell<Vec<(Order, Place)>>,
     pub disk: RefCell<Vec<u8>>,
@@ -34,7 +36,22 @@ pub struct World {
     pub delivers: Cell<bool>,
 }
 
-impl World {
+impl<H> Default for World<H> {
+    fn default() -> World<H> {
+        World {
+            commands: RefCell::default(),
+            bell: Bell::default(),
+            log: RefCell::default(),
+            disk: RefCell::default(),
+            held: RefCell::default(),
+            first: Cell::default(),
+            delivered: Cell::default(),
+            delivers: Cell::default(),
+        }
+    }
+}
+
+impl<H> World<H> {
     /// Appends an entry to the log; a value's frame too.
     pub fn append(&self, entry: Entry, frame: &[u8]) {
         let mut log = self.log.borrow_mut();
@@ -47,11 +64,12 @@ impl World {
     }
 }
 
-#[derive(Clone)]
-pub struct Mock(pub Rc<World>);
+pub struct Mock<N: Net>(pub Rc<World<N::Handle>>);
 
-impl CommandSink for Mock {
-    async fn send(&self, command: Command) {
+impl<N: Net> Host for Mock<N> {
+    type Net = N;
+
+    async fn send(&self, command: Command<N::Handle>) {
         if let Command::Entries { orders, .. } = &command
             && self.0.delivers.get()
         {
@@ -62,7 +80,7 @@ impl CommandSink for Mock {
     }
 }
 
-impl LogSource for Mock {
+impl<N: Net> LogSource for Mock<N> {
     fn delivered(&self) -> Instance {
         Instance(self.0.delivered.get())
     }
@@ -140,7 +158,7 @@ pub fn frame(kind: Kind, id: ValueId, size: u32) -> Vec<u8> {
 }
 
 pub struct Node {
-    pub peers: Rc<Peers<Mock>>,
+    pub peers: Rc<Peers<Mock<Tcp>>>,
     pub world: Rc<World>,
     pub gauges: Arc<Gauges>,
     pub address: String,
@@ -186,7 +204,8 @@ impl Node {
             fetch_bytes_per_s,
         };
         let mock = Mock(world.clone());
-        let peers = Peers::new(options, Some(listener), mock, gauges.clone()).unwrap();
+        let net = Tcp::new(Some(listener)).unwrap();
+        let peers = Peers::new(options, net, mock, gauges.clone()).unwrap();
         let _running = executor.spawn(peers.clone().run());
         Node { peers, world, gauges, address, _running }
     }
@@ -216,7 +235,8 @@ impl Node {
             }
             result
         };
-        let found = within(Duration::from_secs(10), self.world.bell.until(look)).await;
+        let found =
+            self.peers.net.within(Duration::from_secs(10), self.world.bell.until(look)).await;
         found.unwrap_or_else(|| {
             let commands = self.world.commands.borrow();
             panic!("nothing came at node {me}; {:?}; {commands:?}", self.peers.problems())
@@ -229,7 +249,7 @@ impl Node {
             if self.peers.problems().iter().any(|text| text.contains(words)) {
                 return;
             }
-            crate::peers::wait::pause(Duration::from_millis(5)).await;
+            pause(Duration::from_millis(5)).await;
         }
         panic!("no problem says {words:?}: {:?}", self.peers.problems());
     }
@@ -258,4 +278,9 @@ pub fn cluster(executor: &LocalExecutor<'_>, count: u8) -> Vec<Node> {
 pub fn run<F: Future<Output = ()>>(test: impl FnOnce(Rc<LocalExecutor<'static>>) -> F) {
     let executor = Rc::new(LocalExecutor::new());
     async_io::block_on(executor.run(test(executor.clone())));
+}
+
+/// Waits that long.
+pub async fn pause(time: Duration) {
+    async_io::Timer::after(time).await;
 }

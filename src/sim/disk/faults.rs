@@ -1,0 +1,314 @@
+//! What a simulated disk does wrong, short of losing power.
+//!
+//! Invariant: a fault is counted only if a result, or a byte on stable media, is another than
+//! without it.
+
+use super::crash::{Chance, CrashPlan};
+use super::drive::Drive;
+use super::file::{Bytes, Pending};
+use super::image::SECTOR;
+use super::{Target, WriteId};
+use crate::sim::random::Random;
+use core::ops::Range;
+use rustix::io::Errno;
+use std::io;
+
+/// How often blocking operations fail, in a million.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rates {
+    /// Reads of exposed ranges that end with EIO; the next one may succeed.
+    pub read_error: u32,
+    /// Reads of exposed ranges that return other bytes than there are.
+    pub read_garbage: u32,
+    /// Writes that end with EIO, any part of them on stable media.
+    pub write_error: u32,
+    /// Writes that find no room.
+    pub write_full: u32,
+    /// Writes that take a part and say so.
+    pub write_short: u32,
+    /// Flushes that end with EIO: what was in the cache is gone, and the next flush succeeds.
+    pub sync_error: u32,
+}
+
+/// Faults that took effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Reads that failed, for once or until the sector is written again.
+    pub read_errors: u64,
+    /// Reads that returned other bytes than there are.
+    pub read_garbage: u64,
+    /// Writes that failed.
+    pub write_errors: u64,
+    /// Writes for which there was no room.
+    pub full: u64,
+    /// Writes that took a part.
+    pub short: u64,
+    /// Flushes that failed.
+    pub sync_errors: u64,
+    /// Writes reported as done and not stored.
+    pub lost: u64,
+    /// Writes stored in another place.
+    pub misdirected: u64,
+    /// Sectors changed at rest.
+    pub rotten: u64,
+    /// Sectors made unreadable.
+    pub latent: u64,
+    /// Writes and names that a crash altered.
+    pub crashed: u64,
+}
+
+impl Counts {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        let failed = self.read_errors + self.write_errors + self.full + self.sync_errors;
+        let altered = self.read_garbage + self.short + self.lost + self.misdirected;
+        failed + altered + self.rotten + self.latent + self.crashed
+    }
+}
+
+/// How a sector changes at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rot {
+    /// One to eight bits are others.
+    Flip,
+    /// It holds zeros.
+    Zero,
+    /// It holds anything.
+    Garbage,
+    /// It cannot be read until it is written again.
+    Latent,
+}
+
+/// How a write of the shard ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// As it should.
+    Done,
+    /// Reported as done, and nothing was stored.
+    Lost,
+    /// Reported as done, and stored in another place of the device.
+    Misdirected {
+        /// The file that gets the bytes.
+        target: Target,
+        /// Where in it.
+        at: u64,
+    },
+    /// A part of it, and it says so.
+    Short {
+        /// Bytes that were stored.
+        bytes: u32,
+    },
+    /// With an error, any part of it on stable media.
+    Failed(Errno),
+}
+
+impl Drive {
+    /// Whether something happens that happens so often.
+    fn drawn(&mut self, per_million: u32) -> bool {
+        self.random.chance(per_million)
+    }
+
+    pub fn sync_fails(&mut self, file: usize) -> bool {
+        if !self.drawn(self.rates.sync_error) {
+            return false;
+        }
+        self.counts.sync_errors += 1;
+        let held = &mut self.files[file];
+        held.pending.retain(|pending| pending.id.is_some());
+        true
+    }
+
+    /// A blocking write, with what may go wrong with it.
+    pub fn try_write(
+        &mut self,
+        file: usize,
+        at: u64,
+        bytes: &[u8],
+        durable: bool,
+    ) -> io::Result<usize> {
+        let room = self.room(file, at, bytes.len() as u64) as usize;
+        if (room == 0 && !bytes.is_empty()) || self.drawn(self.rates.write_full) {
+            self.counts.full += 1;
+            return Err(Errno::NOSPC.into());
+        }
+        if self.drawn(self.rates.write_error) {
+            self.counts.write_errors += 1;
+            let bytes = Bytes::of(&bytes[..room]);
+            self.land_partly(file, Pending { id: None, at, bytes, durable });
+            return Err(Errno::IO.into());
+        }
+        let mut take = room;
+        let sectors = (take / SECTOR) as u64;
+        if sectors > 1 && self.drawn(self.rates.write_short) {
+            take = self.random.range(1..sectors) as usize * SECTOR;
+        }
+        self.counts.short += u64::from(take < bytes.len());
+        self.write(file, at, &bytes[..take], durable)
+    }
+
+    fn land_partly(&mut self, file: usize, pending: Pending) -> bool {
+        let held = &mut self.files[file];
+        let mut fates = Chance::new(&mut self.random, CrashPlan::default());
+        let altered = held.land_partly(&pending, &mut fates);
+        held.stable_length = held.stable_length.max(pending.at + pending.bytes.len());
+        held.length = held.length.max(held.stable_length);
+        altered
+    }
+
+    /// A blocking read, with what may go wrong with it. `exposed` are the ranges in which it may.
+    pub fn try_read(
+        &mut self,
+        file: usize,
+        at: u64,
+        out: &mut [u8],
+        exposed: &[(Target, Range<u64>)],
+    ) -> io::Result<usize> {
+        let held = &self.files[file];
+        let bytes = held.length.saturating_sub(at).min(out.len() as u64);
+        if held.is_latent(at, bytes) {
+            self.counts.read_errors += 1;
+            return Err(Errno::IO.into());
+        }
+        let out = &mut out[..bytes as usize];
+        held.read(at, out);
+        if self.rates.read_error == 0 && self.rates.read_garbage == 0 {
+            return Ok(out.len());
+        }
+        let of_file = exposed.iter().filter(|(target, _)| target.file == file);
+        let cut = |range: &Range<u64>| range.start.max(at)..range.end.min(at + bytes);
+        let mut hit = of_file.map(|(_, range)| cut(range)).filter(|range| !range.is_empty());
+        let Some(hit) = hit.next() else { return Ok(out.len()) };
+        if self.drawn(self.rates.read_error) {
+            self.counts.read_errors += 1;
+            return Err(Errno::IO.into());
+        }
+        if self.drawn(self.rates.read_garbage) {
+            self.counts.read_garbage += 1;
+            let byte = (self.random.range(hit) - at) as usize;
+            out[byte] ^= 1 << self.random.below(8);
+        }
+        Ok(out.len())
+    }
+
+    /// Begins a write of the shard.
+    pub fn submit(&mut self, target: Target, at: u64, bytes: Vec<u8>, durable: bool) -> WriteId {
+        self.next_write += 1;
+        let number = self.next_write;
+        let pending = Pending { id: Some(number), at, bytes: Bytes::Some(bytes), durable };
+        if target.life == self.life {
+            self.files[target.file].pending.push(pending);
+        }
+        WriteId { target, number }
+    }
+
+    /// Ends a write of the shard; returns what the kernel reports.
+    pub fn complete(&mut self, id: WriteId, how: Completion) -> i32 {
+        const CANCELED: i32 = -125;
+        let WriteId { target: Target { file, life }, number } = id;
+        if self.dark || life != self.life {
+            return CANCELED;
+        }
+        let list = &mut self.files[file].pending;
+        let Some(index) = list.iter().position(|pending| pending.id == Some(number)) else {
+            return CANCELED;
+        };
+        let mut pending = list.remove(index);
+        pending.id = None;
+        let bytes = pending.bytes.len();
+        let room = self.room(file, pending.at, bytes);
+        match how {
+            Completion::Done if room == bytes => {
+                self.put(file, pending, bytes);
+                bytes as i32
+            }
+            Completion::Lost => {
+                self.counts.lost += u64::from(self.differs(file, &pending));
+                bytes as i32
+            }
+            Completion::Misdirected { target, at } => {
+                let lost = self.differs(file, &pending);
+                let other = Pending { at, ..pending };
+                let room = self.files[target.file].length.saturating_sub(at).min(bytes);
+                self.counts.misdirected += u64::from(lost && room > 0);
+                self.put(target.file, other, room);
+                bytes as i32
+            }
+            Completion::Failed(errno) => {
+                self.counts.write_errors += 1;
+                self.land_partly(file, pending);
+                -errno.raw_os_error()
+            }
+            Completion::Done | Completion::Short { .. } => {
+                let wanted = if let Completion::Short { bytes } = how { bytes } else { u32::MAX };
+                let stored = room.min(u64::from(wanted));
+                self.counts.full += u64::from(room < bytes && stored == room);
+                self.counts.short += u64::from(stored < room);
+                self.put(file, pending, stored);
+                if stored == 0 { -Errno::NOSPC.raw_os_error() } else { stored as i32 }
+            }
+        }
+    }
+
+    /// Stores the first `take` bytes of a write.
+    fn put(&mut self, file: usize, mut pending: Pending, take: u64) {
+        if take < pending.bytes.len() {
+            pending.bytes = match pending.bytes {
+                Bytes::Zeros(_) => Bytes::Zeros(take),
+                Bytes::Some(bytes) => Bytes::of(&bytes[..take as usize]),
+            };
+        }
+        let held = &mut self.files[file];
+        held.length = held.length.max(pending.at + take);
+        match pending.durable {
+            true => {
+                // What reaches the media does so behind the cache's flush.
+                let cached = held.pending.iter().any(|other| other.id.is_none());
+                if cached {
+                    held.flush();
+                }
+                held.land(pending.at, &pending.bytes);
+            }
+            false => held.pending.push(pending),
+        }
+    }
+
+    /// Whether a file holds something else than a write would put there.
+    fn differs(&self, file: usize, pending: &Pending) -> bool {
+        let Bytes::Some(bytes) = &pending.bytes else { return true };
+        let mut held = vec![0; bytes.len()];
+        self.files[file].read(pending.at, &mut held);
+        held != *bytes
+    }
+
+    /// Lets the sector that holds a byte change at rest. True if it is another now.
+    pub fn rot(&mut self, file: usize, at: u64, rot: Rot, random: &mut Random) -> bool {
+        let held = &mut self.files[file];
+        let sector = at / SECTOR as u64;
+        let start = sector * SECTOR as u64;
+        if start >= held.stable_length {
+            return false;
+        }
+        if rot == Rot::Latent {
+            let fresh = held.latent.insert(sector);
+            self.counts.latent += u64::from(fresh);
+            return fresh;
+        }
+        let (mut before, mut bytes) = ([0; SECTOR], [0; SECTOR]);
+        held.stable.read(start, &mut before);
+        match rot {
+            Rot::Garbage => random.fill(&mut bytes),
+            Rot::Zero | Rot::Latent => {}
+            Rot::Flip => {
+                bytes = before;
+                for _ in 0..=random.below(8) {
+                    bytes[random.below(SECTOR as u64) as usize] ^= 1 << random.below(8);
+                }
+            }
+        }
+        let room = (held.stable_length - start).min(SECTOR as u64) as usize;
+        held.stable.write(start, &bytes[..room]);
+        let altered = before[..room] != bytes[..room];
+        self.counts.rotten += u64::from(altered);
+        altered
+    }
+}

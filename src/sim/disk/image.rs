@@ -1,0 +1,170 @@
+//! The bytes of a simulated file.
+//!
+//! Invariants: what was never written reads as zeros and costs nothing; a copy of an image shares
+//! its pages until one of the two is written.
+
+use std::sync::Arc;
+
+/// What a disk writes whole, or tears: bytes.
+pub const SECTOR: usize = 512;
+/// Unit of memory of an image.
+const PAGE: usize = 4096;
+
+type Page = [u8; PAGE];
+
+/// Bytes at positions, zeros where nothing is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Image {
+    /// Pages by number, ascending.
+    pages: Vec<(u32, Arc<Page>)>,
+}
+
+impl Image {
+    pub fn read(&self, at: u64, out: &mut [u8]) {
+        for (page, within, piece) in pieces(at, out.len()) {
+            let out = &mut out[piece];
+            match self.find(page) {
+                Ok(index) => out.copy_from_slice(&self.pages[index].1[within..within + out.len()]),
+                Err(_) => out.fill(0),
+            }
+        }
+    }
+
+    pub fn write(&mut self, at: u64, bytes: &[u8]) {
+        for (page, within, piece) in pieces(at, bytes.len()) {
+            let bytes = &bytes[piece];
+            match self.find(page) {
+                Ok(index) if bytes.len() == PAGE && is_zero(bytes) => {
+                    self.pages.remove(index);
+                }
+                Ok(index) => {
+                    let page = Arc::make_mut(&mut self.pages[index].1);
+                    page[within..within + bytes.len()].copy_from_slice(bytes);
+                }
+                Err(_) if is_zero(bytes) => {}
+                Err(index) => {
+                    let mut fresh = [0; PAGE];
+                    fresh[within..within + bytes.len()].copy_from_slice(bytes);
+                    self.pages.insert(index, (page, Arc::new(fresh)));
+                }
+            }
+        }
+    }
+
+    pub fn zero(&mut self, at: u64, bytes: u64) {
+        const ZEROS: Page = [0; PAGE];
+        let end = at + bytes;
+        let first = self.find((at / PAGE as u64) as u32).unwrap_or_else(|index| index);
+        let last = self.find(end.div_ceil(PAGE as u64) as u32).unwrap_or_else(|index| index);
+        // Only the pages that exist; from the end, since whole ones go.
+        for index in (first..last).rev() {
+            let page = u64::from(self.pages[index].0) * PAGE as u64;
+            let (from, to) = (at.max(page), end.min(page + PAGE as u64));
+            self.write(from, &ZEROS[..(to - from) as usize]);
+        }
+    }
+
+    /// Whether a range holds nothing but zeros.
+    pub fn is_zero(&self, at: u64, bytes: u64) -> bool {
+        let end = at + bytes;
+        let first = self.find((at / PAGE as u64) as u32).unwrap_or_else(|index| index);
+        self.pages[first..]
+            .iter()
+            .take_while(|(page, _)| u64::from(*page) * (PAGE as u64) < end)
+            .all(|(page, held)| {
+                let page = u64::from(*page) * PAGE as u64;
+                let (from, to) = (at.max(page) - page, end.min(page + PAGE as u64) - page);
+                is_zero(&held[from as usize..to as usize])
+            })
+    }
+
+    /// Adds what it holds to a digest.
+    pub fn hash(&self, hash: &mut xxhash_rust::xxh3::Xxh3) {
+        // A page of zeros is as good as none.
+        for (number, page) in self.pages.iter().filter(|(_, page)| !is_zero(&page[..])) {
+            hash.update(&number.to_le_bytes());
+            hash.update(&page[..]);
+        }
+    }
+
+    /// Forgets what lies at and behind a position.
+    pub fn truncate(&mut self, length: u64) {
+        let end = self.pages.last().map_or(0, |(page, _)| (u64::from(*page) + 1) * PAGE as u64);
+        if end > length {
+            self.zero(length, end - length);
+        }
+    }
+
+    /// Where a page is, or where it would have to be put.
+    fn find(&self, page: u32) -> Result<usize, usize> {
+        // A log is written at its end.
+        match self.pages.last() {
+            Some((last, _)) if *last < page => Err(self.pages.len()),
+            Some((last, _)) if *last == page => Ok(self.pages.len() - 1),
+            _ => self.pages.binary_search_by_key(&page, |(number, _)| *number),
+        }
+    }
+}
+
+/// Page, place within it and part of the whole, for each page that a range touches.
+fn pieces(at: u64, bytes: usize) -> impl Iterator<Item = (u32, usize, core::ops::Range<usize>)> {
+    let mut done = 0;
+    core::iter::from_fn(move || {
+        (done < bytes).then(|| {
+            let here = at + done as u64;
+            let within = (here % PAGE as u64) as usize;
+            let piece = done..bytes.min(done + PAGE - within);
+            done = piece.end;
+            ((here / PAGE as u64) as u32, within, piece)
+        })
+    })
+}
+
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
+    const ZEROS: Page = [0; PAGE];
+    bytes.chunks(PAGE).all(|chunk| *chunk == ZEROS[..chunk.len()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::random::Random;
+
+    #[test]
+    fn an_image_is_a_sparse_array() {
+        let mut random = Random::new(5);
+        let (mut image, mut model) = (Image::default(), vec![0u8; 10 * PAGE]);
+        for round in 0..2000u64 {
+            let at = random.below(9 * PAGE as u64) as usize;
+            let bytes = random.below(2 * PAGE as u64).min((model.len() - at) as u64) as usize;
+            match round % 3 {
+                0 => {
+                    random.fill(&mut model[at..at + bytes]);
+                    image.write(at as u64, &model[at..at + bytes]);
+                }
+                1 => {
+                    model[at..at + bytes].fill(0);
+                    image.zero(at as u64, bytes as u64);
+                }
+                _ => {
+                    let before = image.clone();
+                    image.write(at as u64, &model[at..at + bytes]);
+                    let mut out = vec![1; bytes];
+                    before.read(at as u64, &mut out);
+                    assert_eq!(out, model[at..at + bytes], "a copy keeps what it had");
+                }
+            }
+            assert_eq!(
+                image.is_zero(at as u64, bytes as u64),
+                model[at..at + bytes].iter().all(|byte| *byte == 0)
+            );
+            let mut out = vec![1; model.len()];
+            image.read(0, &mut out);
+            assert!(out == model, "round {round}");
+        }
+        image.truncate(5000);
+        assert!(image.is_zero(5000, 1 << 30));
+        image.zero(0, 1 << 30);
+        assert!(image.pages.is_empty(), "zeros cost nothing");
+    }
+}

@@ -1,0 +1,236 @@
+//! A simulated machine's disk, under the production code that opens, recovers and writes a store.
+//!
+//! What is written lies in a cache until it is flushed or was written durably; a write of the shard
+//! is under way until the world completes it. When the power fails, each sector of what was not on
+//! stable media is kept, lost or torn by itself, and each name that was made, changed or removed
+//! since its directory was synced may be as before. [`DiskHandle`] is the blocking side, as a
+//! [`chainring_storage::Disk`], the side of the simulated kernel ([`DiskHandle::submit_write`],
+//! [`DiskHandle::complete_write`]), and the side of the world, which decides what goes wrong.
+//!
+//! Invariants: nothing is stable before it was flushed; a process of a life that ended does nothing
+//! more; a fault counts only if it took effect.
+
+mod crash;
+mod drive;
+mod faults;
+mod file;
+mod image;
+mod seam;
+#[cfg(test)]
+mod tests;
+
+use crate::sim::random::Random;
+use chainring_storage::{SharedDisk, segment_path};
+use crash::Chance;
+use drive::Drive;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+pub use crash::{CrashPlan, Fate, Fates};
+pub use faults::{Completion, Counts, Rates, Rot};
+pub use image::SECTOR;
+
+/// A file that the shard writes to; of no use after a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    file: usize,
+    life: u64,
+}
+
+/// A write that is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WriteId {
+    target: Target,
+    number: u64,
+}
+
+/// Ranges in which reads may go wrong.
+type Exposed = Vec<(Target, Range<u64>)>;
+
+/// A simulated disk; clones are the same disk.
+#[derive(Clone, Debug)]
+pub struct DiskHandle {
+    // A world has one thread: nobody ever waits for it.
+    drive: Arc<Mutex<Drive>>,
+    exposed: Arc<Mutex<Exposed>>,
+}
+
+impl DiskHandle {
+    /// An empty disk; `random` decides which operations fail, by [`DiskHandle::set_rates`].
+    pub fn new(random: Random) -> DiskHandle {
+        DiskHandle::over(Drive::new(random))
+    }
+
+    fn over(drive: Drive) -> DiskHandle {
+        DiskHandle { drive: Arc::new(Mutex::new(drive)), exposed: Arc::default() }
+    }
+
+    fn drive(&self) -> MutexGuard<'_, Drive> {
+        self.drive.lock().expect("nobody panics while holding it")
+    }
+
+    fn exposed(&self) -> MutexGuard<'_, Exposed> {
+        self.exposed.lock().expect("nobody panics while holding it")
+    }
+
+    /// As storage wants it.
+    pub fn shared(&self) -> SharedDisk {
+        Arc::new(self.clone())
+    }
+
+    /// Another disk that holds the same and goes its own way; cheap, pages are shared.
+    pub fn fork(&self) -> DiskHandle {
+        DiskHandle::over(self.drive().clone())
+    }
+
+    // The side of the simulated kernel.
+
+    /// A file to write to.
+    ///
+    /// # Errors
+    /// `ENOENT`.
+    pub fn target(&self, path: &Path) -> io::Result<Target> {
+        let drive = self.drive();
+        drive.alive(drive.life)?;
+        Ok(Target { file: drive.find(path)?, life: drive.life })
+    }
+
+    /// A segment to write to.
+    ///
+    /// # Errors
+    /// `ENOENT`.
+    pub fn segment(&self, dir: &Path, number: u32) -> io::Result<Target> {
+        self.target(&segment_path(dir, number))
+    }
+
+    /// Begins a write: `bytes` are under way until [`DiskHandle::complete_write`] or a crash.
+    pub fn submit_write(&self, target: Target, at: u64, bytes: Vec<u8>, durable: bool) -> WriteId {
+        self.drive().submit(target, at, bytes, durable)
+    }
+
+    /// Ends a write; returns what the kernel reports: bytes, or an error number below 0.
+    pub fn complete_write(&self, id: WriteId, how: Completion) -> i32 {
+        self.drive().complete(id, how)
+    }
+
+    // The side of the world.
+
+    /// The power fails. Returns how many writes and names are not as they were written.
+    pub fn crash(&self, random: &mut Random, plan: CrashPlan) -> u64 {
+        self.crash_by(&mut Chance::new(random, plan))
+    }
+
+    /// As [`DiskHandle::crash`], decided by `fates`.
+    pub fn crash_by(&self, fates: &mut dyn Fates) -> u64 {
+        let mut drive = self.drive();
+        let altered = drive.power_fails(fates);
+        drive.counts.crashed += altered;
+        altered
+    }
+
+    /// The process is killed and the power stays: writes under way end in any state, what was
+    /// written stays. Returns how many writes are not as they were written.
+    pub fn kill(&self, random: &mut Random, plan: CrashPlan) -> u64 {
+        let mut drive = self.drive();
+        let altered = drive.killed(&mut Chance::new(random, plan));
+        drive.counts.crashed += altered;
+        altered
+    }
+
+    /// Lets the power fail in the middle of the `operations`-th blocking operation from now that
+    /// changes something, 1 being the next: it and all later ones fail. A crash ends that.
+    pub fn fail_after(&self, operations: u64) {
+        let mut drive = self.drive();
+        drive.fuse = Some(drive.operations + operations);
+    }
+
+    /// Whether the power failed by [`DiskHandle::fail_after`]: the world has to crash the node.
+    pub fn is_dark(&self) -> bool {
+        self.drive().dark
+    }
+
+    /// Blocking operations so far that changed something.
+    pub fn operations(&self) -> u64 {
+        self.drive().operations
+    }
+
+    /// How often blocking operations fail from now on.
+    pub fn set_rates(&self, rates: Rates) {
+        self.drive().rates = rates;
+    }
+
+    /// Lets reads of a range go wrong as often as [`Rates`] says; nowhere else they do. A crash
+    /// or [`DiskHandle::shelter`] ends that.
+    pub fn expose(&self, target: Target, range: Range<u64>) {
+        self.exposed().push((target, range));
+    }
+
+    /// No read goes wrong any more but for latent errors.
+    pub fn shelter(&self) {
+        self.exposed().clear();
+    }
+
+    /// Bytes that have room.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.drive().capacity = bytes;
+    }
+
+    /// Bytes used.
+    pub fn used(&self) -> u64 {
+        self.drive().used()
+    }
+
+    /// Lets the sector that holds a byte change at rest. True if it did.
+    pub fn rot(&self, path: &Path, at: u64, rot: Rot, random: &mut Random) -> bool {
+        let mut drive = self.drive();
+        drive.find(path).is_ok_and(|file| drive.rot(file, at, rot, random))
+    }
+
+    /// Everything is gone. True if there was anything.
+    pub fn lose(&self) -> bool {
+        let mut drive = self.drive();
+        let held = !drive.names.is_empty();
+        let mut empty = Drive::new(drive.random.clone());
+        (empty.life, empty.capacity) = (drive.life + 1, drive.capacity);
+        (empty.rates, empty.counts) = (drive.rates, drive.counts);
+        (empty.operations, empty.next_write) = (drive.operations, drive.next_write);
+        *drive = empty;
+        held
+    }
+
+    /// Two machines, both down, get each other's disk.
+    pub fn swap(&self, other: &DiskHandle) {
+        if Arc::ptr_eq(&self.drive, &other.drive) {
+            return;
+        }
+        let (mut mine, mut theirs) = (self.drive(), other.drive());
+        std::mem::swap(&mut *mine, &mut *theirs);
+        (mine.life, theirs.life) = (mine.life + 1, theirs.life + 1);
+    }
+
+    /// What went wrong so far.
+    pub fn counts(&self) -> Counts {
+        self.drive().counts
+    }
+
+    /// The files by name, and their bytes.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        let drive = self.drive();
+        let file = |(path, file): (&PathBuf, &usize)| (path.clone(), drive.files[*file].length);
+        drive.names.iter().map(file).collect()
+    }
+
+    /// A digest of names and bytes on stable media.
+    pub fn digest(&self) -> u128 {
+        self.drive().digest()
+    }
+
+    /// What of a file is on stable media now. False if there is no such file.
+    pub fn read_stable(&self, path: &Path, at: u64, out: &mut [u8]) -> bool {
+        let drive = self.drive();
+        let found = drive.find(path);
+        found.map(|file| drive.files[file].stable.read(at, out)).is_ok()
+    }
+}
