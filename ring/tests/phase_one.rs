@@ -102,6 +102,7 @@ fn candidate(nodes: u8, own: &Says, out: &mut Actions) -> Core {
 
 fn appended(out: &Actions) -> Vec<Entry> {
     let entry = |action: &Action| match action {
+        Action::AppendOrder(order) if order.entry == Entry::Barrier(order.ballot) => Some(END),
         Action::AppendOrder(order) => Some(order.entry),
         _ => None,
     };
@@ -121,7 +122,8 @@ const A: Entry =
 const B: Entry =
     Entry::Close { origin: NodeId(2), below: Session { incarnation: Incarnation(1), start: 102 } };
 const IDLE: Entry = Entry::Noop;
-const END: Entry = Entry::Barrier;
+/// The ballot's own barrier, whatever its ballot.
+const END: Entry = Entry::Barrier(Ballot::ZERO);
 
 fn cases() -> Vec<Case> {
     let case = |name, nodes, answers, opens| Case { name, nodes, answers, opens };

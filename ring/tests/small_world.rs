@@ -42,7 +42,7 @@ mod small_world {
 
 use chainring_ring::ids::Durability::{Memory, Sync};
 use small_world::Scope;
-use small_world::search::Search;
+use small_world::search::{Found, Search};
 
 const NONE: [bool; 3] = [false; 3];
 const ALL: [bool; 3] = [true; 3];
@@ -68,65 +68,74 @@ const PLAIN: Scope = Scope {
 };
 
 fn scopes() -> Vec<Scope> {
-    let memory = Scope { name: "memory", durability: Memory, ..PLAIN };
-    let two = Scope { values: [1, 1, 0], ..memory.clone() };
-    let crash = |name, node| Scope { name, crashes: 1, crashing: node, slow: node, ..PLAIN };
-    let pick: Vec<Scope> = vec![
-        memory.clone(),
-        Scope { name: "values", ..two.clone() },
-        Scope { name: "votes 3", votes: THREE, ..memory.clone() },
-        Scope { name: "votes 2", votes: TWO, ..memory.clone() },
-        Scope { name: "votes 1", votes: ONE, ..memory.clone() },
-        Scope { name: "votes 1 slow", votes: ONE, slow: ALL, ..memory.clone() },
-        Scope { name: "votes 2 claims", votes: TWO, claims: ALL, ..memory.clone() },
-        Scope { name: "votes 2 catch", votes: TWO, catch_up: ALL, ..memory.clone() },
-        Scope { name: "slow 3", slow: THREE, ..PLAIN },
-        Scope { name: "slow 2", slow: TWO, ..PLAIN },
-        crash("crash 3", THREE),
-        crash("crash 2", TWO),
-        crash("crash 1", ONE),
-        Scope { name: "crash 3 -", slow: NONE, ..crash("", THREE) },
-        Scope { name: "crash 2 -", slow: NONE, ..crash("", TWO) },
-        Scope { name: "crash 1 -", slow: NONE, ..crash("", ONE) },
+    let memory = Scope { durability: Memory, ..PLAIN };
+    let crash = |name, node| Scope { name, crashes: 1, crashing: node, ..PLAIN };
+    let damage = Scope { damage: true, campaigns: [2, 0, 1], ..PLAIN };
+    vec![
+        Scope { name: "two coordinators", ..memory.clone() },
+        crash("a follower crashes", THREE),
+        crash("the first coordinator crashes", ONE),
+        crash("the second coordinator crashes", TWO),
+        Scope { name: "the second coordinator's disk is slow", slow: TWO, ..PLAIN },
+        Scope { name: "the second coordinator learns", votes: TWO, ..memory.clone() },
+        Scope { name: "a follower's disk is slow", slow: THREE, ..PLAIN },
+        Scope { name: "two origins", values: [1, 1, 0], ..memory.clone() },
+        Scope { name: "a log is damaged", ..crash_of(damage, TWO) },
         Scope {
-            name: "damage",
-            slow: NONE,
-            values: [1, 0, 0],
-            campaigns: [2, 0, 1],
-            damage: true,
-            ..crash("", TWO)
+            name: "claims and catch-up",
+            votes: TWO,
+            claims: ALL,
+            catch_up: ALL,
+            ..memory.clone()
         },
+        Scope { name: "a learner", votes: THREE, ..memory.clone() },
+        Scope { slow: ONE, ..crash("a coordinator with a slow disk crashes", ONE) },
+        Scope { slow: THREE, ..crash("a follower with a slow disk crashes", THREE) },
         Scope {
-            name: "forget",
-            durability: Memory,
-            votes: ALL,
-            sessions: true,
-            ..crash("", THREE)
+            slow: THREE,
+            fine: true,
+            seals: true,
+            votes: THREE,
+            ..crash("item by item", THREE)
         },
-    ];
-    let only = std::env::var("ONLY").ok();
-    pick.into_iter().filter(|s| only.as_ref().is_none_or(|o| o == s.name)).collect()
+        Scope { sessions: true, votes: ALL, ..crash("sessions", ONE) },
+        Scope { durability: Memory, sessions: true, votes: ALL, ..crash("amnesia", THREE) },
+    ]
+}
+
+fn crash_of(scope: Scope, node: [bool; 3]) -> Scope {
+    Scope { crashes: 1, crashing: node, ..scope }
+}
+
+/// How many states are visited in all: the scopes share them, and what one leaves the next ones get.
+fn states(usual: usize) -> usize {
+    let text = std::env::var("CHAINRING_STATES").ok();
+    text.map_or(usual, |text| text.parse().expect("CHAINRING_STATES is a number"))
+}
+
+fn told(found: &Found) -> String {
+    let rate = found.transitions as f64 / found.took.as_secs_f64();
+    let all = if found.complete { ", all of them" } else { "" };
+    format!(
+        "{} states{all}, depth {}, {} transitions, {rate:.0} a second; {} local states, {} messages",
+        found.states, found.depth, found.transitions, found.locals, found.messages
+    )
 }
 
 #[test]
 fn no_state_breaks_an_invariant() {
-    let text = std::env::var("CHAINRING_STATES").ok();
-    let most = text.map_or(200_000, |text| text.parse().expect("CHAINRING_STATES is a number"));
-    for scope in scopes() {
-        let found = Search::new(&scope).run(most);
-        let rate = found.transitions as f64 / found.took.as_secs_f64();
-        println!(
-            "{}: {} states{}, depth {}, {} transitions, {rate:.0}/s, {} local states, {} messages",
-            scope.name,
-            found.states,
-            if found.complete { " (all)" } else { "" },
-            found.depth,
-            found.transitions,
-            found.locals,
-            found.messages,
-        );
+    let scopes = scopes();
+    let (most, mut visited, mut complete) = (states(400_000), 0, 0);
+    for (index, scope) in scopes.iter().enumerate() {
+        let share = (most - visited.min(most)) / (scopes.len() - index);
+        let found = Search::new(scope).run(share);
+        println!("{}: {}", scope.name, told(&found));
+        (visited, complete) = (visited + found.states, complete + usize::from(found.complete));
         if let Some((broken, steps)) = found.violation {
             panic!("{scope:?}\n{}\n{}: {}", steps.join("\n"), broken.0, broken.1);
         }
     }
+    let memory = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = memory.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("");
+    println!("{visited} states, {complete} of {} scopes complete; {peak}", scopes.len());
 }

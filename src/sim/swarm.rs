@@ -129,9 +129,8 @@ pub fn run_seed(
     record: bool,
 ) -> (Option<Outcome>, Option<Failure>) {
     SEED.set(Some(seed));
-    let ran = catch_unwind(AssertUnwindSafe(|| {
-        World::new(Plan::new(seed, events), only, record).run()
-    }));
+    let ran =
+        catch_unwind(AssertUnwindSafe(|| World::new(Plan::new(seed, events), only, record).run()));
     SEED.set(None);
     match ran {
         Ok(outcome) => {
