@@ -7,6 +7,7 @@ mod small_world {
     pub mod local;
     pub mod message;
     pub mod search;
+    mod witness;
 
     use chainring_ring::ids::Durability;
 
@@ -43,6 +44,7 @@ mod small_world {
 use chainring_ring::ids::Durability::{Memory, Sync};
 use small_world::Scope;
 use small_world::search::{Found, Search};
+use std::sync::{Mutex, PoisonError};
 
 const NONE: [bool; 3] = [false; 3];
 const ALL: [bool; 3] = [true; 3];
@@ -122,10 +124,14 @@ fn told(found: &Found) -> String {
     )
 }
 
+/// A planted fault is planted for the whole process.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 #[test]
 fn no_state_breaks_an_invariant() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let scopes = scopes();
-    let (most, mut visited, mut complete) = (states(400_000), 0, 0);
+    let (most, mut visited, mut complete) = (states(200_000), 0, 0);
     for (index, scope) in scopes.iter().enumerate() {
         let share = (most - visited.min(most)) / (scopes.len() - index);
         let found = Search::new(scope).run(share);
@@ -138,4 +144,41 @@ fn no_state_breaks_an_invariant() {
     let memory = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = memory.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("");
     println!("{visited} states, {complete} of {} scopes complete; {peak}", scopes.len());
+}
+
+#[cfg(feature = "mutants")]
+mod mutants {
+    use super::*;
+    use chainring_ring::mutants::{Mutant, plant};
+
+    /// Each planted fault of the core, and what finds it first in which scope.
+    #[test]
+    fn planted_faults_are_found() {
+        let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let only = std::env::var("CHAINRING_MUTANT").ok();
+        let chosen = |m: &&Mutant| only.as_ref().is_none_or(|name| name == m.name());
+        let mut missed = Vec::new();
+        for mutant in Mutant::ALL.iter().filter(chosen) {
+            plant(Some(*mutant));
+            match first_violation() {
+                Some(told) => println!("{}: {told}", mutant.name()),
+                None => missed.push(mutant.name()),
+            }
+            plant(None);
+        }
+        println!("missed: {missed:?}");
+    }
+
+    fn first_violation() -> Option<String> {
+        let (most, mut visited) = (states(250_000), 0);
+        for scope in scopes() {
+            let found = Search::new(&scope).run(most);
+            visited += found.states;
+            if let Some((broken, steps)) = found.violation {
+                let (name, steps) = (broken.0, steps.len());
+                return Some(format!("{name} in {steps} steps, {visited} states, {}", scope.name));
+            }
+        }
+        None
+    }
 }

@@ -6,13 +6,11 @@
 use super::Scope;
 use super::disk::{Disk, Item};
 use super::message::{Answer, Message, Messages};
+use super::witness::accepts_legally;
 use chainring_ring::actions::{Action, Actions, Input, PromiseFrom};
 use chainring_ring::codec::{ORDER_BYTES, put_order};
 use chainring_ring::core::{Core, Settings};
-use chainring_ring::ids::{
-    Ballot, Durability, Entry, Incarnation, Instance, NodeId, Order, Session, ValueId,
-};
-use chainring_ring::votes::Vote;
+use chainring_ring::ids::{Ballot, Durability, Entry, Incarnation, Instance, NodeId, Session};
 use chainring_ring::window::WINDOW_MIN;
 
 /// What a node does by itself. What it receives is a message's number.
@@ -48,7 +46,7 @@ pub struct Local {
     pub id: NodeId,
     pub core: Option<Core>,
     incarnation: Incarnation,
-    disk: Disk,
+    pub(super) disk: Disk,
     pending: Vec<Item>,
     promise: Option<Ballot>,
     session_due: bool,
@@ -64,7 +62,7 @@ pub struct Local {
     /// What it delivered, from the first instance on.
     pub log: Vec<(Entry, bool)>,
     /// The highest ballot that a promise or vote of this incarnation carried.
-    told: Ballot,
+    pub(super) told: Ballot,
 }
 
 impl Local {
@@ -299,6 +297,7 @@ impl Local {
         loop {
             self.core.as_mut().expect("up").step(input, &mut actions);
             for action in actions.as_slice() {
+                accepts_legally(self.id, action, promised)?;
                 self.carry_out(action, scope, messages)?;
             }
             actions.clear();
@@ -365,56 +364,6 @@ impl Local {
         Ok(())
     }
 
-    fn propose(&mut self, order: Order) -> Result<(), Violation> {
-        self.tell(order.ballot)?;
-        let before = self.proposed.iter().find(|at| (at.0, at.1) == (order.instance, order.ballot));
-        match before {
-            Some(at) if at.2 != order.entry => {
-                Err(Violation("A1", format!("{at:?} and {order:?}")))
-            }
-            Some(_) => Ok(()),
-            None => {
-                insert(&mut self.proposed, (order.instance, order.ballot, order.entry));
-                Ok(())
-            }
-        }
-    }
-
-    fn deliver(
-        &mut self,
-        order: Order,
-        counts: bool,
-        scope: &Scope,
-        messages: &mut Messages,
-    ) -> Result<(), Violation> {
-        let (index, entry) = (order.instance.0 as usize, (order.entry, counts));
-        if index > self.log.len() || self.log.get(index).is_some_and(|known| *known != entry) {
-            let told = format!("node {:?} delivers {order:?} after {:?}", self.id, self.log);
-            return Err(Violation("B3", told));
-        }
-        if index == self.log.len() {
-            if counts && self.log.contains(&entry) {
-                return Err(Violation("B1", format!("node {:?} doubles {order:?}", self.id)));
-            }
-            self.log.push(entry);
-        }
-        if scope.catch_up.contains(&true) {
-            let ballot = self.core().claim().ballot;
-            self.send(Message::Decided(order, ballot), messages);
-        }
-        Ok(())
-    }
-
-    /// A promise or vote of this ballot leaves.
-    fn tell(&mut self, ballot: Ballot) -> Result<(), Violation> {
-        if ballot > self.disk.promise() {
-            let told = format!("node {:?} tells {ballot:?}, which is volatile", self.id);
-            return Err(Violation("A2", told));
-        }
-        self.told = self.told.max(ballot);
-        Ok(())
-    }
-
     fn answer(&self, ballot: Ballot) -> Answer {
         let core = self.core();
         let window = core.window();
@@ -432,79 +381,10 @@ impl Local {
         }
     }
 
-    /// Says where the own vote stands, and what is decided.
-    fn publish(&mut self, scope: &Scope, messages: &mut Messages) -> Result<(), Violation> {
-        let core = self.core();
-        let claim = core.claim();
-        let Some(vote) = core.votes().of(self.id).copied() else { return Ok(()) };
-        if core.is_voter() != (vote.incarnation == Incarnation(1)) {
-            return Err(Violation("A8", format!("node {:?} votes as {vote:?}", self.id)));
-        }
-        // Positions that no rule of safety reads are left out: fewer states.
-        let delivered = if scope.sessions { vote.delivered } else { Instance(0) };
-        let vote = Vote { received: vote.durable, delivered, ..vote };
-        self.tell(vote.ballot)?;
-        self.accept(&vote)?;
-        let heard = scope.votes.contains(&true);
-        if heard && (vote.durable > Instance(0) || scope.sessions) {
-            self.send(Message::Vote(vote), messages);
-        }
-        if scope.claims.contains(&true) && claim.position > Instance(0) {
-            self.send(Message::Claim(claim), messages);
-        }
-        Ok(())
-    }
-
-    /// Notes what the own vote covers. Below the promise it is frozen: nothing new.
-    fn accept(&mut self, vote: &Vote) -> Result<(), Violation> {
-        let voter = self.core().is_voter();
-        if !voter || vote.ballot == Ballot::ZERO || vote.ballot != self.core().promised() {
-            return Ok(());
-        }
-        for instance in (0..vote.durable.0).map(Instance) {
-            let core = self.core();
-            let Some(slot) = core.window().get(instance) else { continue };
-            let delivered = instance < core.delivered();
-            if !delivered && slot.order.ballot != vote.ballot {
-                continue;
-            }
-            let entry = slot.order.entry;
-            if let Entry::Value(id) = entry
-                && !self.holds(&id)
-            {
-                let told = format!("node {:?} votes for {id:?} without it", self.id);
-                return Err(Violation("A6", told));
-            }
-            let durable = self.disk.orders.get(&instance).is_some_and(|on| on.entry == entry);
-            if core.settings().durability == Durability::Sync && !durable {
-                let told = format!("node {:?} votes for a volatile {instance:?}", self.id);
-                return Err(Violation("A4", told));
-            }
-            insert(&mut self.accepted, (instance, vote.ballot, entry));
-        }
-        Ok(())
-    }
-
-    /// True if the value is where a vote for it says, or can never count again.
-    fn holds(&self, id: &ValueId) -> bool {
-        let core = self.core();
-        let past = core.table().is_past(id);
-        match core.settings().durability {
-            Durability::Sync => self.disk.values.contains(id) || past,
-            _ => core.lanes().ticket(id).is_some() || past,
-        }
-    }
-
-    fn send(&mut self, message: Message, messages: &mut Messages) {
+    pub(super) fn send(&mut self, message: Message, messages: &mut Messages) {
         let number = messages.number(message);
         if let Err(place) = self.sent.binary_search(&number) {
             self.sent.insert(place, number);
         }
-    }
-}
-
-fn insert(list: &mut Vec<At>, at: At) {
-    if let Err(place) = list.binary_search(&at) {
-        list.insert(place, at);
     }
 }

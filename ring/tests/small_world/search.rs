@@ -250,13 +250,13 @@ impl<'a> Search<'a> {
     fn between(&mut self, from: usize, to: usize) -> String {
         let (from, to) = (self.states[from], self.states[to]);
         let node = (0..3).find(|node| from[*node] != to[*node]).expect("they differ");
-        let moves = self.moves_of(from[node]).ok().expect("known");
+        let moves = self.moves_of(from[node]).expect("known");
         let own = moves.acts.iter().chain(moves.crashes.iter());
         if let Some((act, _)) = own.clone().find(|(_, next)| *next == to[node]) {
             return self.describe(node, act);
         }
         for other in from {
-            let sent = self.moves_of(other).ok().expect("known").sent[node].clone();
+            let sent = self.moves_of(other).expect("known").sent[node].clone();
             let leads = |message: &&u32| self.received.get(&[from[node], **message]);
             let message = sent.iter().find(|message| leads(message) == Some(&to[node]));
             if let Some(message) = message {
