@@ -5,6 +5,7 @@
 //! a group is planned only if its order block has memory of its own; nothing is persisted before
 //! every group before it is complete. In memory durability there is no journal.
 
+use crate::config::Config;
 use crate::device::{Device, Port};
 use crate::shard::packets::{PLAN, PacketIx, Packets, WRITE};
 use chainring_net::pool::Range;
@@ -53,6 +54,20 @@ pub struct JournalLimits {
     pub block: u32,
     /// Items that may wait: a window of orders and every packet in memory.
     pub pending: usize,
+}
+
+impl JournalLimits {
+    /// As configured, for `pending` items that wait.
+    pub fn of(config: &Config, pending: usize) -> JournalLimits {
+        let limits = &config.limits;
+        JournalLimits {
+            group_bytes: limits.group_bytes,
+            group_orders: limits.group_orders as usize,
+            groups_in_flight: limits.groups_in_flight as usize,
+            block: config.cluster.block,
+            pending,
+        }
+    }
 }
 
 /// The shard's side of the log.

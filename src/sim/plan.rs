@@ -221,7 +221,7 @@ fn limits(random: &mut Random, block: u32) -> Limits {
     limits.window_instances = 32 << random.below(6);
     let overhead = 1024;
     let packet_max = packet_bytes.max((record_bytes + overhead).next_multiple_of(block));
-    limits.side_pool_bytes = (4 * packet_max) << random.below(4);
+    limits.side_pool_bytes = (4 * packet_max).next_multiple_of(4096) << random.below(4);
     let group = 384 + limits.group_orders * 48 + group_bytes + packet_max + 4096;
     let least = (16 * group).next_multiple_of(4096).max(64 << 10);
     limits.segment_bytes = least << random.below(2);

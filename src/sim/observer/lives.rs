@@ -42,6 +42,7 @@ impl Observer {
         (state.vote, state.noticed) = (Default::default(), core.delivered());
         (state.delivered, state.settled) = (core.delivered(), core.delivered());
         state.ends.clear();
+        state.answer.0 = Ballot::ZERO;
         state.next_group = next_group;
         self.wrote_superblock(node, superblock);
         self.replayed(node, core);
