@@ -66,7 +66,7 @@ pub struct Local {
 }
 
 impl Local {
-    pub fn new(id: NodeId, scope: &Scope) -> Local {
+    pub fn new(id: NodeId, scope: &Scope, messages: &mut Messages) -> Local {
         let mut local = Local {
             id,
             core: None,
@@ -84,7 +84,7 @@ impl Local {
             log: Vec::new(),
             told: Ballot::ZERO,
         };
-        local.restart(scope).expect("a new node");
+        local.restart(scope, messages).expect("a new node");
         local
     }
 
@@ -174,7 +174,7 @@ impl Local {
                 next.step(Input::Session(session), scope, messages)?;
             }
             Act::Crash { items, promise, damage } => next.crash(*items, *promise, *damage, scope),
-            Act::Restart => next.restart(scope)?,
+            Act::Restart => next.restart(scope, messages)?,
             Act::Receive(number) => next.receive(*number, scope, messages)?,
         }
         if let Some(core) = &mut next.core {
@@ -214,7 +214,7 @@ impl Local {
         self.core = None;
     }
 
-    fn restart(&mut self, scope: &Scope) -> Result<(), Violation> {
+    fn restart(&mut self, scope: &Scope, messages: &mut Messages) -> Result<(), Violation> {
         if scope.durability != Durability::Sync && self.disk.start > 0 {
             self.incarnation.0 += 1;
             self.disk = Disk { start: self.disk.start, ..Disk::default() };
@@ -243,7 +243,7 @@ impl Local {
         let mut core = Core::new(settings, recovered);
         core.canonicalize();
         self.core = Some(core);
-        Ok(())
+        self.publish(scope, messages)
     }
 
     fn receive(

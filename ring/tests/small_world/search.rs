@@ -94,7 +94,10 @@ impl<'a> Search<'a> {
             parents: Vec::new(),
             transitions: 0,
         };
-        let first = [1, 2, 3].map(|id| search.number(Local::new(NodeId(id), scope)));
+        let first = [1, 2, 3].map(|id| {
+            let local = Local::new(NodeId(id), scope, &mut search.messages);
+            search.number(local)
+        });
         search.seen.insert(first);
         search.states.push(first);
         search.parents.push(0);
