@@ -222,6 +222,9 @@ pub struct SimArgs {
     /// Events of a world until its faults end.
     #[arg(long, default_value_t = crate::sim::plan::EVENTS)]
     pub events: u64,
+    /// Tell every step of every core on stderr.
+    #[arg(long, requires = "seed")]
+    pub trace: bool,
     /// Worlds at a time; by default one for each processor.
     #[arg(long)]
     pub threads: Option<usize>,

@@ -172,6 +172,8 @@ pub struct Shared {
     pub lan: Rc<RefCell<Lan>>,
     /// Who watches.
     pub observer: Rc<RefCell<Observer>>,
+    /// Every step is told on stderr.
+    pub told: bool,
 }
 
 /// The machine below one life of a node.
