@@ -128,6 +128,17 @@ impl Lane {
         }
     }
 
+    /// Counts tickets from `persisted` on, and keeps none of what is past.
+    fn rebase(&mut self, persisted: u64) {
+        let mut tickets = vec![MISSING; self.tickets.len()].into_boxed_slice();
+        for sequence in self.oldest().0..self.next.0 {
+            let held = self.ticket(Sequence(sequence));
+            let rebased = held.map(|ticket| ticket.saturating_sub(persisted));
+            tickets[self.place(Sequence(sequence))] = rebased.unwrap_or(MISSING);
+        }
+        self.tickets = tickets;
+    }
+
     /// Values that it has room for: a power of two.
     fn packets(&self) -> u64 {
         self.tickets.len() as u64
@@ -166,6 +177,11 @@ impl Lanes {
     /// The lane of an origin, to change it.
     pub fn of_mut(&mut self, node: NodeId) -> Option<&mut Lane> {
         self.lanes.get_mut(usize::from(node.0).checked_sub(1)?)
+    }
+
+    /// Counts tickets from `persisted` on.
+    pub(crate) fn rebase(&mut self, persisted: u64) {
+        self.lanes.iter_mut().for_each(|lane| lane.rebase(persisted));
     }
 
     /// The log ticket of a held, undelivered value.

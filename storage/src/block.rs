@@ -249,7 +249,7 @@ mod tests {
             instance: Instance(instance),
             ballot,
             base: Instance(0),
-            entry: Entry::Barrier,
+            entry: Entry::Barrier(ballot),
             decided: false,
         };
         let orders: Vec<Order> = (40..40 + count).map(order).collect();

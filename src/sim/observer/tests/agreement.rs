@@ -106,13 +106,16 @@ fn votes(history: &mut History, verdict: &mut Verdict, nodes: [u8; 2], ballot: B
     }
 }
 
+const BARRIER: Entry =
+    Entry::Barrier(Ballot { round: 1, node: NodeId(1), incarnation: Incarnation(1) });
+
 /// Two ballots choose: the same, or not. Both were proposed before anything was chosen.
 #[test]
 fn a4_one_entry_is_chosen() {
-    let entries = [(Entry::Barrier, None), (Entry::Noop, Some(Invariant::A4))];
+    let entries = [(BARRIER, None), (Entry::Noop, Some(Invariant::A4))];
     for (second, fault) in entries {
         let mut verdict = Verdict::default();
-        let all = [(ballot(1, 1), Entry::Barrier), (ballot(2, 2), second)];
+        let all = [(ballot(1, 1), BARRIER), (ballot(2, 2), second)];
         let mut history = proposed(&mut verdict, &all);
         votes(&mut history, &mut verdict, [2, 3], ballot(2, 2));
         votes(&mut history, &mut verdict, [1, 2], ballot(1, 1));
@@ -123,16 +126,16 @@ fn a4_one_entry_is_chosen() {
 
 #[test]
 fn a5_what_is_chosen_is_proposed_again() {
-    let entries = [(Entry::Barrier, None), (Entry::Noop, Some(Invariant::A5))];
+    let entries = [(BARRIER, None), (Entry::Noop, Some(Invariant::A5))];
     for (second, fault) in entries {
         let mut verdict = Verdict::default();
-        let mut history = proposed(&mut verdict, &[(ballot(1, 1), Entry::Barrier)]);
+        let mut history = proposed(&mut verdict, &[(ballot(1, 1), BARRIER)]);
         votes(&mut history, &mut verdict, [1, 2], ballot(1, 1));
         history.order(&mut verdict, NodeId(2), &order(0, ballot(2, 2), second), Some(1));
         assert_eq!(verdict.violation.map(|violation| violation.invariant), fault);
         // The same, seen the other way round: the proposal was there before the votes.
         let mut verdict = Verdict::default();
-        let all = [(ballot(1, 1), Entry::Barrier), (ballot(2, 2), second)];
+        let all = [(ballot(1, 1), BARRIER), (ballot(2, 2), second)];
         let mut history = proposed(&mut verdict, &all);
         votes(&mut history, &mut verdict, [1, 2], ballot(1, 1));
         assert_eq!(verdict.violation.map(|violation| violation.invariant), fault);
@@ -143,7 +146,7 @@ fn a5_what_is_chosen_is_proposed_again() {
 #[test]
 fn votes_of_one_node_are_one_vote() {
     let mut verdict = Verdict::default();
-    let mut history = proposed(&mut verdict, &[(ballot(1, 1), Entry::Barrier)]);
+    let mut history = proposed(&mut verdict, &[(ballot(1, 1), BARRIER)]);
     votes(&mut history, &mut verdict, [1, 1], ballot(1, 1));
     assert_eq!(history.chosen_to, Instance(0));
 }

@@ -152,7 +152,7 @@ pub(crate) fn check_order(order: &Order) {
             id.origin
         }
         Entry::Close { origin, .. } => origin,
-        Entry::Noop | Entry::Barrier => return,
+        Entry::Noop | Entry::Barrier(_) => return,
     };
     assert!((1..=NODES_MAX).contains(&usize::from(origin.0)), "nobody holds values of {origin:?}");
 }
@@ -227,7 +227,7 @@ pub(crate) fn orders() -> Vec<Order> {
         Entry::Value(ValueId { origin: NodeId(2), session, sequence: Sequence(sequence) })
     };
     let close = Entry::Close { origin: NodeId(3), below: session };
-    let entries = [value(9), Entry::Noop, Entry::Barrier, close, value(10)];
+    let entries = [value(9), Entry::Noop, Entry::Barrier(BALLOT), close, value(10)];
     let order = |(instance, entry)| Order {
         instance: Instance(instance),
         ballot: BALLOT,
