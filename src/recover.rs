@@ -11,9 +11,11 @@ use crate::mail::Place;
 use chainring_ring::core::{Recovered, Settings};
 use chainring_ring::header::{BLOCK_BYTES_MAX, HEADER_BYTES};
 use chainring_ring::ids::{
-    Ballot, Claim, Durability, Entry, Incarnation, Instance, NodeId, Order, RingId, ValueId,
+    Ballot, Claim, Durability, Entry, Incarnation, Instance, NodeId, Order, RingId, Session,
+    ValueId,
 };
 use chainring_ring::sequences::Sequences;
+use chainring_ring::{mark, mutant};
 use chainring_storage::{
     DirLock, Disk, FileSystem, Group, Identity, LogConfig, LogError, LogReader, LogWriter,
     ReadAhead, SharedDisk, Superblock, SuperblockFile, superfile,
@@ -225,6 +227,10 @@ pub fn open_on(
     preallocate: usize,
 ) -> Result<Opened, RecoverError> {
     let dir = config.node.dir.as_path();
+    if mutant!(StoreMadeAnew) && superfile::read_superblock_on(&**disk, dir).is_err() {
+        let _ = disk.remove_dir_all(dir);
+        format_on(&**disk, config)?;
+    }
     let (mut file, mut superblock) =
         SuperblockFile::open(&**disk, dir, &identity(config), config.node.development)?;
     check_settings(config, &superblock)?;
@@ -259,6 +265,7 @@ pub fn open_on(
     replay.damaged = found.damaged;
     // An idle log says in a seal how far it is delivered, and seals are not visited.
     if found.claim.position > replay.claim.position {
+        mark!(ClaimOnlyInSeal);
         replay.claim = found.claim;
     }
     let promised = superblock.promised.max(found.ballot).max(replay.claim.ballot);
@@ -315,7 +322,8 @@ fn begin_life(config: &Config, superblock: &mut Superblock, remarks: &mut Vec<St
         Durability::Async => first || superblock.clean,
         Durability::Sync => true,
     };
-    if !remembers {
+    if !remembers && !mutant!(AmnesiaUnnoticed) {
+        mark!(LifeForgets);
         superblock.incarnation = Incarnation(superblock.incarnation.0 + 1);
         superblock.remembers = false;
         superblock.promised = Ballot::ZERO;
@@ -329,7 +337,10 @@ fn begin_life(config: &Config, superblock: &mut Superblock, remarks: &mut Vec<St
         ));
     }
     superblock.start += 1;
-    superblock.clean = false;
+    if superblock.clean {
+        mark!(CleanStopFound);
+    }
+    superblock.clean &= mutant!(CleanMarkNotErased);
 }
 
 fn settings(config: &Config, superblock: &Superblock) -> Settings {
@@ -341,7 +352,7 @@ fn settings(config: &Config, superblock: &Superblock) -> Settings {
         nodes,
         me: config.node.id,
         incarnation: superblock.incarnation,
-        session: superblock.session(),
+        session: if mutant!(SessionReused) { Session::FIRST } else { superblock.session() },
         durability: config.cluster.durability,
         window: u64::from(config.limits.window_instances),
     }
@@ -401,8 +412,12 @@ impl Replay {
         while let Some(order) = self.orders.get(&replayed.position) {
             // A block vouches for all orders before it; behind damage an older order may have
             // become the newest one left, and the claim is a mere claim.
-            let claimed = replayed.position < self.claim.position;
-            let authorised = !self.damaged || order.ballot >= self.claim.ballot;
+            let claimed = replayed.position < self.claim.position || mutant!(ReplayBeyondClaim);
+            let vouched = !self.damaged || mutant!(ReplayTrustsDamage);
+            let authorised = vouched || order.ballot >= self.claim.ballot;
+            if claimed && !authorised {
+                mark!(ReplayBehindDamage);
+            }
             let decided = claimed && (authorised || order.decided);
             if !decided || !self.deliver_one(order, reader, &mut replayed)? {
                 break;
@@ -427,7 +442,10 @@ impl Replay {
             to.catalog.on_instance(*order, Place::default());
             return Ok(true);
         };
-        let Some(place) = self.places.get(&id) else { return Ok(false) };
+        let Some(place) = self.places.get(&id) else {
+            mark!(ReplayLacksValue);
+            return Ok(false);
+        };
         let (header, frame) = reader.read(*place)?;
         let body = &frame[HEADER_BYTES..HEADER_BYTES + header.length as usize];
         to.table.apply(&order.entry);
@@ -460,7 +478,8 @@ impl Replay {
                 (origin, bytes) = (id.origin, 0);
             }
             bytes += u64::from(place.bytes.next_multiple_of(BLOCK_BYTES_MAX));
-            if self.damaged && bytes > most {
+            if self.damaged && bytes > most || mutant!(RecoveredValuesForgotten) {
+                mark!(ReplayHoldsTooMuch);
                 continue;
             }
             let (_, frame) = reader.read(place)?;

@@ -16,14 +16,17 @@ use crate::link::LinkError;
 use crate::pool::{Arena, Range};
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind};
 use chainring_ring::ids::{ClusterId, Epoch, NODES_MAX};
+use chainring_ring::mark;
 
 /// Most bytes of one receive.
-pub(crate) const RECEIVE_MAX: u32 = 1 << 20;
+pub const RECEIVE_MAX: u32 = 1 << 20;
 
 /// What a frame must satisfy.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules {
+pub struct Rules {
+    /// Cluster that frames must be of.
     pub cluster: ClusterId,
+    /// Epoch that they must be of.
     pub epoch: Epoch,
     /// Sizes are multiples of it.
     pub unit: u32,
@@ -58,7 +61,7 @@ impl Rules {
 
 /// The receive buffer of the data link.
 #[derive(Debug)]
-pub(crate) struct DataIn {
+pub struct DataIn {
     rules: Rules,
     buffer: Range,
     released: u64,
@@ -69,7 +72,11 @@ pub(crate) struct DataIn {
 }
 
 impl DataIn {
-    pub(crate) fn new(rules: Rules, buffer: Range) -> DataIn {
+    /// An empty one over `buffer`, a power of two.
+    ///
+    /// # Panics
+    /// If it is none.
+    pub fn new(rules: Rules, buffer: Range) -> DataIn {
         assert!(buffer.bytes.is_power_of_two());
         DataIn { rules, buffer, released: 0, parsed: 0, received: 0, fresh: false }
     }
@@ -80,23 +87,29 @@ impl DataIn {
     }
 
     /// Where the next receive may go; None while the buffer is full.
-    pub(crate) fn room(&self) -> Option<Range> {
+    pub fn room(&self) -> Option<Range> {
         let free = self.buffer.bytes - (self.received - self.released) as u32;
+        if free == 0 {
+            mark!(ReceiveBufferFull);
+        }
         (free > 0).then(|| self.range(self.received, free.min(RECEIVE_MAX)))
     }
 
     /// `bytes` came in at the room's start.
-    pub(crate) fn received(&mut self, bytes: u32) {
+    ///
+    /// # Panics
+    /// If they are more than there was room for.
+    pub fn received(&mut self, bytes: u32) {
         self.received += u64::from(bytes);
         assert!(self.received - self.released <= u64::from(self.buffer.bytes));
         self.fresh = true;
     }
 
     /// The next whole frame, with its place and position.
-    pub(crate) fn next(
-        &mut self,
-        arena: &Arena,
-    ) -> Result<Option<(Header, Range, u64)>, LinkError> {
+    ///
+    /// # Errors
+    /// What is wrong with the bytes; the link is to be broken.
+    pub fn next(&mut self, arena: &Arena) -> Result<Option<(Header, Range, u64)>, LinkError> {
         if !self.fresh {
             return Ok(None);
         }
@@ -118,28 +131,37 @@ impl DataIn {
         }
     }
 
-    pub(crate) fn fresh(&self) -> bool {
+    /// Whether bytes came since [`DataIn::next`] last found no frame.
+    pub fn fresh(&self) -> bool {
         self.fresh
     }
 
     /// Drops what is not parsed; no receive may be in flight.
-    pub(crate) fn cut(&mut self) {
+    pub fn cut(&mut self) {
+        if self.received > self.parsed {
+            mark!(HalfPacketCut);
+        }
         self.received = self.parsed;
         self.fresh = false;
     }
 
-    pub(crate) fn release(&mut self, position: u64) {
+    /// Gives what lies before a position back to the kernel.
+    ///
+    /// # Panics
+    /// If it was given back before, or not handed out.
+    pub fn release(&mut self, position: u64) {
         assert!(position >= self.released, "released backwards");
         assert!(position <= self.parsed, "released what was not handed out");
         self.released = position;
     }
 
-    pub(crate) fn held(&self) -> u32 {
+    /// Bytes handed out and not released.
+    pub fn held(&self) -> u32 {
         (self.parsed - self.released) as u32
     }
 
     /// Whether a range of the receive buffer lies in what was handed out and not released.
-    pub(crate) fn holds(&self, range: Range) -> bool {
+    pub fn holds(&self, range: Range) -> bool {
         let place = u64::from(range.offset - self.buffer.offset);
         let mask = u64::from(self.buffer.bytes - 1);
         // How far behind `released` the range starts.
@@ -150,7 +172,7 @@ impl DataIn {
 
 /// The receive buffer of the control link: frames are at its front, parsed ones go at each turn.
 #[derive(Debug)]
-pub(crate) struct ControlIn {
+pub struct ControlIn {
     rules: Rules,
     buffer: Range,
     parsed: u32,
@@ -159,13 +181,14 @@ pub(crate) struct ControlIn {
 }
 
 impl ControlIn {
-    pub(crate) fn new(rules: Rules, buffer: Range) -> ControlIn {
+    /// An empty one over `buffer`.
+    pub fn new(rules: Rules, buffer: Range) -> ControlIn {
         ControlIn { rules, buffer, parsed: 0, filled: 0, fresh: false }
     }
 
     /// Moves what is not parsed to the front and says where the next receive may go. No receive
     /// may be in flight; ranges handed out before are void.
-    pub(crate) fn room(&mut self, arena: &mut Arena) -> Option<Range> {
+    pub fn room(&mut self, arena: &mut Arena) -> Option<Range> {
         if self.parsed > 0 {
             let rest = (self.parsed as usize)..(self.filled as usize);
             arena.bytes_mut(self.buffer).copy_within(rest, 0);
@@ -176,13 +199,21 @@ impl ControlIn {
         (free > 0).then_some(Range { offset: self.buffer.offset + self.filled, bytes: free })
     }
 
-    pub(crate) fn received(&mut self, bytes: u32) {
+    /// `bytes` came in at the room's start.
+    ///
+    /// # Panics
+    /// If they are more than there was room for.
+    pub fn received(&mut self, bytes: u32) {
         self.filled += bytes;
         assert!(self.filled <= self.buffer.bytes);
         self.fresh = true;
     }
 
-    pub(crate) fn next(&mut self, arena: &Arena) -> Result<Option<(Header, Range)>, LinkError> {
+    /// The next whole frame and its place.
+    ///
+    /// # Errors
+    /// What is wrong with the bytes; the link is to be broken.
+    pub fn next(&mut self, arena: &Arena) -> Result<Option<(Header, Range)>, LinkError> {
         if !self.fresh {
             return Ok(None);
         }
@@ -197,17 +228,21 @@ impl ControlIn {
         Ok(frame?.map(|header| (header, Range { offset, bytes: header.size })))
     }
 
-    pub(crate) fn fresh(&self) -> bool {
+    /// Whether bytes came since [`ControlIn::next`] last found no frame.
+    pub fn fresh(&self) -> bool {
         self.fresh
     }
 
     /// Whether a range lies in what was handed out since the last turn.
-    pub(crate) fn holds(&self, range: Range) -> bool {
+    pub fn holds(&self, range: Range) -> bool {
         Range { bytes: self.parsed, ..self.buffer }.contains(range)
     }
 
     /// Forgets everything; no receive may be in flight.
-    pub(crate) fn cut(&mut self) {
+    pub fn cut(&mut self) {
+        if self.filled > self.parsed {
+            mark!(HalfControlFrameCut);
+        }
         (self.parsed, self.filled, self.fresh) = (0, 0, false);
     }
 }

@@ -6,6 +6,7 @@
 use super::head::Framing;
 use super::server::{Connection, Fault};
 use super::{Permit, Response};
+use futures_lite::{AsyncRead, AsyncWrite};
 use std::time::{Duration, Instant};
 
 /// A body that comes slower than this, beyond the grace of one pause, is given up.
@@ -16,7 +17,7 @@ const DIRECT_BYTES: usize = 256 << 10;
 const CHUNK_LINE_MAX: usize = 256;
 const TRAILERS_MAX: usize = 4 << 10;
 
-impl Connection {
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads the body of a request.
     pub(super) async fn read_body(
         &mut self,
@@ -65,7 +66,8 @@ impl Connection {
             if whole > body.capacity() as u64 {
                 // Doubling, so that many small chunks are not copied again and again; the
                 // doubled buffer is paid for, too.
-                let room = (whole * 2).clamp(64 << 10, u64::from(self.limits.http_body_bytes));
+                let limit = u64::from(self.limits.http_body_bytes);
+                let room = (whole * 2).max(64 << 10).min(limit);
                 let room = if permit.cover(room.max(whole)) { room.max(whole) } else { whole };
                 body.reserve_exact(room as usize - body.len());
             }
@@ -113,13 +115,14 @@ impl Connection {
     /// A line without its CRLF.
     async fn read_line(&mut self, limit: usize) -> Result<Vec<u8>, Fault> {
         loop {
-            if let Some(end) = memchr::memchr(b'\n', self.buffered()) {
+            let end = memchr::memchr(b'\n', self.buffered());
+            if end.unwrap_or(self.buffered().len()) > limit {
+                return Err(bad("a line of a chunk is too long"));
+            }
+            if let Some(end) = end {
                 let line = self.buffered()[..end].strip_suffix(b"\r").map(<[u8]>::to_vec);
                 self.consume(end + 1);
                 return line.ok_or_else(|| bad("a line of a chunk does not end in CRLF"));
-            }
-            if self.buffered().len() > limit {
-                return Err(bad("a line of a chunk is too long"));
             }
             self.fill().await?;
         }

@@ -128,20 +128,34 @@ fn read_all(stream: &mut TcpStream, deadline: Instant) -> std::io::Result<Vec<u8
     }
 }
 
-fn parse(bytes: &[u8], head: bool) -> Option<Answer> {
+/// Reads an answer; `None` if it is not one, or cut short. `head`: it was asked for without body.
+pub fn parse(mut bytes: &[u8], head: bool) -> Option<Answer> {
+    // A server may send any number of these before the answer.
+    loop {
+        let (at, answer) = parse_one(bytes, head)?;
+        match answer.status {
+            100 => bytes = &bytes[at..],
+            _ => return Some(answer),
+        }
+    }
+}
+
+/// The length of the head, and the answer.
+fn parse_one(bytes: &[u8], head: bool) -> Option<(usize, Answer)> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(at) = response.parse(bytes).ok()? else { return None };
     let status = response.code?;
-    if status == 100 {
-        return parse(&bytes[at..], head);
-    }
     let pair = |header: &httparse::Header<'_>| {
         let value = String::from_utf8_lossy(header.value).into_owned();
         (header.name.to_ascii_lowercase(), value)
     };
     let headers: Vec<_> = response.headers.iter().map(pair).collect();
-    let mut answer = Answer { status, headers, body: bytes[at..].to_vec() };
+    let mut answer = Answer { status, headers, body: Vec::new() };
+    if status == 100 {
+        return Some((at, answer));
+    }
+    answer.body = bytes[at..].to_vec();
     let length: Option<usize> = answer.header("content-length").and_then(|n| n.parse().ok());
     if let Some(length) = length {
         if answer.body.len() < length && !head {
@@ -149,5 +163,20 @@ fn parse(bytes: &[u8], head: bool) -> Option<Answer> {
         }
         answer.body.truncate(length);
     }
-    Some(answer)
+    Some((at, answer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many there are: they must not fill the stack.
+    #[test]
+    fn invitations_before_the_answer_are_passed_over() {
+        let mut text = "HTTP/1.1 100 Continue\r\n\r\n".repeat(100_000);
+        assert!(parse(text.as_bytes(), false).is_none());
+        text.push_str("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab");
+        let answer = parse(text.as_bytes(), false).unwrap();
+        assert_eq!((answer.status, &answer.body[..]), (200, &b"ab"[..]));
+    }
 }

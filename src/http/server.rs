@@ -9,7 +9,7 @@ use super::{Budget, HttpCounters, Request, Response, count, decode_percent};
 use crate::config::Limits;
 use async_executor::LocalExecutor;
 use async_io::{Async, Timer};
-use futures_lite::{AsyncReadExt, AsyncWriteExt, FutureExt};
+use futures_lite::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, FutureExt};
 use std::future::Future;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::pin::Pin;
@@ -84,16 +84,24 @@ pub async fn serve(
         let server = Rc::clone(&server);
         let task = async move {
             let _ = stream.get_ref().set_nodelay(true);
-            Connection::new(stream, &server).run(&server).await;
+            if let Some(stream) = converse(&server, stream).await {
+                linger(stream).await;
+            }
             counters.connections.set(counters.connections.get() - 1);
         };
         executor.spawn(task).detach();
     }
 }
 
+/// Answers the requests of one client until the connection is to end; gives the stream back if
+/// the client may still be sending.
+pub async fn converse<S: AsyncRead + AsyncWrite + Unpin>(server: &Server, stream: S) -> Option<S> {
+    Connection::new(stream, server).run(server).await
+}
+
 /// One connection.
-pub(super) struct Connection {
-    stream: Async<TcpStream>,
+pub(super) struct Connection<S> {
+    stream: S,
     buffer: Vec<u8>,
     start: usize,
     pub(super) limits: Limits,
@@ -101,8 +109,8 @@ pub(super) struct Connection {
     pub(super) body_bytes: u64,
 }
 
-impl Connection {
-    fn new(stream: Async<TcpStream>, server: &Server) -> Connection {
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn new(stream: S, server: &Server) -> Connection<S> {
         let limits = server.limits.clone();
         let buffer = Vec::new();
         Connection { stream, buffer, start: 0, limits, body_began: None, body_bytes: 0 }
@@ -165,15 +173,15 @@ impl Connection {
         if read == 0 { Err(Fault::Gone) } else { Ok(read) }
     }
 
-    async fn run(mut self, server: &Server) {
+    async fn run(mut self, server: &Server) -> Option<S> {
         loop {
             let fault = match self.exchange(server).await {
                 Ok(true) => continue,
-                Ok(false) => return self.linger().await,
+                Ok(false) => return Some(self.stream),
                 Err(fault) => fault,
             };
             match fault {
-                Fault::Gone => return,
+                Fault::Gone => return None,
                 Fault::Slow(begun) => {
                     if begun {
                         count(&server.counters.timeouts);
@@ -181,14 +189,14 @@ impl Connection {
                         let response = Response::error(408, "timeout", message).closing();
                         let _ = self.write(&response, true, false).await;
                     }
-                    return;
+                    return None;
                 }
                 Fault::Answer(response, bad) => {
                     if bad {
                         count(&server.counters.bad);
                     }
                     let _ = self.write(&response, true, false).await;
-                    return self.linger().await;
+                    return Some(self.stream);
                 }
             }
         }
@@ -303,17 +311,17 @@ impl Connection {
         };
         write.or(slow).await
     }
+}
 
-    async fn linger(mut self) {
-        let _ = self.stream.get_ref().shutdown(Shutdown::Write);
-        let mut waste = vec![0; READ_BYTES];
-        let read =
-            async { while self.stream.read(&mut waste).await.is_ok_and(|bytes| bytes > 0) {} };
-        let end = async {
-            Timer::after(LINGER).await;
-        };
-        read.or(end).await;
-    }
+/// Reads what the client still sends.
+async fn linger(mut stream: Async<TcpStream>) {
+    let _ = stream.get_ref().shutdown(Shutdown::Write);
+    let mut waste = vec![0; READ_BYTES];
+    let read = async { while stream.read(&mut waste).await.is_ok_and(|bytes| bytes > 0) {} };
+    let end = async {
+        Timer::after(LINGER).await;
+    };
+    read.or(end).await;
 }
 
 fn reason(status: u16) -> &'static str {

@@ -143,6 +143,7 @@ fn what_breaks_a_rule_is_answered_closed_and_counted() {
         (413, format!("{chunked}fffffffffffffff\r\n").into_bytes()),
         (413, format!("{chunked}18000\r\n{}\r\n1000\r\n", "x".repeat(0x18000)).into_bytes()),
         (400, format!("{chunked}zz\r\n").into_bytes()),
+        (400, format!("{chunked}3;{}\r\nabc\r\n", "x".repeat(300)).into_bytes()),
         (400, format!("{chunked}3\r\nabcd\r\n").into_bytes()),
         (400, format!("{chunked}{}", "1".repeat(400)).into_bytes()),
         (400, format!("{chunked}0\r\n{}", "a: b\r\n".repeat(2000)).into_bytes()),

@@ -189,8 +189,8 @@ impl Envelope {
             first: Instance(u64_at(head, CLAIM_BYTES)),
             delivered: Instance(u64_at(head, CLAIM_BYTES + 8)),
         };
-        check_positions(&[standing.first.0, standing.delivered.0])?;
         let from = Instance(u64_at(head, CLAIM_BYTES + 16));
+        check_positions(&[standing.first.0, standing.delivered.0, from.0])?;
         let count = u32_at(head, CLAIM_BYTES + 24) as usize;
         let bytes = u32_at(head, CLAIM_BYTES + 28) as usize;
         let rest = &body[ENTRIES_HEAD..];
@@ -239,6 +239,7 @@ pub fn decode_ask(body: &[u8]) -> Result<Ask, FrameError> {
     if body.len() != ASK_BYTES || body[12..] != [0; 4] {
         return Err(FrameError::Body);
     }
+    check_positions(&[u64_at(body, 0)])?;
     Ok(Ask { from: Instance(u64_at(body, 0)), limit: u32_at(body, 8) })
 }
 
@@ -254,6 +255,7 @@ pub fn decode_id(body: &[u8]) -> Result<ValueId, FrameError> {
     if body[0] == 0 || usize::from(body[0]) > NODES_MAX {
         return Err(FrameError::Body);
     }
+    check_positions(&[u64_at(body, 16)])?;
     Ok(ValueId {
         origin: NodeId(body[0]),
         session: Session { incarnation: Incarnation(u32_at(body, 4)), start: u32_at(body, 8) },
@@ -381,6 +383,17 @@ mod tests {
             let asked = ENVELOPE.fetch_value(ValueId { origin, ..id(8) });
             assert_eq!(decode_id(body(&asked)), Err(FrameError::Body), "no such origin");
         }
+    }
+
+    /// Whoever counts on from such a number overflows.
+    #[test]
+    fn impossible_positions_are_refused() {
+        let bad = FrameError::Body;
+        let ask = ENVELOPE.ask(Ask { from: Instance(u64::MAX), limit: 5 });
+        assert_eq!(decode_ask(body(&ask)), Err(bad));
+        assert_eq!(decode_id(body(&ENVELOPE.fetch_value(id(u64::MAX)))), Err(bad));
+        let none = ENVELOPE.entries(&standing(), Instance(u64::MAX), &[], &[]);
+        assert_eq!(ENVELOPE.decode_entries(body(&none)), Err(bad));
     }
 
     #[test]

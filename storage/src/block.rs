@@ -179,6 +179,9 @@ pub(crate) fn identity_of(header: &Header, node: Option<NodeId>) -> Identity {
 }
 
 /// Bytes of the block that starts here, if its header is intact and that of a group's first block.
+///
+/// # Errors
+/// Why they are not.
 pub fn peek(bytes: &[u8]) -> Result<Header, FrameError> {
     let header = Header::decode(bytes, ORDER_BLOCK_BYTES_MAX)?;
     match header.kind {
@@ -188,6 +191,9 @@ pub fn peek(bytes: &[u8]) -> Result<Header, FrameError> {
 }
 
 /// Reads a block whose header [`peek`] found intact. `bytes` is the whole block.
+///
+/// # Errors
+/// What is wrong with its body.
 pub fn decode(header: &Header, bytes: &[u8]) -> Result<Block, FrameError> {
     let body = header.check_body(bytes)?;
     if body.len() < PREFIX_BYTES {
@@ -217,6 +223,12 @@ pub fn decode(header: &Header, bytes: &[u8]) -> Result<Block, FrameError> {
 }
 
 /// Reads the orders of a decoded block into `out`.
+///
+/// # Errors
+/// [`FrameError`] for the first that is none.
+///
+/// # Panics
+/// If `bytes` are not those of the block.
 pub fn orders(block: &Block, bytes: &[u8], out: &mut Vec<Order>) -> Result<(), FrameError> {
     out.clear();
     for index in 0..block.orders as usize {

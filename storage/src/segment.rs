@@ -17,6 +17,7 @@ use crate::disk::{Access, Disk, FileSystem, is_full, open_file, sync_dir};
 use crate::error::LogError;
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, u32_at};
 use chainring_ring::ids::Sequence;
+use chainring_ring::mark;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -89,7 +90,9 @@ pub fn create_segment(dir: &Path, config: &LogConfig, number: u32) -> Result<(),
     }
     let partial = path.with_extension("new");
     // Left by a crash in the middle of this.
-    let _ = disk.remove(&partial);
+    if disk.remove(&partial).is_ok() {
+        mark!(HalfSegmentRemoved);
+    }
     let result = write_segment(&partial, config, number)
         .and_then(|()| disk.rename(&partial, &path).map_err(|source| ("rename of", source)));
     match result {
@@ -99,7 +102,10 @@ pub fn create_segment(dir: &Path, config: &LogConfig, number: u32) -> Result<(),
             let _ = disk.remove(&partial);
             let bytes = u64::from(config.segment_bytes);
             match is_full(&source) {
-                true => Err(LogError::Full { dir: dir.to_path_buf(), bytes }),
+                true => {
+                    mark!(SegmentHasNoRoom);
+                    Err(LogError::Full { dir: dir.to_path_buf(), bytes })
+                }
                 false => Err(LogError::io(stage, &path, source)),
             }
         }
@@ -168,7 +174,10 @@ pub struct SegmentHeader {
 }
 
 /// Reads the first 4096 bytes of a segment.
-pub(crate) fn decode_header(bytes: &[u8]) -> Result<SegmentHeader, FrameError> {
+///
+/// # Errors
+/// Why they are no header of a segment.
+pub fn decode_header(bytes: &[u8]) -> Result<SegmentHeader, FrameError> {
     let header = Header::decode(bytes, GROUP_ALIGN)?;
     if header.kind != Kind::Segment || header.length != 8 {
         return Err(FrameError::Body);
