@@ -15,7 +15,7 @@ use std::time::Instant;
 use tape::{Mode, Tape};
 
 /// States of the short form.
-const STATES: u64 = 20_000;
+const STATES: u64 = 100_000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect(name))
