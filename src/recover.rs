@@ -23,6 +23,9 @@ use chainring_storage::{
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+mod replay;
+use replay::Replay;
+
 /// The log is read back in steps of this: values that follow one another lie close together.
 const READ_AHEAD_BYTES: usize = 1 << 20;
 
@@ -257,11 +260,7 @@ pub fn open_on(
         chainring_storage::recover(dir, &limits, &mut file, &mut superblock, &mut |group| {
             replay.take(group);
         })?;
-    let cut = |damage| format!("a torn write was cut: {}", describe(damage));
-    let unknown =
-        |damage| format!("damage below the seal, fetched from peers: {}", describe(damage));
-    remarks.extend(found.cuts.iter().map(cut));
-    remarks.extend(found.unknowns.iter().map(unknown));
+    remarks.extend(remarks_on(&found));
     replay.damaged = found.damaged;
     // An idle log says in a seal how far it is delivered, and seals are not visited.
     if found.claim.position > replay.claim.position {
@@ -358,136 +357,17 @@ fn settings(config: &Config, superblock: &Superblock) -> Settings {
     }
 }
 
+/// What an operator should know of a log as it was found.
+fn remarks_on(found: &chainring_storage::Recovered) -> Vec<String> {
+    let cut = |damage| format!("a torn write was cut: {}", describe(damage));
+    let unknown =
+        |damage| format!("damage below the seal, fetched from peers: {}", describe(damage));
+    found.cuts.iter().map(cut).chain(found.unknowns.iter().map(unknown)).collect()
+}
+
 fn describe(damage: &chainring_storage::Damage) -> String {
     let place = |at: u64| format!("segment {} byte {}", at >> 32, at & 0xffff_ffff);
     format!("from {} to {}", place(damage.from), place(damage.to))
-}
-
-/// What the walk over the log collects.
-#[derive(Default)]
-struct Replay {
-    /// The newest order of each instance.
-    orders: BTreeMap<Instance, Order>,
-    places: HashMap<ValueId, chainring_storage::Place>,
-    claim: Claim,
-    damaged: bool,
-}
-
-/// Values by id, and their frames.
-type Held = (Vec<ValueId>, Vec<(Place, Vec<u8>)>);
-
-/// What replaying the claim delivers.
-struct Replayed {
-    position: Instance,
-    table: Sequences,
-    groups: Groups,
-    catalog: Catalog,
-}
-
-impl Replay {
-    fn take(&mut self, group: &Group<'_>) {
-        for order in group.orders {
-            self.orders.insert(order.instance, *order);
-        }
-        for (header, place) in group.values {
-            self.places.insert(header.value_id(), *place);
-        }
-        if group.claim.position > self.claim.position {
-            self.claim = group.claim;
-        }
-    }
-
-    /// Delivers what the claim authorises, as far as orders and values are there.
-    ///
-    /// # Errors
-    /// What the walk has just read cannot be read any more. Going on without it would say 'never
-    /// had' of what was voted for; the next start finds it damaged.
-    fn deliver(&self, reader: &mut ReadAhead) -> Result<Replayed, LogError> {
-        let mut replayed = Replayed {
-            position: Instance(0),
-            table: Sequences::default(),
-            groups: Groups::new(),
-            catalog: Catalog::new(false),
-        };
-        while let Some(order) = self.orders.get(&replayed.position) {
-            // A block vouches for all orders before it; behind damage an older order may have
-            // become the newest one left, and the claim is a mere claim.
-            let claimed = replayed.position < self.claim.position || mutant!(ReplayBeyondClaim);
-            let vouched = !self.damaged || mutant!(ReplayTrustsDamage);
-            let authorised = vouched || order.ballot >= self.claim.ballot;
-            if claimed && !authorised {
-                mark!(ReplayBehindDamage);
-            }
-            let decided = claimed && (authorised || order.decided);
-            if !decided || !self.deliver_one(order, reader, &mut replayed)? {
-                break;
-            }
-            replayed.position = replayed.position.next();
-        }
-        Ok(replayed)
-    }
-
-    fn deliver_one(
-        &self,
-        order: &Order,
-        reader: &mut ReadAhead,
-        to: &mut Replayed,
-    ) -> Result<bool, LogError> {
-        let value = match order.entry {
-            Entry::Value(id) if to.table.counts(&id) => Some(id),
-            _ => None,
-        };
-        let Some(id) = value else {
-            to.table.apply(&order.entry);
-            to.catalog.on_instance(*order, Place::default());
-            return Ok(true);
-        };
-        let Some(place) = self.places.get(&id) else {
-            mark!(ReplayLacksValue);
-            return Ok(false);
-        };
-        let (header, frame) = reader.read(*place)?;
-        let body = &frame[HEADER_BYTES..HEADER_BYTES + header.length as usize];
-        to.table.apply(&order.entry);
-        to.catalog.on_instance(*order, Place { at: place.at, bytes: place.bytes });
-        let catalog = &mut to.catalog;
-        // A body that does not parse stopped at the same byte when it was delivered first.
-        let _ = to.groups.deliver(body, |delivered| match delivered {
-            Delivered::Run { topic, first_offset, count, at } => {
-                catalog.on_run(topic, first_offset, count, at + HEADER_BYTES as u32);
-            }
-            Delivered::Topic { id, name } => catalog.on_topic(id, name),
-        });
-        Ok(true)
-    }
-
-    /// Values that may still be delivered, ascending, with their frames.
-    ///
-    /// An origin never has more than a window of bytes on its way, so an intact log has no more of
-    /// them. Behind damage delivery stops early and all that follows seems undelivered: of that,
-    /// `most` bytes an origin are kept. The rest counts as unknown, as what is damaged does, and
-    /// comes back by catch-up.
-    fn held(&self, reader: &mut ReadAhead, table: &Sequences, most: u64) -> Result<Held, LogError> {
-        let mut ids: Vec<_> = self.places.keys().filter(|id| !table.is_past(id)).copied().collect();
-        ids.sort_unstable();
-        let (mut values, mut held) = (Vec::new(), Vec::new());
-        let (mut origin, mut bytes) = (NodeId(0), 0);
-        for id in ids {
-            let place = self.places[&id];
-            if id.origin != origin {
-                (origin, bytes) = (id.origin, 0);
-            }
-            bytes += u64::from(place.bytes.next_multiple_of(BLOCK_BYTES_MAX));
-            if self.damaged && bytes > most || mutant!(RecoveredValuesForgotten) {
-                mark!(ReplayHoldsTooMuch);
-                continue;
-            }
-            let (_, frame) = reader.read(place)?;
-            values.push(id);
-            held.push((Place { at: place.at, bytes: place.bytes }, frame.to_vec()));
-        }
-        Ok((values, held))
-    }
 }
 
 /// Bytes of undelivered values of one origin that a damaged log gives back.

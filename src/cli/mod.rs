@@ -20,9 +20,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Features compiled in. A release has none; a test compares this with Cargo.toml.
-pub const FEATURES: &[&str] = &[];
+pub const FEATURES: &[&str] = if cfg!(feature = "mutants") { &["mutants"] } else { &[] };
 /// What `--version` prints behind the name.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nfeatures: none");
+const VERSION: &str = if cfg!(feature = "mutants") {
+    concat!(env!("CARGO_PKG_VERSION"), "\nfeatures: mutants")
+} else {
+    concat!(env!("CARGO_PKG_VERSION"), "\nfeatures: none")
+};
 
 /// A replicated log appliance: one order of records at wire speed, in memory or on disk.
 #[derive(Debug, Parser)]
@@ -224,6 +228,9 @@ pub struct SimArgs {
     /// Events of a world until its faults end.
     #[arg(long, default_value_t = crate::sim::plan::EVENTS)]
     pub events: u64,
+    /// Tell every step of every core on stderr.
+    #[arg(long, requires = "seed")]
+    pub trace: bool,
     /// Worlds at a time; by default one for each processor.
     #[arg(long)]
     pub threads: Option<usize>,
@@ -302,8 +309,9 @@ mod tests {
         let features = manifest.get("features").and_then(toml::Value::as_table);
         let names: Vec<&str> =
             features.map(|table| table.keys().map(String::as_str).collect()).unwrap_or_default();
-        assert_eq!(names, FEATURES);
-        assert!(VERSION.ends_with("features: none"));
+        assert_eq!(names, ["mutants"], "every feature is listed by the version");
+        let listed = if FEATURES.is_empty() { "none".to_owned() } else { FEATURES.join(", ") };
+        assert!(VERSION.ends_with(&format!("features: {listed}")));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(super) fn sim(args: &SimArgs) -> Result<Output, Failure> {
         events: args.events,
         threads: args.threads.unwrap_or(threads),
         stop_at_first: false,
+        told: args.trace,
     };
     let report = swarm(orders, &|_| {});
     Ok(output(&report))

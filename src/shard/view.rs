@@ -5,6 +5,7 @@
 
 use super::Shard;
 use crate::device::Machine;
+use crate::mail::Place;
 use chainring_ring::core::Core;
 
 impl<M: Machine> Shard<M> {
@@ -16,6 +17,12 @@ impl<M: Machine> Shard<M> {
     /// Digest of everything delivered.
     pub fn digest(&self) -> crate::records::Digest {
         self.groups.digest()
+    }
+
+    /// A delivered frame in the memory log, if that is there and still holds it.
+    pub fn memory_frame(&self, place: Place) -> Option<&[u8]> {
+        let place = chainring_storage::Place { at: place.at, bytes: place.bytes };
+        self.memory.as_ref()?.get(place)
     }
 
     /// What it runs on.

@@ -172,6 +172,8 @@ pub struct Shared {
     pub lan: Rc<RefCell<Lan>>,
     /// Who watches.
     pub observer: Rc<RefCell<Observer>>,
+    /// Every step is told on stderr.
+    pub told: bool,
 }
 
 /// The machine below one life of a node.
@@ -207,7 +209,8 @@ impl Ground {
         }
         let result = self.disk.complete_write(write.id, how);
         let mut desk = self.desk.borrow_mut();
-        if how == Completion::Done && result == write.bytes as i32 {
+        // What a disk lies about is stable for all that its node can know.
+        if result == write.bytes as i32 {
             let Group { number, sealed, orders, values } = &write.group;
             observer.wrote_group(node, *number, orders, values);
             let (segment, at, bytes) = (write.segment, write.at, write.bytes);

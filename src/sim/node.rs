@@ -15,7 +15,6 @@ use crate::sim::agenda::What;
 use crate::sim::clerk::{Clerk, ClerkHost, DiskReader};
 use crate::sim::disk::DiskHandle;
 use crate::sim::kernel::{Desk, Ground, Handle, Life, Shared, SimKernel};
-use crate::sim::observer::Observer;
 use crate::sim::peernet::{SimNet, Timers};
 use crate::sim::plan::Plan;
 use crate::sim::random::Random;
@@ -46,15 +45,31 @@ const POLLS_MAX: usize = 64;
 /// Hands every step of a core to the observer.
 pub struct Watch {
     node: NodeId,
-    observer: Rc<RefCell<Observer>>,
+    shared: Shared,
 }
 
 impl Probe for Watch {
     fn stepped(&mut self, core: &Core, input: &Input<'_>, actions: &[Action]) {
-        self.observer.borrow_mut().stepped(self.node, core, input, actions);
+        if self.shared.told {
+            self.tell(core, input, actions);
+        }
+        self.shared.observer.borrow_mut().stepped(self.node, core, input, actions);
     }
     fn wrote_superblock(&mut self, superblock: &Superblock) {
-        self.observer.borrow_mut().wrote_superblock(self.node, superblock);
+        self.shared.observer.borrow_mut().wrote_superblock(self.node, superblock);
+    }
+}
+
+impl Watch {
+    /// What a step came to, but for those of no interest.
+    fn tell(&self, core: &Core, input: &Input<'_>, actions: &[Action]) {
+        let idle = matches!(input, Input::Tick | Input::Continue | Input::Vote(_));
+        if idle && actions.is_empty() {
+            return;
+        }
+        let now = self.shared.agenda.borrow().now();
+        let at = (core.received().0, core.durable().0, core.delivered().0);
+        eprintln!("{now:>12} node {} {at:?} {input:?} -> {actions:?}", self.node.0);
     }
 }
 
@@ -240,7 +255,7 @@ impl SimNode {
         let random = self.random.split(u64::from(life.number));
         let kernel = SimKernel::new(arena, ground.clone(), random);
         let wire = Wire::over(wire_options(config), kernel, waker());
-        let watch = Watch { node: self.id(), observer: Rc::clone(&shared.observer) };
+        let watch = Watch { node: self.id(), shared: shared.clone() };
         let gauges = Arc::new(Gauges::default());
         let parts = ShardParts {
             machine: Host::new(wire, opened.file, segments, watch),
@@ -456,7 +471,7 @@ fn room(config: &Config) -> Room {
     let limits = &config.limits;
     let bytes = config.receive_bytes() + config.own_pool_bytes();
     let bytes = bytes + u64::from(limits.side_pool_bytes);
-    let packets = (bytes / u64::from(config.cluster.block)) as usize + 64;
+    let packets = (bytes / 512) as usize + 64;
     let windows = 4 * limits.window_instances as usize;
     Room { packets, notices: windows + 4096, log_items: windows + packets + 1024 }
 }

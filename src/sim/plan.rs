@@ -5,7 +5,7 @@
 //! function of its seed; what it does to a cluster stays within the fault model (never more than a
 //! minority loses its memory or its disk's content), so that every violation is a fault of ours.
 
-use crate::config::{Cluster, Config, Limits, Member, Node};
+use crate::config::{Cluster, Config, Limits, Member, Node, durability_name};
 use crate::sim::faults::Kind;
 use crate::sim::lan::Weather;
 use crate::sim::random::Random;
@@ -129,13 +129,24 @@ impl Plan {
             _ => Durability::Memory,
         };
         let block = if random.below(6) == 0 { 4096 } else { 512 };
-        let limits = limits(&mut random, block);
+        let mut limits = limits(&mut random, block);
         let mut order: Vec<u8> = (0..nodes).collect();
         random.shuffle(&mut order);
         let most = usize::from(nodes - 1) / 2;
         let mut victims = vec![false; usize::from(nodes)];
         order[..most].iter().for_each(|node| victims[usize::from(*node)] = true);
         let load = load(&mut random, &limits, nodes);
+        if durability == Durability::Memory {
+            // Who lags learns from what the others keep: a window of it, or all for who forgot.
+            match random.below(4) {
+                0 => {
+                    victims.fill(false);
+                    let window = u64::from(limits.window_instances * limits.packet_bytes);
+                    limits.memory_log_bytes = limits.memory_log_bytes.max(3 * window);
+                }
+                _ => limits.memory_log_bytes = 32 << 20,
+            }
+        }
         let mut plan = Plan {
             seed,
             nodes,
@@ -180,6 +191,22 @@ impl Plan {
             },
             limits: self.limits.clone(),
         }
+    }
+
+    /// In a line.
+    pub fn summary(&self) -> String {
+        let l = &self.limits;
+        format!(
+            "{} nodes, {}, block {}, window {} entries {} B, packets {} B, segments {} B, victims {:?}",
+            self.nodes,
+            durability_name(self.durability),
+            self.block,
+            l.window_instances,
+            l.window_bytes,
+            l.packet_bytes,
+            l.segment_bytes,
+            self.victims.iter().enumerate().filter(|v| *v.1).map(|v| v.0 + 1).collect::<Vec<_>>()
+        )
     }
 
     /// True if nothing goes wrong in it.

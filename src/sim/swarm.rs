@@ -4,11 +4,10 @@
 //! seed. A panic in a world is a failure of its seed, said with the seed whatever the build does
 //! about panics.
 
-use crate::sim::faults::{Kind, Name};
+use crate::sim::faults::Kind;
 use crate::sim::plan::Plan;
-use crate::sim::world::{Outcome, World};
+use crate::sim::world::{Outcome, Telling, World};
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,6 +36,14 @@ pub struct Orders {
     pub threads: usize,
     /// Stop at the first failure.
     pub stop_at_first: bool,
+    /// Every step is told on stderr.
+    pub told: bool,
+}
+
+impl Orders {
+    fn telling(&self) -> Telling {
+        Telling { told: self.told, ..Telling::default() }
+    }
 }
 
 /// What came of them.
@@ -125,12 +132,11 @@ pub fn install_hook() {
 pub fn run_seed(
     seed: u64,
     events: u64,
-    only: Option<BTreeSet<Name>>,
-    record: bool,
+    telling: Telling,
 ) -> (Option<Outcome>, Option<Failure>) {
     SEED.set(Some(seed));
     let ran = catch_unwind(AssertUnwindSafe(|| {
-        World::new(Plan::new(seed, events), only, record).run()
+        World::new(Plan::new(seed, events), telling).run()
     }));
     SEED.set(None);
     match ran {
@@ -138,7 +144,7 @@ pub fn run_seed(
             let failure = outcome.violation.as_ref().map(|violation| Failure {
                 seed,
                 name: violation.invariant.name().to_owned(),
-                what: violation.to_string(),
+                what: format!("{violation} [{}]", Plan::new(seed, events).summary()),
             });
             (Some(outcome), failure)
         }
@@ -146,6 +152,7 @@ pub fn run_seed(
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
             let what = text.unwrap_or_else(|| "no message".to_owned());
+            let what = format!("{what} [{}]", Plan::new(seed, events).summary());
             (None, Some(Failure { seed, name: "panic".to_owned(), what }))
         }
     }
@@ -183,7 +190,7 @@ pub fn swarm(orders: Orders, tell: &(dyn Fn(&Report) + Sync)) -> Report {
                     }
                     let began = Instant::now();
                     let seed = orders.first_seed.wrapping_add(number);
-                    let (outcome, failure) = run_seed(seed, orders.events, None, false);
+                    let (outcome, failure) = run_seed(seed, orders.events, orders.telling());
                     let mut report = report.lock().expect("no panic while it is held");
                     report.busy += began.elapsed();
                     report.elapsed = start.elapsed();

@@ -57,6 +57,8 @@ pub(super) struct Clients {
     by_hash: HashMap<u128, usize>,
     /// By topic: what was read at each offset; one more than the highest acknowledged.
     topics: Vec<(Vec<Option<usize>>, u64)>,
+    /// By topic: below, some node has dropped what it held in memory.
+    dropped: Vec<u64>,
 }
 
 impl Clients {
@@ -242,6 +244,16 @@ impl Observer {
         offsets[index] = Some(read);
     }
 
+    /// A node has dropped what lay below `first` of a topic: a memory log is bounded.
+    pub fn dropped(&mut self, topic: TopicId, first: u64) {
+        let dropped = &mut self.clients.dropped;
+        let index = topic.0 as usize;
+        if dropped.len() <= index {
+            dropped.resize(index + 1, 0);
+        }
+        dropped[index] = dropped[index].max(first);
+    }
+
     /// At the end: every request ended, and what was acknowledged was read.
     pub(super) fn settle_clients(&mut self) {
         let Observer { clients, verdict, .. } = self;
@@ -251,7 +263,8 @@ impl Observer {
             verdict.check(super::Invariant::L1, node, op.answer.is_some(), what);
             if let Some(Answer::Appended(first, last)) = op.answer {
                 let records = &clients.records[op.first..op.first + op.count];
-                let lost = records.iter().find(|record| record.offset.is_none());
+                let kept = clients.dropped.get(op.topic.0 as usize).is_none_or(|from| first >= *from);
+                let lost = records.iter().find(|record| kept && record.offset.is_none());
                 let what = || format!("{:?} at {first} to {last}: lost {lost:?}", op.id);
                 verdict.check(B5, node, lost.is_none(), what);
             }

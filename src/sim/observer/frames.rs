@@ -5,6 +5,7 @@ use super::invariant::Invariant::{A2, A3, A6, A7, A8, D3};
 use crate::shard::direct;
 use chainring_ring::actions::{Input, PromiseFrom};
 use chainring_ring::codec::{CLAIM_BYTES, ORDER_BYTES, VOTE_BYTES, claim_at, order_at, vote_at};
+use chainring_ring::core::Core;
 use chainring_ring::header::{HEADER_BYTES, Header, Kind};
 use chainring_ring::ids::{Ballot, Durability, Instance, NodeId, Order};
 use chainring_ring::votes::Vote;
@@ -122,31 +123,52 @@ impl Observer {
             self.history.order(&mut self.verdict, node, order, None);
         }
         if !promise.damaged && !state.lied {
-            self.reports_all(node, promise.first, &reported);
+            self.reports_all(node, promise, &reported);
         }
     }
 
-    /// What the node has of the open instances is in its answer.
-    fn reports_all(&mut self, node: NodeId, first: Instance, reported: &[Order]) {
-        let delivered = self.nodes[usize::from(node.0)].delivered;
-        let mut reported = reported.iter().peekable();
-        for index in first.0..self.history.cells.len() as u64 {
+    /// A 1B is made: notes what it has to report, which is all that the node voted for and no
+    /// higher ballot has overwritten. It may leave later; asked again the node has no less.
+    pub(super) fn answers(&mut self, node: NodeId, core: &Core, ballot: Ballot) {
+        if self.nodes[usize::from(node.0)].answer.0 == ballot {
+            return;
+        }
+        let mut due = std::mem::take(&mut self.nodes[usize::from(node.0)].answer.1);
+        due.clear();
+        for index in core.window().first().0..self.history.cells.len() as u64 {
             let at = Instance(index);
-            let order = reported.next_if(|order| order.instance <= at);
-            let order = order.filter(|order| order.instance == at);
-            let Some(cell) = self.history.cell(at) else { return };
-            if at < delivered {
+            if index < core.delivered().0 {
                 // Decided here: at which ballot it is reported does not matter.
-                let entry = self.log.get(index as usize).map(|delivered| delivered.entry);
-                let right = order.is_some_and(|order| Some(order.entry) == entry);
-                let what = || format!("1B without {at:?}, which is delivered: {order:?}");
-                self.verdict.check(D3, node, right, what);
-                continue;
+                due.push((at, Ballot::ZERO));
+            } else if let Some(cell) = self.history.cell(at)
+                && let Some(held) = cell.held_by(node)
+                && cell.is_voted(node, &held.entry)
+            {
+                due.push((at, held.ballot));
             }
-            let Some(held) = cell.held_by(node) else { continue };
-            let covered = order.is_some_and(|order| order.ballot >= held.ballot);
-            let right = covered || !self.is_had(node, &held.entry);
-            self.verdict.check(D3, node, right, || format!("1B without {held:?} at {at:?}"));
+        }
+        self.nodes[usize::from(node.0)].answer = (ballot, due);
+    }
+
+    /// What the node had when it was asked is in its answer.
+    fn reports_all(&mut self, node: NodeId, promise: &PromiseFrom<'_>, reported: &[Order]) {
+        let (ballot, due) = &self.nodes[usize::from(node.0)].answer;
+        if *ballot != promise.ballot {
+            return; // an older answer, overtaken
+        }
+        let decided = reported.iter().filter(|order| order.instance < promise.delivered);
+        let mut reported = reported.iter().peekable();
+        for (at, ballot) in due.iter().filter(|(at, _)| *at >= promise.first) {
+            while reported.next_if(|order| order.instance < *at).is_some() {}
+            let order = reported.peek().filter(|order| order.instance == *at);
+            let right = order.is_some_and(|order| order.ballot >= *ballot);
+            let what = || format!("1B without {at:?} at {ballot:?} or above: {order:?}");
+            self.verdict.check(D3, node, right, what);
+        }
+        for order in decided {
+            let entry = self.log.get(order.instance.0 as usize).map(|delivered| delivered.entry);
+            let what = || format!("1B with {order:?}, delivered {entry:?}");
+            self.verdict.check(D3, node, entry == Some(order.entry), what);
         }
     }
 

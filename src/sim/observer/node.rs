@@ -45,6 +45,9 @@ pub(super) struct Node {
     /// By (incarnation, ballot), the highest positions published.
     pub(super) published: Vec<Vote>,
 
+    /// The ballot of the last 1B of this life, and what it had to report, at least.
+    pub(super) answer: (Ballot, Vec<(Instance, Ballot)>),
+
     pub(super) delivered: Instance,
     /// In this life everything below was checked to be stable, or came from the log.
     pub(super) settled: Instance,

@@ -38,8 +38,10 @@ impl Observer {
         }
         self.own_vote(node, core, actions);
         for action in actions {
-            if let Action::Deliver { order, counts } = action {
-                self.delivers(node, order, *counts);
+            match action {
+                Action::Deliver { order, counts } => self.delivers(node, order, *counts),
+                Action::Answer { ballot, .. } => self.answers(node, core, *ballot),
+                _ => {}
             }
         }
         self.own_settled(node, core);

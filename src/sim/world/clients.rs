@@ -209,7 +209,7 @@ impl World {
         let catalog = alive.clerk.catalog.borrow();
         let random = &mut self.clients.random;
         let Some(topic) = catalog.topics().nth(random.below(3) as usize) else { return };
-        if topic.end == topic.first || !alive.clerk.reads_disk() {
+        if topic.end == topic.first {
             return;
         }
         let (id, offset) = (topic.id, topic.first + random.below(topic.end - topic.first));
@@ -224,7 +224,11 @@ impl World {
         let Located::Run(run) = alive.clerk.catalog.borrow().locate(topic, offset) else {
             return 0;
         };
-        let Some(frame) = alive.clerk.read_disk(run.place) else { return 0 };
+        let frame = match alive.clerk.reads_disk() {
+            true => alive.clerk.read_disk(run.place),
+            false => alive.shard.memory_frame(run.place).map(<[u8]>::to_vec),
+        };
+        let Some(frame) = frame else { return 0 };
         let body = &frame[HEADER_BYTES..];
         let Ok(Run::Records { bytes, .. }) = run_at(body, run.at as usize - HEADER_BYTES) else {
             return 0;

@@ -89,9 +89,6 @@ impl World {
     pub(super) fn compare(&mut self) {
         for node in 0..self.plan.nodes {
             let alive = self.nodes[usize::from(node)].alive.as_ref().expect("all run");
-            if !alive.clerk.reads_disk() {
-                continue;
-            }
             let topics: Vec<_> = alive
                 .clerk
                 .catalog
@@ -100,6 +97,7 @@ impl World {
                 .map(|topic| (topic.id, topic.first, topic.end))
                 .collect();
             for (id, first, end) in topics {
+                self.shared.observer.borrow_mut().dropped(id, first);
                 self.read_topic(node, id, first, end);
             }
         }

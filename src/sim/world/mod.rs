@@ -68,6 +68,17 @@ pub struct Outcome {
     pub tape: Vec<(u64, Name)>,
 }
 
+/// How a world is run.
+#[derive(Clone, Debug, Default)]
+pub struct Telling {
+    /// No faults but these happen.
+    pub only: Option<BTreeSet<Name>>,
+    /// Those that happen are put on a tape.
+    pub record: bool,
+    /// Every step is told on stderr.
+    pub told: bool,
+}
+
 /// Hands frames to the observer.
 struct Frames(Rc<RefCell<Observer>>);
 
@@ -113,9 +124,9 @@ pub struct World {
 }
 
 impl World {
-    /// A world before its beginning. With `only`, no faults but these happen; with `record` those
-    /// that happen are put on a tape.
-    pub fn new(plan: Plan, only: Option<BTreeSet<Name>>, record: bool) -> World {
+    /// A world before its beginning.
+    pub fn new(plan: Plan, telling: Telling) -> World {
+        let Telling { only, record, told } = telling;
         let seed = plan.seed;
         let agenda = Rc::new(RefCell::new(Agenda::default()));
         let faults = Rc::new(RefCell::new(Faults::new(seed, only, record)));
@@ -130,7 +141,7 @@ impl World {
         let weather = plan.weather.clone();
         let lan = Lan::new(seed, weather, Rc::clone(&agenda), Rc::clone(&faults), eyes);
         let lan = Rc::new(RefCell::new(lan));
-        let shared = Shared { agenda, faults, lan, observer };
+        let shared = Shared { agenda, faults, lan, observer, told };
         World {
             nodes: (0..plan.nodes).map(|index| SimNode::new(index, &plan)).collect(),
             clients: Clients::new(&plan),
