@@ -133,7 +133,9 @@ impl Scan<'_> {
         for _ in 0..block.values.count {
             let rest = &bytes[before as usize..];
             let Some(header) = value_header(rest, &self.input.config.identity) else {
-                return Ok(first_bad.or(Some(before)));
+                // Fewer frames than were written, all intact: the disk lost the write.
+                let bad = if rest.is_empty() { block.bytes } else { before };
+                return Ok(first_bad.or(Some(bad)));
             };
             let frame = &rest[..header.size as usize];
             match header.check_body(frame) {

@@ -117,6 +117,8 @@ fn run_block(bytes: &[u8]) -> bool {
     assert!(block.orders as usize * ORDER_BYTES < bytes.len());
     assert_eq!(block.group_bytes(), u64::from(header.size) + u64::from(block.values.bytes));
     assert_eq!(block.seal, block.orders == 0 && block.values.count == 0);
+    let least = u64::from(block.values.count) * 512;
+    assert!(u64::from(block.values.bytes) >= least);
     assert!(block.values.count > 0 || block.values == Values::default());
     let mut orders = Vec::new();
     let read = block::orders(&block, bytes, &mut orders);
