@@ -322,7 +322,8 @@ impl Config {
             let wanted = format!("{most} or more: one packet with the largest record");
             return Err(value("limits.side_pool_bytes", l.side_pool_bytes, wanted));
         }
-        let least = SEGMENT_GROUPS_MIN * self.group_max();
+        // And the segment's header.
+        let least = SEGMENT_GROUPS_MIN * self.group_max() + u64::from(BLOCK_BYTES_MAX);
         if u64::from(l.segment_bytes) < least || !l.segment_bytes.is_multiple_of(1 << 12) {
             let wanted = format!(
                 "a multiple of 4096, {least} or more: 16 groups with one largest packet each"

@@ -12,6 +12,7 @@ use chainring_net::uring::Uring;
 use chainring_net::wire::{Counters, Event, LinkKind, Refused, Wait, Wire};
 use chainring_ring::actions::{Action, Input};
 use chainring_ring::core::Core;
+use chainring_ring::mutant;
 use chainring_storage::{LogError, Superblock, SuperblockFile};
 use std::collections::VecDeque;
 
@@ -215,7 +216,7 @@ impl<K: Kernel, P: Probe> Device for Host<K, P> {
     ) -> Result<(), Refused> {
         let file = self.segments.iter().find(|(number, _)| *number == segment);
         let (_, file) = file.expect("a segment that the writer was told of");
-        self.wire.write(token, file, ranges, offset, true)
+        self.wire.write(token, file, ranges, offset, !mutant!(WriteNotDurable))
     }
 
     fn write_superblock(&mut self, superblock: &Superblock) -> Result<(), LogError> {

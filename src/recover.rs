@@ -11,15 +11,20 @@ use crate::mail::Place;
 use chainring_ring::core::{Recovered, Settings};
 use chainring_ring::header::{BLOCK_BYTES_MAX, HEADER_BYTES};
 use chainring_ring::ids::{
-    Ballot, Claim, Durability, Entry, Incarnation, Instance, NodeId, Order, RingId, ValueId,
+    Ballot, Claim, Durability, Entry, Incarnation, Instance, NodeId, Order, RingId, Session,
+    ValueId,
 };
 use chainring_ring::sequences::Sequences;
+use chainring_ring::{mark, mutant};
 use chainring_storage::{
     DirLock, Disk, FileSystem, Group, Identity, LogConfig, LogError, LogReader, LogWriter,
     ReadAhead, SharedDisk, Superblock, SuperblockFile, superfile,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+
+mod replay;
+use replay::Replay;
 
 /// The log is read back in steps of this: values that follow one another lie close together.
 const READ_AHEAD_BYTES: usize = 1 << 20;
@@ -137,7 +142,19 @@ pub fn format_on(disk: &dyn Disk, config: &Config) -> Result<(), RecoverError> {
     let mut superblock = Superblock::new(identity(config), durability, block, nodes);
     superblock.configuration = config.config_hash();
     SuperblockFile::create(disk, dir, &superblock, config.node.development)?;
-    Ok(())
+    sync_name(disk, dir)
+}
+
+/// Makes the name of `dir` durable: a store that power failure can take away whole has promised
+/// nothing. Whoever may not read the directory above did not make `dir`.
+fn sync_name(disk: &dyn Disk, dir: &Path) -> Result<(), RecoverError> {
+    let above = dir.parent().filter(|above| !above.as_os_str().is_empty());
+    match disk.sync_dir(above.unwrap_or(Path::new("."))) {
+        Err(source) if source.kind() != std::io::ErrorKind::PermissionDenied => {
+            Err(RecoverError::Dir { dir: dir.display().to_string(), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Puts the store of an older cluster epoch aside, as `DIR.epoch-N`, and a new one in its place: an
@@ -160,7 +177,8 @@ pub fn new_epoch(config: &Config) -> Result<(), RecoverError> {
         made.is_ok_and(|made| made.identity == identity(config))
     };
     if !is_formatted(dir) && !dir.exists() && begun() {
-        return moved(&fresh, dir);
+        moved(&fresh, dir)?;
+        return sync_name(&FileSystem, dir);
     }
     let found = superfile::read_superblock(dir)?.identity;
     let lock = DirLock::acquire(dir)?;
@@ -185,7 +203,8 @@ pub fn new_epoch(config: &Config) -> Result<(), RecoverError> {
     moved(dir, &beside(&format!("epoch-{}", found.epoch.0)))?;
     moved(&fresh, dir)?;
     drop(lock);
-    Ok(())
+    // Before a node runs on it: found as `DIR.next` again, it would be made anew.
+    sync_name(&FileSystem, dir)
 }
 
 fn file_name(dir: &Path) -> String {
@@ -211,6 +230,10 @@ pub fn open_on(
     preallocate: usize,
 ) -> Result<Opened, RecoverError> {
     let dir = config.node.dir.as_path();
+    if mutant!(StoreMadeAnew) && superfile::read_superblock_on(&**disk, dir).is_err() {
+        let _ = disk.remove_dir_all(dir);
+        format_on(&**disk, config)?;
+    }
     let (mut file, mut superblock) =
         SuperblockFile::open(&**disk, dir, &identity(config), config.node.development)?;
     check_settings(config, &superblock)?;
@@ -219,19 +242,15 @@ pub fn open_on(
     file.write(&superblock)?;
     let settings = settings(config, &superblock);
     if config.cluster.durability == Durability::Memory {
-        let recovered = Recovered::default();
-        let groups = Groups::new();
-        let (catalog, held) = (Catalog::new(true), Vec::new());
-        let log = None;
         return Ok(Opened {
             file,
             superblock,
-            log,
+            log: None,
             settings,
-            recovered,
-            groups,
-            catalog,
-            held,
+            recovered: Recovered::default(),
+            groups: Groups::new(),
+            catalog: Catalog::new(true),
+            held: Vec::new(),
             remarks,
         });
     }
@@ -241,14 +260,11 @@ pub fn open_on(
         chainring_storage::recover(dir, &limits, &mut file, &mut superblock, &mut |group| {
             replay.take(group);
         })?;
-    let cut = |damage| format!("a torn write was cut: {}", describe(damage));
-    let unknown =
-        |damage| format!("damage below the seal, fetched from peers: {}", describe(damage));
-    remarks.extend(found.cuts.iter().map(cut));
-    remarks.extend(found.unknowns.iter().map(unknown));
+    remarks.extend(remarks_on(&found));
     replay.damaged = found.damaged;
     // An idle log says in a seal how far it is delivered, and seals are not visited.
     if found.claim.position > replay.claim.position {
+        mark!(ClaimOnlyInSeal);
         replay.claim = found.claim;
     }
     let promised = superblock.promised.max(found.ballot).max(replay.claim.ballot);
@@ -305,7 +321,8 @@ fn begin_life(config: &Config, superblock: &mut Superblock, remarks: &mut Vec<St
         Durability::Async => first || superblock.clean,
         Durability::Sync => true,
     };
-    if !remembers {
+    if !remembers && !mutant!(AmnesiaUnnoticed) {
+        mark!(LifeForgets);
         superblock.incarnation = Incarnation(superblock.incarnation.0 + 1);
         superblock.remembers = false;
         superblock.promised = Ballot::ZERO;
@@ -319,7 +336,10 @@ fn begin_life(config: &Config, superblock: &mut Superblock, remarks: &mut Vec<St
         ));
     }
     superblock.start += 1;
-    superblock.clean = false;
+    if superblock.clean {
+        mark!(CleanStopFound);
+    }
+    superblock.clean &= mutant!(CleanMarkNotErased);
 }
 
 fn settings(config: &Config, superblock: &Superblock) -> Settings {
@@ -331,134 +351,23 @@ fn settings(config: &Config, superblock: &Superblock) -> Settings {
         nodes,
         me: config.node.id,
         incarnation: superblock.incarnation,
-        session: superblock.session(),
+        session: if mutant!(SessionReused) { Session::FIRST } else { superblock.session() },
         durability: config.cluster.durability,
         window: u64::from(config.limits.window_instances),
     }
 }
 
+/// What an operator should know of a log as it was found.
+fn remarks_on(found: &chainring_storage::Recovered) -> Vec<String> {
+    let cut = |damage| format!("a torn write was cut: {}", describe(damage));
+    let unknown =
+        |damage| format!("damage below the seal, fetched from peers: {}", describe(damage));
+    found.cuts.iter().map(cut).chain(found.unknowns.iter().map(unknown)).collect()
+}
+
 fn describe(damage: &chainring_storage::Damage) -> String {
     let place = |at: u64| format!("segment {} byte {}", at >> 32, at & 0xffff_ffff);
     format!("from {} to {}", place(damage.from), place(damage.to))
-}
-
-/// What the walk over the log collects.
-#[derive(Default)]
-struct Replay {
-    /// The newest order of each instance.
-    orders: BTreeMap<Instance, Order>,
-    places: HashMap<ValueId, chainring_storage::Place>,
-    claim: Claim,
-    damaged: bool,
-}
-
-/// Values by id, and their frames.
-type Held = (Vec<ValueId>, Vec<(Place, Vec<u8>)>);
-
-/// What replaying the claim delivers.
-struct Replayed {
-    position: Instance,
-    table: Sequences,
-    groups: Groups,
-    catalog: Catalog,
-}
-
-impl Replay {
-    fn take(&mut self, group: &Group<'_>) {
-        for order in group.orders {
-            self.orders.insert(order.instance, *order);
-        }
-        for (header, place) in group.values {
-            self.places.insert(header.value_id(), *place);
-        }
-        if group.claim.position > self.claim.position {
-            self.claim = group.claim;
-        }
-    }
-
-    /// Delivers what the claim authorises, as far as orders and values are there.
-    ///
-    /// # Errors
-    /// What the walk has just read cannot be read any more. Going on without it would say 'never
-    /// had' of what was voted for; the next start finds it damaged.
-    fn deliver(&self, reader: &mut ReadAhead) -> Result<Replayed, LogError> {
-        let mut replayed = Replayed {
-            position: Instance(0),
-            table: Sequences::default(),
-            groups: Groups::new(),
-            catalog: Catalog::new(false),
-        };
-        while let Some(order) = self.orders.get(&replayed.position) {
-            // A block vouches for all orders before it; behind damage an older order may have
-            // become the newest one left, and the claim is a mere claim.
-            let claimed = replayed.position < self.claim.position;
-            let authorised = !self.damaged || order.ballot >= self.claim.ballot;
-            let decided = claimed && (authorised || order.decided);
-            if !decided || !self.deliver_one(order, reader, &mut replayed)? {
-                break;
-            }
-            replayed.position = replayed.position.next();
-        }
-        Ok(replayed)
-    }
-
-    fn deliver_one(
-        &self,
-        order: &Order,
-        reader: &mut ReadAhead,
-        to: &mut Replayed,
-    ) -> Result<bool, LogError> {
-        let value = match order.entry {
-            Entry::Value(id) if to.table.counts(&id) => Some(id),
-            _ => None,
-        };
-        let Some(id) = value else {
-            to.table.apply(&order.entry);
-            to.catalog.on_instance(*order, Place::default());
-            return Ok(true);
-        };
-        let Some(place) = self.places.get(&id) else { return Ok(false) };
-        let (header, frame) = reader.read(*place)?;
-        let body = &frame[HEADER_BYTES..HEADER_BYTES + header.length as usize];
-        to.table.apply(&order.entry);
-        to.catalog.on_instance(*order, Place { at: place.at, bytes: place.bytes });
-        let catalog = &mut to.catalog;
-        // A body that does not parse stopped at the same byte when it was delivered first.
-        let _ = to.groups.deliver(body, |delivered| match delivered {
-            Delivered::Run { topic, first_offset, count, at } => {
-                catalog.on_run(topic, first_offset, count, at + HEADER_BYTES as u32);
-            }
-            Delivered::Topic { id, name } => catalog.on_topic(id, name),
-        });
-        Ok(true)
-    }
-
-    /// Values that may still be delivered, ascending, with their frames.
-    ///
-    /// An origin never has more than a window of bytes on its way, so an intact log has no more of
-    /// them. Behind damage delivery stops early and all that follows seems undelivered: of that,
-    /// `most` bytes an origin are kept. The rest counts as unknown, as what is damaged does, and
-    /// comes back by catch-up.
-    fn held(&self, reader: &mut ReadAhead, table: &Sequences, most: u64) -> Result<Held, LogError> {
-        let mut ids: Vec<_> = self.places.keys().filter(|id| !table.is_past(id)).copied().collect();
-        ids.sort_unstable();
-        let (mut values, mut held) = (Vec::new(), Vec::new());
-        let (mut origin, mut bytes) = (NodeId(0), 0);
-        for id in ids {
-            let place = self.places[&id];
-            if id.origin != origin {
-                (origin, bytes) = (id.origin, 0);
-            }
-            bytes += u64::from(place.bytes.next_multiple_of(BLOCK_BYTES_MAX));
-            if self.damaged && bytes > most {
-                continue;
-            }
-            let (_, frame) = reader.read(place)?;
-            values.push(id);
-            held.push((Place { at: place.at, bytes: place.bytes }, frame.to_vec()));
-        }
-        Ok((values, held))
-    }
 }
 
 /// Bytes of undelivered values of one origin that a damaged log gives back.

@@ -89,6 +89,17 @@ fn the_core_reaches_no_world() {
     none("outside the core's world", &words(&sources, &names));
 }
 
+#[test]
+fn peers_reach_sockets_and_clocks_in_one_file() {
+    let mut sources = below("src/peers");
+    sources.retain(|file| !is_test(&file.path));
+    let count = sources.len();
+    sources.retain(|file| file.path != "src/peers/tcp.rs");
+    assert_eq!(sources.len() + 1, count, "the one file is gone");
+    let names = ["Instant", "SystemTime", "Timer", "Async", "TcpStream", "thread", "fs"];
+    none("around src/peers/net.rs", &words(&sources, &names));
+}
+
 /// Every place where a file's code, outside comments and strings, has one of `words`.
 fn words(files: &[File], words: &[&str]) -> Vec<String> {
     let mut found = Vec::new();

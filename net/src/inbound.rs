@@ -16,6 +16,7 @@ use crate::link::LinkError;
 use crate::pool::{Arena, Range};
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind};
 use chainring_ring::ids::{ClusterId, Epoch, NODES_MAX};
+use chainring_ring::mark;
 
 /// Most bytes of one receive.
 pub const RECEIVE_MAX: u32 = 1 << 20;
@@ -88,6 +89,9 @@ impl DataIn {
     /// Where the next receive may go; None while the buffer is full.
     pub fn room(&self) -> Option<Range> {
         let free = self.buffer.bytes - (self.received - self.released) as u32;
+        if free == 0 {
+            mark!(ReceiveBufferFull);
+        }
         (free > 0).then(|| self.range(self.received, free.min(RECEIVE_MAX)))
     }
 
@@ -134,6 +138,9 @@ impl DataIn {
 
     /// Drops what is not parsed; no receive may be in flight.
     pub fn cut(&mut self) {
+        if self.received > self.parsed {
+            mark!(HalfPacketCut);
+        }
         self.received = self.parsed;
         self.fresh = false;
     }
@@ -233,6 +240,9 @@ impl ControlIn {
 
     /// Forgets everything; no receive may be in flight.
     pub fn cut(&mut self) {
+        if self.filled > self.parsed {
+            mark!(HalfControlFrameCut);
+        }
         (self.parsed, self.filled, self.fresh) = (0, 0, false);
     }
 }

@@ -1,8 +1,9 @@
 //! The wire: everything between the pure core and the kernel's sockets and files.
 //!
 //! One shard thread owns one [`wire::Wire`]: a kernel, in production the uring, the packet memory
-//! registered with it, and the four links to the neighbours. Nothing here allocates, locks or formats after start; every
-//! buffer has a stated limit. `unsafe` lives in `uring`, `pool` and `mailbox` alone.
+//! registered with it, and the four links to the neighbours. Nothing here allocates, locks or
+//! formats after start; every buffer has a stated limit. `unsafe` lives in `uring`, `pool` and
+//! `mailbox` alone.
 
 pub mod declare;
 mod event;

@@ -8,6 +8,7 @@
 
 use crate::kernel::Kernel;
 use chainring_ring::header::FrameError;
+use chainring_ring::mark;
 use std::io;
 
 /// The four links of a shard to its neighbours.
@@ -121,6 +122,10 @@ impl<H> Link<H> {
     /// Begins to close; the first reason counts.
     pub(crate) fn fail(&mut self, kernel: &mut impl Kernel<Handle = H>, reason: LinkError) {
         if self.up().is_some() {
+            match reason {
+                LinkError::Closed => mark!(LinkClosedByPeer),
+                _ => mark!(LinkFailed),
+            }
             self.reason = Some(reason);
             self.close(kernel);
         }
@@ -128,6 +133,11 @@ impl<H> Link<H> {
 
     /// Begins to close for what the peer said: a better reason than its having closed since.
     pub(crate) fn blame(&mut self, kernel: &mut impl Kernel<Handle = H>, reason: LinkError) {
+        match reason {
+            LinkError::Frame(FrameError::HeaderChecksum) => mark!(FrameHeaderDamaged),
+            LinkError::Frame(FrameError::BodyChecksum) => mark!(FrameBodyDamaged),
+            _ => {}
+        }
         self.reason = Some(reason);
         self.close(kernel);
     }

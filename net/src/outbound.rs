@@ -9,6 +9,7 @@
 use crate::link::Refused;
 use crate::pool::{Arena, Range};
 use crate::uring::RANGES_MAX;
+use chainring_ring::mark;
 use std::collections::VecDeque;
 
 /// Most forwards queued, sent-but-unreported ones included.
@@ -93,6 +94,9 @@ impl DataOut {
             self.reports.push_back((token, true));
             complete += 1;
         }
+        if left > 0 {
+            mark!(PacketSentInPart);
+        }
         self.head_sent += left;
         complete
     }
@@ -101,6 +105,7 @@ impl DataOut {
     pub(crate) fn drop_all(&mut self) {
         (self.head_sent, self.in_flight) = (0, 0);
         while let Some((_, token)) = self.queue.pop_front() {
+            mark!(ForwardCameBack);
             self.reports.push_back((token, false));
         }
     }
@@ -164,6 +169,9 @@ impl ControlOut {
 
     pub(crate) fn sent(&mut self, bytes: u32) {
         self.in_flight = false;
+        if bytes < self.rest.bytes {
+            mark!(ControlSentInPart);
+        }
         self.rest = Range { offset: self.rest.offset + bytes, bytes: self.rest.bytes - bytes };
     }
 

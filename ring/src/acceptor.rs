@@ -11,14 +11,20 @@ use crate::core::Core;
 use crate::ids::{Ballot, Entry, Instance, Order};
 use crate::votes::Vote;
 use crate::window::Slot;
+use crate::{mark, mutant};
 
 impl Core {
     /// An order of a coordinator.
     pub(crate) fn on_order(&mut self, order: Order, out: &mut Actions) {
         if order.ballot < self.promised {
+            if mutant!(AcceptBelowPromise) && self.is_open(order.instance) {
+                return self.take_order(order, out);
+            }
+            mark!(OrderBelowPromise);
             return self.reject(order.ballot, out);
         }
         if order.ballot > self.promised {
+            mark!(OrderRaisedPromise);
             self.promise(order.ballot, out);
         }
         self.heard_coordinator();
@@ -28,6 +34,13 @@ impl Core {
     /// Raises the promise; the vote of the ballot before is frozen from here on.
     pub(crate) fn promise(&mut self, ballot: Ballot, out: &mut Actions) {
         assert!(ballot > self.promised);
+        if mutant!(VoteExtendedAtPromise) {
+            self.durable = self.received;
+            self.publish_vote();
+        }
+        if self.answer_due.is_some() {
+            mark!(AnswerOvertaken);
+        }
         self.answer_before = self.promised;
         self.promised = ballot;
         self.base = None;
@@ -50,6 +63,7 @@ impl Core {
         }
         if let Some(slot) = self.window.get(order.instance) {
             if slot.order.ballot == order.ballot {
+                mark!(OrderCameAgain);
                 // One value per ballot and instance (pitfall 3).
                 assert_eq!(slot.order.entry, order.entry, "two entries at {:?}", order);
                 return;
@@ -57,7 +71,24 @@ impl Core {
             // A claim that covers it also fixes it: a later ballot proposes the same.
             let delivered = order.instance < self.delivered;
             assert!(!delivered || slot.order.entry == order.entry, "decided otherwise: {order:?}");
+            match () {
+                () if delivered => mark!(DeliveredOrderedAgain),
+                () if slot.order.entry == order.entry => mark!(AcceptedOrderRaised),
+                () => mark!(AcceptedOrderOverwritten),
+            }
+            if mutant!(AcceptorSubstitutes) {
+                return self.take_order(Order { entry: slot.order.entry, ..order }, out);
+            }
         }
+        self.take_order(order, out);
+    }
+
+    /// True if the instance is covered and not delivered.
+    fn is_open(&self, instance: Instance) -> bool {
+        instance >= self.delivered && instance < self.window.end()
+    }
+
+    fn take_order(&mut self, order: Order, out: &mut Actions) {
         self.appended += 1;
         self.window.put(Slot { order, ticket: self.appended });
         out.push(Action::AppendOrder(order));
@@ -69,6 +100,9 @@ impl Core {
     /// there, and the vote for it is true once that is durable here.
     pub(crate) fn start_counting(&mut self, base: Instance) {
         assert!(self.claim.ballot <= self.promised);
+        if base < self.delivered {
+            mark!(CountsFromDelivered);
+        }
         self.received = base.max(self.delivered);
         self.durable = base.max(self.settled).min(self.received);
     }
@@ -77,12 +111,17 @@ impl Core {
     /// or if it is long gone.
     fn make_room(&mut self, instance: Instance) -> bool {
         if instance < self.window.first() {
+            mark!(OrderBelowWindow);
             return false;
         }
         if instance >= self.window.end() {
+            if instance.0.is_multiple_of(self.window.span()) {
+                mark!(WindowWentRound);
+            }
             let first = Instance(instance.0 + 1 - self.window.span());
             assert!(self.settled <= self.delivered);
             if first > self.settled {
+                mark!(WindowFull);
                 self.liveness.orders_lost = true;
                 return false;
             }
@@ -98,7 +137,8 @@ impl Core {
         }
         assert!(self.claim.ballot <= self.promised);
         self.received = self.received.max(self.delivered);
-        while self.window.holds_at(self.received, self.promised) {
+        let stale = |at| mutant!(OldOrdersVoted) && self.window.get(at).is_some();
+        while self.window.holds_at(self.received, self.promised) || stale(self.received) {
             self.received = self.received.next();
         }
     }
@@ -111,7 +151,8 @@ impl Core {
         self.durable = self.durable.max(self.settled);
         while self.durable < self.received {
             let Some(slot) = self.window.get(self.durable).copied() else { break };
-            if slot.order.ballot != self.promised && self.durable >= self.delivered {
+            let of_ballot = slot.order.ballot == self.promised || mutant!(OldOrdersVoted);
+            if !of_ballot && self.durable >= self.delivered {
                 break;
             }
             match self.slot_ticket(&slot) {
@@ -129,8 +170,9 @@ impl Core {
             return Some(slot.ticket);
         }
         match slot.order.entry {
-            Entry::Value(id) if !self.table.is_past(&id) => {
-                Some(slot.ticket.max(self.lanes.ticket(&id)?))
+            Entry::Value(id) if !self.table.is_past(&id) && !mutant!(VoteWithoutValue) => {
+                let order = if mutant!(VoteWithoutOrder) { 0 } else { slot.ticket };
+                Some(order.max(self.lanes.ticket(&id)?))
             }
             _ => Some(slot.ticket),
         }
@@ -151,6 +193,7 @@ impl Core {
             delivered: self.settled,
         };
         if frozen {
+            mark!(VoteFrozen);
             vote = Vote { delivered: self.settled, ..before.unwrap_or_default() };
             if before.is_none() {
                 return;
@@ -168,18 +211,24 @@ impl Core {
 
     /// 1A of a candidate.
     pub(crate) fn on_prepare(&mut self, ballot: Ballot, out: &mut Actions) {
-        if !self.is_voter() {
+        if !self.is_voter() && !mutant!(AmnesiacAnswers) {
+            mark!(ForgetfulAsked);
             return; // an acceptor that forgot its votes answers nothing
         }
         if ballot < self.promised {
+            mark!(PrepareBelowPromise);
             return self.reject(ballot, out);
         }
         if ballot > self.promised {
+            mark!(PrepareRaisedPromise);
             self.promise(ballot, out);
             self.answer_due = Some((ballot, self.appended));
         } else if self.base.is_none() && self.answer_due.is_none() {
             // Asked again, nothing accepted at it yet: the same answer.
+            mark!(PrepareCameAgain);
             self.answer_due = Some((ballot, self.appended));
+        } else {
+            mark!(PrepareTooLate);
         }
         self.heard_coordinator();
     }
@@ -195,12 +244,17 @@ impl Core {
             } else {
                 out.push(Action::Answer { to: ballot.node, ballot });
             }
+        } else if self.promise_durable >= ballot {
+            mark!(AnswerWaitsForLog);
+        } else {
+            mark!(AnswerWaitsForPromise);
         }
     }
 
     fn reject(&mut self, ballot: Ballot, out: &mut Actions) {
         if !core::mem::replace(&mut self.liveness.rejected, true) && ballot.node != self.settings.me
         {
+            mark!(RejectSent);
             out.push(Action::Reject { to: ballot.node, promised: self.promised });
         }
     }

@@ -11,6 +11,7 @@ use crate::core::Core;
 use crate::ids::{Ballot, Entry, Instance, NODES_MAX, NodeId, Order, Session, ValueId};
 use crate::liveness::FETCHES_MAX;
 use crate::sequences::Sequences;
+use crate::{mark, mutant};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 
@@ -83,10 +84,17 @@ impl Core {
         let round = self.promised.round.max(self.liveness.round_seen).max(seen) + 1;
         let incarnation = self.settings.incarnation;
         let ballot = Ballot { round, node: self.settings.me, incarnation };
+        match self.role {
+            Role::Follower => mark!(FollowerCampaigned),
+            Role::Candidate(_) => mark!(CandidateCampaignedAgain),
+            Role::Coordinator(_) => mark!(CoordinatorCampaignedAgain),
+        }
         self.promise(ballot, out);
         self.role = Role::Candidate(Box::default());
         if self.is_voter() {
             self.answer_due = Some((ballot, self.appended));
+        } else {
+            mark!(ForgetfulCampaigned);
         }
         self.liveness.campaign_began();
     }
@@ -110,7 +118,7 @@ impl Core {
     pub(crate) fn answer_self(&mut self) {
         let answer = Answer {
             before: self.answer_before,
-            damaged: self.damage.is_some(),
+            damaged: self.is_damaged(),
             first: self.window.first(),
             delivered: self.delivered,
         };
@@ -125,8 +133,10 @@ impl Core {
 
     /// 1B of a voter.
     pub(crate) fn on_promise(&mut self, promise: &PromiseFrom<'_>, out: &mut Actions) {
-        let voter = self.voter_incarnation(promise.from) == Some(promise.incarnation);
+        let voter = self.voter_incarnation(promise.from) == Some(promise.incarnation)
+            || mutant!(AmnesiacAnswers);
         if promise.ballot != self.promised || !voter {
+            mark!(PromiseOfAnotherBallot);
             return;
         }
         let Role::Candidate(campaign) = &mut self.role else { return };
@@ -148,21 +158,30 @@ impl Core {
     /// Opens the ballot when every instance of the range is counted and every value at hand.
     pub(crate) fn complete_campaign(&mut self, out: &mut Actions) {
         let Role::Candidate(campaign) = &self.role else { return };
-        let quorum = self.quorum();
+        let twice = mutant!(PromiseCountedTwice) && self.quorum() > 1;
+        let quorum = self.quorum() - usize::from(twice);
         let answers = || campaign.answers.iter().flatten();
         // Above everything reported only undamaged memory counts as "never had".
-        if answers().filter(|answer| !answer.damaged).count() < quorum {
+        let undamaged = |answer: &&Answer| !answer.damaged || mutant!(UnknownCounts);
+        if answers().filter(undamaged).count() < quorum {
+            if answers().count() >= quorum {
+                mark!(UndamagedAnswersTooFew);
+            }
             return;
         }
         // What is decided at others is learned first: the base lies above it.
         let decided = answers().map(|answer| answer.delivered.max(answer.first)).max();
-        if decided.is_some_and(|decided| self.delivered < decided) {
+        let behind = decided.is_some_and(|decided| self.delivered < decided);
+        if behind && !mutant!(CampaignWithoutCatchUp) {
+            mark!(CandidateIsBehind);
             return self.want_catch_up(out);
         }
         let top = campaign.reports.keys().next_back().map_or(Instance(0), |last| last.next());
+        let top = Instance(top.0 - u64::from(mutant!(RangeCutShort) && top.0 > 0));
         let range = self.delivered.0..top.0.max(self.delivered.0);
         let span = self.window.span();
         if range.end + margin(span) / 2 > self.settled.0 + span {
+            mark!(CandidateLogIsBehind);
             return self.want_catch_up(out); // or the own log has to follow first
         }
         if !range.clone().all(|instance| campaign.counted(Instance(instance)) >= quorum) {
@@ -171,6 +190,7 @@ impl Core {
         let missing = |instance| self.reported_missing(Instance(instance));
         let first = range.clone().filter_map(missing).next();
         if let Some(first) = first {
+            mark!(CandidateFetches);
             if self.calls_for_value(first) {
                 let fetches =
                     range.filter_map(|instance| self.reported_missing(Instance(instance)));
@@ -196,7 +216,14 @@ impl Core {
         let role = core::mem::replace(&mut self.role, Role::Follower);
         let Role::Candidate(campaign) = role else { unreachable!("checked by the caller") };
         let base = self.delivered;
-        let entry_of = |instance: u64| campaign.reports.get(&Instance(instance));
+        let me = 1 << (usize::from(self.settings.me.0) - 1);
+        let known = |report: &&Report| !mutant!(HolesFilledBlindly) || report.have & me != 0;
+        let entry_of = |instance: u64| campaign.reports.get(&Instance(instance)).filter(known);
+        match (base..top).is_empty() {
+            true => mark!(BallotInheritsNothing),
+            false if (base.0..top.0).all(|i| entry_of(i).is_some()) => mark!(BallotInherits),
+            false => mark!(HoleFilledWithNoop),
+        }
         let entries = (base.0..top.0).map(entry_of);
         let inherited = entries.map(|report| report.map_or(Entry::Noop, |report| report.entry));
         self.role = Role::Coordinator(Box::new(Tip {
@@ -224,6 +251,9 @@ impl Core {
             let index = tip.inherited.len() - (tip.barrier.0 - tip.next.0) as usize;
             let entry = tip.inherited.get(index).copied().unwrap_or(Entry::Barrier);
             self.order(entry, out);
+            if mutant!(NewBeforeInherited) {
+                return false;
+            }
         }
     }
 
@@ -233,12 +263,13 @@ impl Core {
         let span = self.window.span();
         let limit = Instance(self.delivered_everywhere().0 + span - margin(span));
         let mut idle = 0;
-        if !self.order_inherited(out) {
+        if !self.order_inherited(out) && !mutant!(NewBeforeInherited) {
             return; // nothing new before the end of what was inherited
         }
         while idle < nodes && out.room() > ORDER_ROOM {
             let Role::Coordinator(tip) = &mut self.role else { return };
             if tip.next >= limit {
+                mark!(OrdersHeldBack);
                 return;
             }
             let node = self.settings.nodes[tip.turn % nodes];
@@ -259,6 +290,7 @@ impl Core {
         if let Some(below) = self.close_due(node)
             && origin.closed_below < below
         {
+            mark!(CloseOrdered);
             return Some(Entry::Close { origin: node, below });
         }
         let session = self.lanes.of(node)?.session();
@@ -295,7 +327,11 @@ impl Campaign {
                 have: 0,
             });
             report.have |= 1 << index;
-            if order.ballot > report.ballot {
+            if order.ballot != report.ballot && order.entry != report.entry {
+                mark!(ReportsDiffer);
+            }
+            let lower = mutant!(LowerReportWins) && order.ballot < report.ballot;
+            if order.ballot > report.ballot && !mutant!(LowerReportWins) || lower {
                 report.ballot = order.ballot;
                 report.entry = order.entry;
             }
@@ -309,7 +345,10 @@ impl Campaign {
             let have = report.is_some_and(|report| report.have & (1 << index) != 0);
             // Nothing higher can hide in damage than what the node had promised.
             let bounded = report.is_some_and(|report| report.ballot >= answer.before);
-            have || !answer.damaged || bounded
+            if answer.damaged && !have && bounded {
+                mark!(UnknownCountsByBound);
+            }
+            have || !answer.damaged || bounded || mutant!(UnknownCounts)
         };
         let answers = self.answers.iter().enumerate();
         answers.filter(|(index, a)| a.as_ref().is_some_and(|a| counts(*index, a))).count()

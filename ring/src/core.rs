@@ -22,6 +22,7 @@ use crate::liveness::Liveness;
 use crate::sequences::Sequences;
 use crate::votes::{Vote, Votes};
 use crate::window::{Slot, Window};
+use crate::{mark, mutant};
 use alloc::vec::Vec;
 
 /// What a node is told once, at its start.
@@ -128,13 +129,15 @@ impl Core {
             // What was promised before that is forgotten: anything up to it may hide in damage.
             answer_before: recovered.promised,
             damage: recovered.damaged.then(|| Damage::new(recovered.promised)),
-            opened_at: first_session.then_some(Instance(0)),
+            opened_at: (first_session || mutant!(SessionsOverlap)).then_some(Instance(0)),
             liveness: Liveness::default(),
             settings,
         };
         for order in &recovered.orders {
             if order.instance < core.window.end() && order.instance >= core.delivered {
                 core.window.put(Slot { order: *order, ticket: 0 });
+            } else {
+                mark!(RecoveredOrderBeyondWindow);
             }
         }
         core.recover_lanes(&recovered.values);
@@ -157,10 +160,12 @@ impl Core {
             }
             let Some(lane) = self.lanes.of_mut(id.origin) else { continue };
             if id.session > lane.session() {
+                mark!(RecoveredLaterSession);
                 lane.open(id.session, Sequence(0));
             }
             if id.session == lane.session() {
                 if id.sequence > lane.next() {
+                    mark!(RecoveredGapInLane);
                     lane.declare_missing(id.sequence);
                 }
                 if matches!(lane.judge(id.sequence), Verdict::Next | Verdict::Missing) {
@@ -175,6 +180,7 @@ impl Core {
         let at_promise = self.window.get(self.delivered).filter(|_| self.promised > Ballot::ZERO);
         let base = at_promise.filter(|slot| slot.order.ballot == self.promised);
         if let Some(base) = base.map(|slot| slot.order.base) {
+            mark!(RecoveredVoteGoesOn);
             self.base = Some(base);
             self.start_counting(base);
         }
@@ -242,11 +248,23 @@ impl Core {
                 lane.hold(id.sequence, ticket);
                 self.appended = ticket;
                 let next = verdict == Verdict::Next;
-                let forward = next && successor.is_some_and(|node| node != id.origin);
+                if !next {
+                    mark!(MissingValueCame);
+                }
+                let back = |node| node == id.origin && !mutant!(ForwardedToOrigin);
+                let forward = next && successor.is_some_and(|node| !back(node));
                 out.push(Action::Keep { id, forward });
             }
-            Verdict::Known => out.push(Action::Drop(id)),
+            Verdict::Known => {
+                mark!(ValueKnownAlready);
+                out.push(Action::Drop(id));
+            }
             Verdict::Gap | Verdict::Overrun => {
+                if verdict == Verdict::Gap {
+                    mark!(LaneGap);
+                } else {
+                    mark!(LaneOverrun);
+                }
                 out.push(Action::Drop(id));
                 if id.origin != self.settings.me {
                     out.push(Action::ResetData);
@@ -262,14 +280,17 @@ impl Core {
         let origin = *self.table.of(node).expect("a node of the configuration");
         let lane = self.lanes.of_mut(node).expect("a node of the configuration");
         if session < lane.session() || session < origin.closed_below {
+            mark!(SessionOver);
             return false;
         }
         if session > lane.session() {
             // What a voter holds of the session before may be what it voted for.
-            if voter && lane.has_undelivered() {
+            if voter && lane.has_undelivered() && !mutant!(SessionsOverlap) {
+                mark!(SessionHasToWait);
                 self.liveness.values_refused = true;
                 return false;
             }
+            mark!(SessionTakenUp);
             let first = if origin.session == session { origin.next } else { Sequence(0) };
             lane.open(session, first);
         }
@@ -283,8 +304,10 @@ impl Core {
         let successor = self.successor();
         let lane = self.lanes.of_mut(node).expect("a node of the configuration");
         if lane.session() == session && to > lane.next() {
+            mark!(DeclaredMissing);
             lane.declare_missing(to);
             if successor.is_some_and(|successor| successor != node) {
+                mark!(DeclarationPassedOn);
                 out.push(Action::Declare { origin: node, session, to });
             }
         }
@@ -367,6 +390,9 @@ impl Core {
     /// the node would answer *never had* for what it had voted for. Behind damage an older order
     /// may have become the newest one left; there the claim is a mere claim.
     pub fn claim_to_log(&self, from: Instance, ticket: u64) -> Claim {
+        if mutant!(ClaimAheadOfLog) {
+            return Claim { ballot: self.claim.ballot, position: self.delivered };
+        }
         let mut position = from.max(self.window.first());
         let logged = |at| self.window.get(at).is_some_and(|slot| slot.ticket <= ticket);
         while position < self.delivered && logged(position) {
@@ -422,7 +448,7 @@ impl Core {
 
     /// True if the answer to a 1A must call what it does not list unknown.
     pub fn is_damaged(&self) -> bool {
-        self.damage.is_some()
+        self.damage.is_some() && !mutant!(DamageNotTold)
     }
 
     /// What was promised before the ballot that is answered for; never less.

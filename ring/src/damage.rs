@@ -8,6 +8,7 @@
 use crate::actions::{Action, Actions};
 use crate::core::Core;
 use crate::ids::{Ballot, Entry, Instance, Order};
+use crate::{mark, mutant};
 
 /// What is to happen before a damaged log counts as whole again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,18 +32,26 @@ impl Core {
             && order.entry == Entry::Barrier
             && order.ballot > damage.promised
         {
+            mark!(BarrierSeenByDamaged);
             damage.barrier = Some((order.ballot, order.instance));
         }
     }
 
     /// Ends the damage if it can end.
     pub(crate) fn mend(&mut self, out: &mut Actions) {
+        if mutant!(MendedTooEarly) && self.damage.is_some() && self.base.is_some() {
+            self.damage = None;
+            out.push(Action::Mended);
+        }
         let barrier = self.damage.and_then(|damage| damage.barrier);
         let (Some((ballot, barrier)), Some(base)) = (barrier, self.base) else { return };
         let in_force = ballot == self.promised && self.promise_durable == ballot;
         if in_force && self.durable > barrier && self.settled >= base {
+            mark!(DamageMended);
             self.damage = None;
             out.push(Action::Mended);
+        } else if !in_force {
+            mark!(BarrierOvertaken);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! when they came; anything else is fetched (pitfall 13).
 
 use crate::actions::{Action, Actions};
+use crate::coordinator::Role;
 use crate::core::Core;
 use crate::ids::{
     Ballot, Claim, Entry, Instance, NODES_MAX, NodeId, Order, Sequence, Session, ValueId,
@@ -11,12 +12,17 @@ use crate::ids::{
 use crate::lanes::Verdict;
 use crate::votes::Vote;
 use crate::window::Slot;
+use crate::{mark, mutant};
 
 impl Core {
     /// A vote by any path. The own one is this node's to say.
     pub(crate) fn on_vote(&mut self, vote: &Vote) {
         if vote.node != self.settings.me && self.settings.nodes.contains(&vote.node) {
-            self.votes_changed |= self.votes.merge(vote);
+            let changed = self.votes.merge(vote);
+            if changed && self.voter_incarnation(vote.node) != Some(vote.incarnation) {
+                mark!(VoteOfForgetful);
+            }
+            self.votes_changed |= changed;
         }
     }
 
@@ -25,18 +31,25 @@ impl Core {
         let mut counted = [Vote::default(); NODES_MAX];
         let mut count = 0;
         for vote in self.votes.iter() {
-            let listed = self.voter_incarnation(vote.node) == Some(vote.incarnation);
-            if listed && vote.ballot > Ballot::ZERO {
-                counted[count] = *vote;
-                count += 1;
+            let listed = self.voter_incarnation(vote.node) == Some(vote.incarnation)
+                || mutant!(AmnesiacVotesCount);
+            let twice = mutant!(VoteCountedTwice) && vote.node == self.settings.me;
+            let room = self.settings.nodes.len() < NODES_MAX;
+            for _ in 0..if twice && room { 2 } else { 1 } {
+                if listed && vote.ballot > Ballot::ZERO {
+                    counted[count] = *vote;
+                    count += 1;
+                }
             }
         }
         let counted = &mut counted[..count];
         counted.sort_unstable_by_key(|vote| core::cmp::Reverse((vote.ballot, vote.durable)));
-        let quorum = self.quorum();
+        let alone = mutant!(CoordinatorDecidesAlone) && matches!(self.role, Role::Coordinator(_));
+        let quorum = if alone { 1 } else { self.quorum() };
+        let equal = |votes: &[Vote]| votes[0].ballot == votes[quorum - 1].ballot;
         let decided = counted
             .windows(quorum)
-            .find(|votes| votes[0].ballot == votes[quorum - 1].ballot)
+            .find(|votes| equal(votes) || mutant!(QuorumAcrossBallots))
             .map(|votes| Claim { ballot: votes[0].ballot, position: votes[quorum - 1].durable });
         if let Some(claim) = decided {
             self.learn(claim, out);
@@ -49,7 +62,10 @@ impl Core {
             return;
         }
         if claim.ballot > self.promised {
+            mark!(ClaimRaisedPromise);
             self.promise(claim.ballot, out);
+        } else if claim.ballot < self.promised {
+            mark!(ClaimOfLowerBallot);
         }
         self.claim = claim;
         self.votes_changed = true;
@@ -57,16 +73,27 @@ impl Core {
 
     /// Delivers what is decided, authorised and held.
     pub(crate) fn deliver(&mut self, out: &mut Actions) {
-        while self.delivered < self.claim.position && out.room() > 8 {
+        let end = self.claim.position;
+        let end = if mutant!(DeliveredOnAccept) { end.max(self.received) } else { end };
+        while self.delivered < end && out.room() > 8 {
             let Some(slot) = self.window.get(self.delivered).copied() else { return };
-            if !slot.order.decided && slot.order.ballot < self.claim.ballot {
+            let authorised = slot.order.decided || slot.order.ballot >= self.claim.ballot;
+            if !authorised && !mutant!(ClaimAuthorisesAll) {
+                mark!(ClaimDoesNotAuthorise);
                 return;
             }
             let mut ticket = slot.ticket;
             if let Entry::Value(id) = slot.order.entry
                 && self.table.counts(&id)
             {
-                let Some(held) = self.lanes.ticket(&id) else { return };
+                let Some(held) = self.lanes.ticket(&id) else {
+                    mark!(DecidedValueNotHeld);
+                    if mutant!(DeliverWithoutValue) {
+                        self.deliver_one(Order { entry: Entry::Noop, ..slot.order }, out);
+                        continue;
+                    }
+                    return;
+                };
                 ticket = ticket.max(held);
             }
             let delivered = self.delivered;
@@ -83,7 +110,9 @@ impl Core {
         match order.entry {
             Entry::Value(id) if counts => self.release(id),
             Entry::Close { origin, below } => self.close(origin, below, out),
-            _ => {}
+            Entry::Value(_) => mark!(OccurrenceIsNothing),
+            Entry::Noop => mark!(NoopDelivered),
+            Entry::Barrier => mark!(BarrierDelivered),
         }
         out.push(Action::Deliver { order, counts });
     }
@@ -101,6 +130,7 @@ impl Core {
         if let Some(lane) = self.lanes.of_mut(origin)
             && lane.session() < below
         {
+            mark!(LaneClosed);
             lane.open(below, Sequence(0));
         }
         out.push(Action::Free { origin, below });
@@ -130,6 +160,7 @@ impl Core {
         let counts = value.is_some_and(|id| self.table.counts(&id));
         if let Some(id) = value {
             if !useful || !counts {
+                mark!(FetchedEntryDropped);
                 out.push(Action::Drop(id));
             } else {
                 self.keep_fetched(id, out);
@@ -139,6 +170,7 @@ impl Core {
             return;
         }
         if ballot > self.promised {
+            mark!(FetchedEntryRaisedPromise);
             self.promise(ballot, out);
         }
         // Reporting a decided entry at any ballot is harmless; an own acceptance of it stands.
@@ -147,6 +179,9 @@ impl Core {
             Some(known) if known.ballot >= order.ballot => Order { decided: true, ..known },
             _ => Order { decided: true, ..order },
         };
+        if known.is_some_and(|known| known.entry != order.entry) {
+            mark!(FetchedEntryOverwrites);
+        }
         self.appended += 1;
         let mut ticket = self.appended;
         out.push(Action::AppendOrder(order));
@@ -174,6 +209,7 @@ impl Core {
             if first > self.settled {
                 return false; // the log has to follow first
             }
+            mark!(WindowMovedByCatchUp);
             self.window.advance(first);
         }
         true
@@ -182,12 +218,14 @@ impl Core {
     /// A fetched value that counts: held for the moment of its delivery, written to the log.
     fn keep_fetched(&mut self, id: ValueId, out: &mut Actions) {
         if self.lanes.ticket(&id).is_some() {
+            mark!(FetchedAndReceived);
             return out.push(Action::Drop(id)); // the link brought it too
         }
         self.appended += 1;
         let ticket = self.appended;
         let lane = self.lanes.of_mut(id.origin).expect("a value that counts");
         if lane.session() < id.session {
+            mark!(FetchedOpensSession);
             lane.open(id.session, id.sequence);
         }
         if lane.session() == id.session {

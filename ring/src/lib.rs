@@ -21,4 +21,6 @@ mod acceptor;
 pub mod coordinator;
 mod learner;
 pub mod liveness;
+pub mod marks;
+pub mod mutants;
 pub mod proposer;

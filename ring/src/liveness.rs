@@ -8,6 +8,7 @@ use crate::actions::{Action, Actions};
 use crate::coordinator::Role;
 use crate::core::Core;
 use crate::ids::{Ballot, Entry, Instance, NodeId, Sequence, ValueId};
+use crate::mark;
 
 /// Ticks a second.
 pub const TICKS_PER_SECOND: u32 = 100;
@@ -115,6 +116,7 @@ impl Core {
     fn keep_campaigning(&mut self, out: &mut Actions) {
         let due = self.liveness.campaign.is_multiple_of(PREPARE_TICKS);
         if matches!(self.role, Role::Candidate(_)) && due {
+            mark!(PreparesRepeated);
             self.send_prepares(out);
         }
     }
@@ -124,6 +126,9 @@ impl Core {
         let first = !core::mem::replace(&mut self.liveness.started, true);
         let silent = self.liveness.silence >= SILENCE_TICKS;
         if lowest && matches!(self.role, Role::Follower) && (first || silent) {
+            if silent {
+                mark!(LowestMissedCoordinator);
+            }
             self.campaign(out);
         }
         let stuck = match self.role {
@@ -133,6 +138,10 @@ impl Core {
             Role::Follower => false,
         };
         if stuck {
+            match self.role {
+                Role::Coordinator(_) => mark!(CoordinatorStuck),
+                _ => mark!(CandidateStuck),
+            }
             self.liveness.still = 0;
             self.campaign(out);
         }
@@ -143,9 +152,11 @@ impl Core {
         let behind = self.delivered < self.claim.position;
         if core::mem::take(&mut self.liveness.values_refused) {
             // Nothing else would bring them again: their origin may be waiting for them.
+            mark!(DataResetForSession);
             out.push(Action::ResetData);
         }
         if self.liveness.still >= RESET_TICKS && self.liveness.orders_lost {
+            mark!(ControlResetForOrders);
             self.liveness.orders_lost = false;
             out.push(Action::ResetControl);
         }
@@ -162,6 +173,7 @@ impl Core {
         if let Some(first) = first {
             // A candidate calls for what was reported to it.
             if !matches!(self.role, Role::Candidate(_)) && self.calls_for_value(first) {
+                mark!(OrderedValuesFetched);
                 self.missing_values().take(FETCHES_MAX).for_each(|id| out.push(Action::Fetch(id)));
             }
         } else if behind {
@@ -187,6 +199,7 @@ impl Core {
         let ticks = if waits { self.liveness.waits % REPEAT_TICKS + 1 } else { 0 };
         self.liveness.waits = ticks;
         if ticks == FETCH_TICKS {
+            mark!(NextValuesFetched);
             let values = self.values_to_order().take(FETCHES_MAX);
             values.for_each(|id| out.push(Action::Fetch(id)));
         }
@@ -230,6 +243,7 @@ impl Core {
     pub(crate) fn want_catch_up(&mut self, out: &mut Actions) {
         let from = self.delivered;
         if self.calls(Call::Entries(from)) {
+            mark!(EntriesCalledFor);
             out.push(Action::CatchUp { from });
         }
     }
@@ -243,6 +257,9 @@ impl Core {
         };
         if same && (self.liveness.called_ticks < REPEAT_TICKS || self.liveness.progress) {
             return false;
+        }
+        if same {
+            mark!(CallRepeated);
         }
         self.liveness.called = Some(call);
         self.liveness.called_ticks = 0;
@@ -272,6 +289,7 @@ impl Core {
     pub(crate) fn on_reject(&mut self, promised: Ballot) {
         self.liveness.round_seen = self.liveness.round_seen.max(promised.round);
         if promised > self.promised && !matches!(self.role, Role::Follower) {
+            mark!(GaveWay);
             self.role = Role::Follower;
             self.answer_due = None;
             // The lowest node tries again at once above it; everybody else waits to hear.

@@ -8,6 +8,7 @@ use crate::actions::{Action, Actions};
 use crate::core::Core;
 use crate::ids::{Sequence, Session, ValueId};
 use crate::lanes::lane_packets;
+use crate::mark;
 
 impl Core {
     /// The id that the next own value takes; `None` while the session is not open or
@@ -36,6 +37,7 @@ impl Core {
     /// Every own session lower than `below` is closed.
     pub(crate) fn own_session_closed(&mut self, below: Session, out: &mut Actions) {
         if below == self.settings.session {
+            mark!(OwnSessionOpened);
             self.opened_at = Some(self.delivered);
         } else if below > self.settings.session {
             self.opened_at = None;

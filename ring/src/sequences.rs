@@ -5,6 +5,7 @@
 //! other occurrence is a no-op at every node alike; a closed session never counts again.
 
 use crate::ids::{Entry, NODES_MAX, NodeId, Sequence, Session, ValueId};
+use crate::{mark, mutant};
 
 /// What is known of one origin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -46,7 +47,9 @@ impl Sequences {
 
     /// True if an occurrence of this value would count now.
     pub fn counts(&self, id: &ValueId) -> bool {
-        self.of(id.origin).and_then(|origin| origin.next_of(id.session)) == Some(id.sequence)
+        let next = self.of(id.origin).and_then(|origin| origin.next_of(id.session));
+        let later = mutant!(SequenceSkipped) && next.is_some_and(|next| next < id.sequence);
+        next == Some(id.sequence) || later
     }
 
     /// True if no occurrence of this value can count any more.
@@ -72,6 +75,9 @@ impl Sequences {
             }
             Entry::Close { origin, below } => {
                 if let Some(origin) = self.origin_mut(*origin) {
+                    if origin.closed_below >= *below {
+                        mark!(CloseRepeated);
+                    }
                     origin.closed_below = origin.closed_below.max(*below);
                 }
                 false

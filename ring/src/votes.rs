@@ -5,6 +5,7 @@
 //! (Marandi, dissertation §3.3; the watermark form is analysed in the design, "Votes").
 
 use crate::ids::{Ballot, Incarnation, Instance, NODES_MAX, NodeId, Session};
+use crate::mutant;
 
 /// What a node says of itself. Positions are exclusive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -54,7 +55,13 @@ impl Votes {
         } else {
             match (vote.incarnation, vote.ballot).cmp(&(known.incarnation, known.ballot)) {
                 core::cmp::Ordering::Less => {}
-                core::cmp::Ordering::Greater => *known = *vote,
+                core::cmp::Ordering::Greater => {
+                    let durable = known.durable.max(vote.durable);
+                    *known = *vote;
+                    if mutant!(VotesMergeAcrossBallots) {
+                        known.durable = durable;
+                    }
+                }
                 core::cmp::Ordering::Equal => {
                     known.received = known.received.max(vote.received);
                     known.durable = known.durable.max(vote.durable);

@@ -9,6 +9,7 @@ pub mod inspect;
 pub mod make;
 pub mod out;
 pub mod run;
+pub mod sim;
 pub mod status;
 pub mod verify;
 
@@ -72,6 +73,11 @@ pub enum Command {
     /// Look at a node's log on disk, read only, beside a running node too.
     #[command(after_help = "Example:\n  chainring inspect ring/1")]
     Inspect(InspectArgs),
+    /// Run clusters in a simulated world that tries to break them; ends with 1 if it could.
+    #[command(
+        after_help = "Example:\n  chainring sim --seconds 60\n  chainring sim --seed 4711"
+    )]
+    Sim(SimArgs),
     /// Compare the decided logs of nodes by content.
     #[command(after_help = "Example:\n  chainring verify ring/1 ring/2 ring/3")]
     Verify(VerifyArgs),
@@ -200,6 +206,32 @@ pub struct InspectArgs {
     pub dir: PathBuf,
 }
 
+/// Arguments of `sim`.
+#[derive(Debug, Args)]
+pub struct SimArgs {
+    /// Run this world, and show its course if it fails.
+    #[arg(long, conflicts_with_all = ["seeds", "seconds", "first_seed"])]
+    pub seed: Option<u64>,
+    /// Run so many worlds.
+    #[arg(long)]
+    pub seeds: Option<u64>,
+    /// Run worlds for so many seconds.
+    #[arg(long)]
+    pub seconds: Option<u64>,
+    /// The first seed; by default the clock's.
+    #[arg(long)]
+    pub first_seed: Option<u64>,
+    /// Events of a world until its faults end.
+    #[arg(long, default_value_t = crate::sim::plan::EVENTS)]
+    pub events: u64,
+    /// Tell every step of every core on stderr.
+    #[arg(long, requires = "seed")]
+    pub trace: bool,
+    /// Worlds at a time; by default one for each processor.
+    #[arg(long)]
+    pub threads: Option<usize>,
+}
+
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -226,6 +258,7 @@ fn dispatch(cli: Cli) -> Result<out::Output, Failure> {
         Command::Config(ConfigCommand::Check { file }) => config::check(&file),
         Command::Status(args) => status::status(&args),
         Command::Inspect(args) => inspect::inspect(&args.dir),
+        Command::Sim(args) => sim::sim(&args),
         Command::Verify(args) => verify::verify(&args.dirs),
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::mail::TopicId;
 use crate::records::{Digest, Run, RunError, records, runs};
+use chainring_ring::mark;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Most topics of a log. Not a setting: what is delivered must not depend on the node.
@@ -110,6 +111,7 @@ impl Groups {
         let mut slot = hash as usize & mask;
         while let Some((known, _)) = self.names[slot] {
             if known == hash {
+                mark!(TopicKnownAlready);
                 return None;
             }
             slot = (slot + 1) & mask;

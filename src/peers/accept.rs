@@ -14,6 +14,7 @@ use crate::peers::wait::{Bell, Giver, later};
 use crate::peers::{Host, Peers, StreamOf, link_index, serve};
 use chainring_net::hello::{Hello, Purpose, Resume};
 use chainring_ring::ids::NodeId;
+use chainring_ring::mark;
 use futures_lite::future::{or, yield_now};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -156,7 +157,8 @@ async fn greet<H: Host>(peers: Rc<Peers<H>>, stream: StreamOf<H>, place: HalfOpe
         Some(Ok(Greeted::Handed)) => {}
         Some(Err(error)) if error.is_bad_frame() => peers.gauges.bad_frames.add(1),
         // The peer gave up, or was too slow: it dials again and says so on its side.
-        Some(Err(_)) | None => {}
+        Some(Err(_)) => mark!(GreetingBroken),
+        None => mark!(GreetingTimedOut),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::peers::problems::About;
 use crate::peers::wait::{Bell, Later, all};
 use crate::peers::{Host, Peers};
 use chainring_ring::ids::{Instance, NodeId};
+use chainring_ring::mark;
 use futures_lite::future::or;
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -54,7 +55,11 @@ impl CatchingUp {
     /// alone: whoever asks again sooner than a slow peer answers must not end up with nothing.
     pub fn start(&self, from: Instance) {
         if self.asking.get() == Some(from) {
+            mark!(CatchUpLeftAlone);
             return;
+        }
+        if self.asking.get().is_some() {
+            mark!(CatchUpReplaced);
         }
         self.wanted.set(Some(from));
         self.generation.set(self.generation.get() + 1);
@@ -97,8 +102,10 @@ async fn catch_up<H: Host>(peers: &Peers<H>, from: Instance) {
         let standings = probe(peers, next).await;
         let Some(peer) = choose(&standings, next, avoid) else {
             if standings.is_empty() {
+                mark!(CatchUpReachesNobody);
                 peers.net.pause(RETRY_PAUSE).await;
             } else if standings.iter().all(|(_, standing)| standing.first > next) {
+                mark!(CatchUpTrimmed);
                 say_trimmed(peers, &standings, next);
                 peers.net.pause(TRIMMED_PAUSE).await;
             } else if standings.iter().any(|(_, standing)| standing.delivered > next) {
@@ -111,13 +118,18 @@ async fn catch_up<H: Host>(peers: &Peers<H>, from: Instance) {
             continue;
         };
         match read_from(peers, peer, &mut next).await {
-            Ended::Overtaken => return,
+            Ended::Overtaken => return mark!(CatchUpOvertaken),
             Ended::Dry => {
+                mark!(CatchUpDry);
                 avoid = None;
                 continue;
             }
-            Ended::Failed => avoid = Some(peer),
+            Ended::Failed => {
+                mark!(CatchUpFailed);
+                avoid = Some(peer);
+            }
             Ended::Stalled => {
+                mark!(CatchUpStalled);
                 stalls += 1;
                 if stalls == STALLS_MAX {
                     return;

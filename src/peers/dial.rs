@@ -14,6 +14,7 @@ use crate::peers::wait::{Backoff, Bell};
 use crate::peers::{Host, Peers, StreamOf, link_index};
 use chainring_net::hello::{Hello, Purpose, Resume};
 use chainring_ring::ids::NodeId;
+use chainring_ring::mark;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -97,6 +98,12 @@ pub async fn dial<H: Host>(
     match &outcome {
         Ok(_) => peers.problems.clear(about),
         Err(error) => {
+            match error {
+                DialError::Unreachable { .. } => mark!(PeerUnreachable),
+                DialError::Silent => mark!(PeerSilent),
+                DialError::Refused { .. } => mark!(PeerRefused),
+                _ => mark!(HandshakeBroken),
+            }
             if error.is_bad_frame() {
                 peers.gauges.bad_frames.add(1);
             }

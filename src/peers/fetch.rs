@@ -10,6 +10,7 @@ use crate::peers::mesh::Answer;
 use crate::peers::net::Net;
 use crate::peers::{CommandOf, Host, Peers};
 use chainring_ring::ids::{NodeId, ValueId};
+use chainring_ring::mark;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -76,11 +77,15 @@ async fn search<H: Host>(peers: &Peers<H>, id: ValueId) -> CommandOf<H> {
             let Some(mesh) = peers.meshes.get(&node) else { continue };
             match peers.net.within(ANSWER_TIME, mesh.fetch(id)).await.flatten() {
                 Some(Answer::Value(frame)) => return Command::Value { frame },
-                Some(Answer::NotHeld) => denied += 1,
+                Some(Answer::NotHeld) => {
+                    mark!(ValueNotHeldThere);
+                    denied += 1;
+                }
                 Some(Answer::Entries(_)) | None => {}
             }
         }
         if denied == peers.meshes.len() {
+            mark!(ValueHeldByNobody);
             peers.fetches.not_held.borrow_mut().insert(id, peers.net.now());
             return Command::NotHeld { id };
         }

@@ -6,6 +6,7 @@
 
 use chainring_net::hello::{HelloError, Identity, check_life};
 use chainring_ring::ids::{Incarnation, NodeId, Session};
+use chainring_ring::mark;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -24,7 +25,7 @@ impl Lives {
         let life = (identity.incarnation, identity.session);
         let mut known = self.known.borrow_mut();
         let known = known.entry(identity.node).or_insert(life);
-        check_life(*known, life)?;
+        check_life(*known, life).inspect_err(|_| mark!(OlderLifeRefused))?;
         *known = life;
         Ok(())
     }

@@ -14,6 +14,7 @@ use crate::peers::{Host, Peers, StreamOf, dial};
 use chainring_net::hello::Purpose;
 use chainring_ring::header::{HEADER_BYTES, Header, Kind};
 use chainring_ring::ids::{NodeId, ValueId};
+use chainring_ring::mark;
 use futures_lite::future::or;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -63,6 +64,7 @@ impl Mesh {
     pub fn direct(&self, now: Duration, frame: Vec<u8>) {
         let mut directs = self.directs.borrow_mut();
         if directs.len() == DIRECTS_MAX {
+            mark!(DirectPushedOut);
             directs.pop_front();
         }
         directs.push_back((now, frame));
@@ -94,7 +96,11 @@ impl Mesh {
 
     fn forget_old_directs(&self, now: Duration) {
         let young = |since: Duration| now.saturating_sub(since) < DIRECT_TIME;
+        let before = self.directs.borrow().len();
         self.directs.borrow_mut().retain(|(since, _)| young(*since));
+        if self.directs.borrow().len() < before {
+            mark!(DirectTooOld);
+        }
     }
 
     /// Everything asked ends without an answer.
@@ -220,6 +226,7 @@ async fn watch<H: Host>(peers: &Peers<H>, mesh: &Mesh) -> StreamError {
         peers.net.pause(STALL_TIME / 10).await;
         let stalled = mesh.moved.get().is_some_and(|moved| peers.net.since(moved) > STALL_TIME);
         if stalled && !mesh.owed.borrow().is_empty() {
+            mark!(PeerOwesTooLong);
             return StreamError::Slow;
         }
     }

@@ -11,9 +11,9 @@
 //!  mesh ──── handshake ──── Notice::Direct out · fetch, catch_up ask here
 //! ```
 //! Invariants: everything is single-threaded and lives inside [`Peers::run`]; dropping that future
-//! closes every connection. What happens depends on the order of events and on [`Net`] alone. At most [`HALF_OPEN_MAX`] connections are in a handshake, each within
-//! [`HANDSHAKE_TIME`] and holding one frame of the handshake; after it there is one connection a
-//! peer and purpose.
+//! closes every connection. What happens depends on the order of events and on [`Net`] alone.
+//! At most [`HALF_OPEN_MAX`] connections are in a handshake, each within [`HANDSHAKE_TIME`] and
+//! holding one frame of the handshake; after it there is one connection a peer and purpose.
 
 mod accept;
 mod catch_up;

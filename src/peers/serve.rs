@@ -15,6 +15,7 @@ use crate::peers::{Host, Peers, StreamOf};
 use chainring_net::hello::Purpose;
 use chainring_ring::header::{HEADER_BYTES, Kind};
 use chainring_ring::ids::{Entry, NodeId, ValueId};
+use chainring_ring::mark;
 use futures_lite::future::or;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -42,6 +43,7 @@ pub async fn serve<H: Host>(peers: Rc<Peers<H>>, from: NodeId, stream: StreamOf<
     let desk = Desk::default();
     let superseded = async {
         peers.serving.superseded(from, generation).await;
+        mark!(ServingReplaced);
         StreamError::Superseded
     };
     let work = or(listen(&peers, from, &stream, &desk), answer(&peers, &stream, &desk));
@@ -114,6 +116,7 @@ async fn entries<H: Host>(peers: &Peers<H>, ask: Ask) -> Vec<u8> {
             let read = host.read(place, &mut gather.frames).await;
             // What is damaged here must not be handed on; the peer finds it elsewhere.
             if !read || !is_value_of(&envelope, &gather.frames[start..], order.entry) {
+                mark!(ServedUpToDamage);
                 gather.frames.truncate(start);
                 break;
             }
@@ -150,6 +153,7 @@ async fn value<H: Host>(peers: &Peers<H>, id: ValueId) -> Vec<u8> {
     if host.read_held(id, &mut frame).await && is_value_of(&envelope, &frame, entry) {
         return frame;
     }
+    mark!(AnsweredNotHeld);
     envelope.not_held(id)
 }
 

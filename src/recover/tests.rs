@@ -5,8 +5,10 @@ use crate::config::{Cluster, Limits, Member, Node};
 use chainring_ring::header::{Header, Kind};
 use chainring_ring::ids::{ClusterId, Epoch, NodeId, Sequence, Session};
 use chainring_storage::block::order_block_bytes;
-use chainring_storage::{Values, create_segment, segment_path};
+use chainring_storage::{Access, Values, create_segment, segment_path};
 use std::os::unix::fs::FileExt;
+
+mod power;
 
 /// A directory that goes with the test.
 struct TestDir(std::path::PathBuf);
@@ -20,6 +22,13 @@ impl Drop for TestDir {
 fn store(name: &str) -> (TestDir, Config) {
     let dir = std::env::temp_dir().join(format!("chainring-recover-{name}-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&dir);
+    let config = configured(dir.clone());
+    config.check().unwrap();
+    format(&config).unwrap();
+    (TestDir(dir), config)
+}
+
+fn configured(dir: std::path::PathBuf) -> Config {
     let member = |id: u8| {
         let (address, http) =
             (format!("127.0.0.1:{}", 1000 + u16::from(id)), format!("127.0.0.1:{id}"));
@@ -36,14 +45,11 @@ fn store(name: &str) -> (TestDir, Config) {
         segment_bytes: 512 << 10,
         ..Limits::default()
     };
-    let config = Config {
+    Config {
         cluster: Cluster { id, epoch, durability, block, nodes },
-        node: Node { id: NodeId(2), dir: dir.clone(), development: true, core: None },
+        node: Node { id: NodeId(2), dir, development: true, core: None },
         limits,
-    };
-    config.check().unwrap();
-    format(&config).unwrap();
-    (TestDir(dir), config)
+    }
 }
 
 fn ballot() -> Ballot {
@@ -99,7 +105,9 @@ fn append(
         false => writer.plan(orders, &values, claim, &mut block).unwrap(),
     };
     let bytes = [block, frames.concat()].concat();
-    write(config, plan.segment, plan.offset, &bytes);
+    let path = segment_path(&config.node.dir, plan.segment);
+    let file = limits.disk.open(&path, Access::WriteDurable, true).unwrap();
+    file.write_all_at(&bytes, u64::from(plan.offset)).unwrap();
     writer.complete(plan.group).unwrap();
     (plan.segment, plan.offset + plan.order_block_bytes)
 }

@@ -12,6 +12,7 @@ use chainring_net::hello;
 use chainring_net::wire::{LinkKind, Refused};
 use chainring_ring::actions::Action;
 use chainring_ring::ids::{Ballot, Durability, NodeId, RingId, Sequence, Session, ValueId};
+use chainring_ring::{mark, mutant};
 use chainring_storage::DamageState;
 
 impl<M: Machine> Shard<M> {
@@ -82,10 +83,11 @@ impl<M: Machine> Shard<M> {
         if self.backlog.is_empty() {
             match self.machine.forward(range, u64::from(ix)) {
                 Ok(()) => return self.packets.need(ix, FORWARD),
-                Err(Refused::Down) => return,
+                Err(Refused::Down) => return mark!(ForwardHasNoLink),
                 Err(Refused::Full) => {}
             }
         }
+        mark!(ForwardWaits);
         self.packets.need(ix, FORWARD);
         self.backlog.push_back(Forward::Packet(ix));
     }
@@ -99,6 +101,9 @@ impl<M: Machine> Shard<M> {
 
     fn write_promise(&mut self, ballot: Ballot) {
         self.promise_written = Some(ballot);
+        if mutant!(PromiseNotPersisted) {
+            return;
+        }
         self.superblock.promised = ballot;
         // A restart in memory durability forgets the promise with the votes: a new incarnation.
         if self.durability != Durability::Memory {
@@ -112,6 +117,7 @@ impl<M: Machine> Shard<M> {
             self.superblock.claim = journal.claimed();
         }
         if let Err(error) = self.machine.write_superblock(&self.superblock) {
+            mark!(SuperblockWriteFailed);
             self.failure = Some(error);
         }
     }
@@ -129,6 +135,7 @@ impl<M: Machine> Shard<M> {
         let block = self.superblock.block;
         let Some(range) = self.side.take(block) else {
             // Without room the link starts over: its resume declares again.
+            mark!(DeclarationHasNoRoom);
             return self.reset(LinkKind::DataOut);
         };
         let cluster = (self.sender.cluster, self.sender.epoch, RingId(0));
@@ -141,6 +148,7 @@ impl<M: Machine> Shard<M> {
     /// Closes a link, so that it resumes.
     pub(super) fn reset(&mut self, kind: LinkKind) {
         if self.machine.attached(kind) {
+            mark!(LinkReset);
             self.machine.detach(kind);
             self.link_down(kind);
         }

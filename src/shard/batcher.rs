@@ -14,6 +14,7 @@ use chainring_net::pool::Range;
 use chainring_ring::header::{HEADER_BYTES, Header, Kind, round_up};
 use chainring_ring::ids::{Instance, ValueId};
 use chainring_ring::lanes::LANE_PACKETS_MAX;
+use chainring_ring::mark;
 use std::collections::VecDeque;
 
 /// Requests that wait for room, or for their records to be delivered.
@@ -121,6 +122,7 @@ impl Batcher {
     /// The request, with the reason.
     pub fn append(&mut self, append: Box<Append>) -> Result<(), (Box<Append>, Refusal)> {
         if self.draining {
+            mark!(AppendMeetsDrain);
             return Err((append, Refusal::Draining));
         }
         if self.waiting.len() + self.underway.len() >= APPENDS_MAX {
@@ -196,7 +198,13 @@ impl Batcher {
         {
             return false;
         }
-        let Some(peeked) = pool.peek(bytes) else { return false };
+        let Some(peeked) = pool.peek(bytes) else {
+            mark!(OwnPoolFull);
+            return false;
+        };
+        if !fits {
+            mark!(LargePacketGoesAlone);
+        }
         let writer = RunWriter::new();
         self.open = Some(Open { peeked, writer, since_us: now_us, records: 0, full: false });
         true
@@ -219,6 +227,7 @@ impl Batcher {
             let mut count = 0;
             while (append.taken as usize) < append.ends.len() {
                 if !open.writer.push(body, append.topic, record_of(append)) {
+                    mark!(RequestTakesTwoPackets);
                     open.full = true;
                     break;
                 }

@@ -15,6 +15,7 @@ use chainring_ring::ids::{
     Durability, Entry, NODES_MAX, NodeId, Order, Sequence, Session, ValueId,
 };
 use chainring_ring::lanes::LANE_PACKETS_MAX;
+use chainring_ring::{mark, mutant};
 
 /// Answers of peers that wait. A catch-up has fewer under way, but one that sees nothing delivered
 /// fetches again.
@@ -64,6 +65,8 @@ impl<M: Machine> Shard<M> {
                 // Beyond that they are forgotten: who does not see them delivered fetches again.
                 if self.entries.len() < ENTRIES_MAX {
                     self.entries.push_back(Entries { orders, frames, taken: 0, at: 0 });
+                } else {
+                    mark!(EntriesForgotten);
                 }
                 self.take_entries();
             }
@@ -86,6 +89,7 @@ impl<M: Machine> Shard<M> {
             Command::Segment { number, handle } => self.take_segment(number, handle),
             Command::NoSegment => {
                 if let Some(journal) = &mut self.journal {
+                    mark!(LogFull);
                     journal.full = true;
                 }
             }
@@ -101,8 +105,10 @@ impl<M: Machine> Shard<M> {
     fn take_append(&mut self, append: Box<crate::mail::Append>) {
         let log_full = self.journal.as_ref().is_some_and(|journal| journal.full);
         let refusal = if self.core.is_forgotten() {
+            mark!(AppendMeetsHalt);
             Some(Refusal::Halted)
         } else if log_full {
+            mark!(AppendMeetsFullLog);
             Some(Refusal::LogFull)
         } else {
             None
@@ -167,6 +173,9 @@ impl<M: Machine> Shard<M> {
     fn resume_origin(&mut self, origin: NodeId, theirs: (Session, Sequence)) {
         let Some(lane) = self.core.lanes().of(origin) else { return };
         let (session, end) = (lane.session(), lane.next());
+        if theirs.0 > session {
+            mark!(SuccessorIsAhead);
+        }
         if session == Session::NONE || theirs.0 > session {
             return;
         }
@@ -175,13 +184,16 @@ impl<M: Machine> Shard<M> {
         for sequence in first.0..end.0 {
             let id = ValueId { origin, session, sequence: Sequence(sequence) };
             let Some(ix) = self.packets.find(&id).filter(|ix| self.is_held(*ix)) else { continue };
+            mark!(ResumedFromMemory);
             if declared < id.sequence {
+                mark!(ResumedBehindGap);
                 self.declare(origin, session, (declared, id.sequence));
             }
             self.forward(ix);
             declared = id.sequence.next();
         }
         if declared < end {
+            mark!(ResumedByDeclaring);
             self.declare(origin, session, (declared, end));
         }
     }
@@ -210,7 +222,10 @@ impl<M: Machine> Shard<M> {
             self.bad_frames += 1;
             return None;
         }
-        let range = self.side.take(header.size)?;
+        let Some(range) = self.side.take(header.size) else {
+            mark!(FetchedHasNoRoom);
+            return None;
+        };
         self.machine.bytes_mut(range).copy_from_slice(frame);
         Some(self.packets.insert(header.value_id(), range, Home::Side, 0))
     }
@@ -220,6 +235,7 @@ impl<M: Machine> Shard<M> {
         while let Some(mut entries) = self.entries.pop_front() {
             while let Some(order) = entries.orders.get(entries.taken).copied() {
                 if !self.has_room() || !self.take_entry(&order, &mut entries) {
+                    mark!(EntryWaits);
                     return self.entries.push_front(entries);
                 }
                 entries.taken += 1;
@@ -231,6 +247,7 @@ impl<M: Machine> Shard<M> {
     /// One entry; false if it has to wait for room.
     fn take_entry(&mut self, order: &Order, entries: &mut Entries) -> bool {
         if order.instance == self.core.delivered() && !self.core.covers(order.instance) {
+            mark!(EntryWaitsForLog);
             return false; // the log has to follow first
         }
         // What a peer delivered lies there at the ballot of its decision, or a later one.
@@ -241,6 +258,7 @@ impl<M: Machine> Shard<M> {
         };
         let frame = frame_at(&entries.frames, entries.at, id);
         if order.instance != self.core.delivered() || self.core.lanes().ticket(&id).is_some() {
+            mark!(EntryOutrun);
             self.judge_absent(id, input);
         } else if let Some(header) = frame {
             let frame = &entries.frames[entries.at..][..header.size as usize];
@@ -265,7 +283,12 @@ impl<M: Machine> Shard<M> {
         let Some(journal) = &mut self.journal else { return };
         self.machine.add_segment(number, file);
         match journal.add_segment(number) {
-            Ok(()) => journal.full = false,
+            Ok(()) => {
+                if journal.full {
+                    mark!(LogFullNoMore);
+                }
+                journal.full = false;
+            }
             Err(error) => self.failure = Some(error),
         }
     }
@@ -281,6 +304,7 @@ impl<M: Machine> Shard<M> {
     pub(super) fn check_drained(&mut self) {
         let sealed = self.is_sealed();
         if self.draining && !self.drained && self.batcher.is_idle() && sealed {
+            mark!(Drained);
             self.drained = true;
             self.outbox.push(Notice::Drained);
             self.outbox.flush(&mut self.packets);
@@ -307,6 +331,7 @@ impl<M: Machine> Shard<M> {
             self.write();
             // It never comes to rest; the next start reads what is there.
             if self.journal.as_ref().is_some_and(Journal::is_stuck) {
+                mark!(StopMeetsFullLog);
                 return false;
             }
             self.outbox.flush(&mut self.packets);
@@ -316,7 +341,8 @@ impl<M: Machine> Shard<M> {
             if self.failure.is_some() {
                 return false;
             }
-            if self.is_sealed() {
+            if self.is_sealed() || mutant!(CleanMarkTooEarly) {
+                mark!(CleanStop);
                 self.superblock.clean = true;
                 self.write_superblock();
                 return self.failure.is_none();

@@ -9,12 +9,16 @@ use crate::shard::Shard;
 use crate::shard::packets::{DELIVERY, NOTICE, PacketIx};
 use chainring_ring::header::{HEADER_BYTES, u32_at};
 use chainring_ring::ids::{Entry, NodeId, Order, Session, ValueId};
+use chainring_ring::{mark, mutant};
 
 impl<M: Machine> Shard<M> {
     /// The core delivers an entry.
     pub(super) fn deliver(&mut self, order: Order, counts: bool) {
         let Entry::Value(id) = order.entry else { return self.outbox.instance(order, None) };
         if !counts {
+            if let Some(ix) = self.packets.find(&id).filter(|_| mutant!(DuplicateDelivered)) {
+                self.deliver_records(ix);
+            }
             return self.outbox.instance(order, None);
         }
         let ix = self.packets.find(&id).expect("a value that counts is held");
@@ -74,6 +78,7 @@ impl<M: Machine> Shard<M> {
     /// Values of closed sessions are freed.
     pub(super) fn free_sessions(&mut self, origin: NodeId, below: Session) {
         while let Some(ix) = self.packets.next_of_closed(origin, below) {
+            mark!(ClosedValueFreed);
             self.packets.unhold(ix);
             self.release(ix, DELIVERY);
         }
@@ -88,7 +93,11 @@ impl<M: Machine> Shard<M> {
 
     /// The undelivered packet of a value, for whoever fetches it.
     pub(super) fn read_held(&self, id: &ValueId, buffer: &mut Vec<u8>) -> bool {
-        let Some(ix) = self.packets.find(id) else { return false };
+        let Some(ix) = self.packets.find(id) else {
+            mark!(AskedForValueNotHeld);
+            return false;
+        };
+        mark!(AskedForValueHeld);
         let frame = self.machine.bytes(self.packets.get(ix).range);
         buffer.clear();
         let fits = buffer.capacity() >= frame.len();

@@ -8,6 +8,7 @@ use chainring_ring::codec::{ORDER_BYTES, check_positions, put_order};
 use chainring_ring::core::Core;
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, u32_at, u64_at};
 use chainring_ring::ids::{Ballot, ClusterId, Epoch, Incarnation, Instance, NodeId, RingId};
+use chainring_ring::mutant;
 
 /// Bytes of a 1B before its orders: incarnation 4, flags 4, promised before 12 and 4 reserved,
 /// first 8, delivered 8.
@@ -77,8 +78,10 @@ impl Sender {
         body[8..12].copy_from_slice(&before.round.to_le_bytes());
         body[12..16].copy_from_slice(&before.incarnation.0.to_le_bytes());
         body[16] = before.node.0;
-        body[24..32].copy_from_slice(&window.first().0.to_le_bytes());
-        body[32..40].copy_from_slice(&core.delivered().0.to_le_bytes());
+        if !mutant!(AnswerWithoutFirst) {
+            body[24..32].copy_from_slice(&window.first().0.to_le_bytes());
+            body[32..40].copy_from_slice(&core.delivered().0.to_le_bytes());
+        }
         for instance in window.first().0..window.end().0 {
             let slot = window.get(Instance(instance));
             if let Some(slot) = slot.filter(|slot| core.has(slot)) {

@@ -11,6 +11,7 @@ use chainring_net::pool::Range;
 use chainring_net::wire::{Event, LinkKind};
 use chainring_ring::actions::Input;
 use chainring_ring::header::{HEADER_BYTES, Header, Kind};
+use chainring_ring::mark;
 
 impl<M: Machine> Shard<M> {
     pub(super) fn take_events(&mut self) {
@@ -19,7 +20,10 @@ impl<M: Machine> Shard<M> {
             // fills the outbox may wait for the log.
             let event = match self.has_room() {
                 true => self.machine.next_event(),
-                false => self.machine.next_done(),
+                false => {
+                    mark!(LoopHasNoRoom);
+                    self.machine.next_done()
+                }
             };
             let Some(event) = event else { return };
             self.inputs += 1;

@@ -5,12 +5,14 @@
 //! a group is planned only if its order block has memory of its own; nothing is persisted before
 //! every group before it is complete. In memory durability there is no journal.
 
+use crate::config::Config;
 use crate::device::{Device, Port};
 use crate::shard::packets::{PLAN, PacketIx, Packets, WRITE};
 use chainring_net::pool::Range;
 use chainring_net::wire::Refused;
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Claim, Order};
+use chainring_ring::{mark, mutant};
 use chainring_storage::{LogError, LogWriter, Values, order_block_bytes};
 use std::collections::VecDeque;
 
@@ -52,6 +54,20 @@ pub struct JournalLimits {
     pub block: u32,
     /// Items that may wait: a window of orders and every packet in memory.
     pub pending: usize,
+}
+
+impl JournalLimits {
+    /// As configured, for `pending` items that wait.
+    pub fn of(config: &Config, pending: usize) -> JournalLimits {
+        let limits = &config.limits;
+        JournalLimits {
+            group_bytes: limits.group_bytes,
+            group_orders: limits.group_orders as usize,
+            groups_in_flight: limits.groups_in_flight as usize,
+            block: config.cluster.block,
+            pending,
+        }
+    }
 }
 
 /// The shard's side of the log.
@@ -316,6 +332,7 @@ impl Journal {
             match item {
                 Item::Order(order) => {
                     if self.orders.len() == self.limits.group_orders {
+                        mark!(GroupFullOfOrders);
                         break;
                     }
                     self.orders.push(*order);
@@ -323,6 +340,7 @@ impl Journal {
                 Item::Value(ix) => {
                     let full = values.bytes >= self.limits.group_bytes;
                     if full || group.packets.len() == RANGES_MAX {
+                        mark!(GroupFullOfValues);
                         break;
                     }
                     let range = packets.get(*ix).range;
@@ -365,6 +383,7 @@ impl Journal {
         group.complete = false;
         group.segment = plan.segment;
         let range = Range { offset: block.offset, bytes: plan.order_block_bytes };
+        mark!(SealWritten);
         let written = machine.write(plan.group, plan.segment, &[range], u64::from(plan.offset));
         assert_ne!(written, Err(Refused::Full), "fewer groups than writes");
         self.groups.push_back(group);
@@ -392,12 +411,21 @@ impl Journal {
     ) -> Result<Option<u64>, LogError> {
         let group = self.groups.iter_mut().find(|group| group.number == number);
         let group = group.expect("a group that was submitted");
-        if result != Ok(group.bytes) {
+        let passed = match result {
+            Ok(_) => mutant!(ShortWriteAccepted),
+            Err(_) => mutant!(WriteErrorIgnored),
+        };
+        if result != Ok(group.bytes) && !passed {
+            match result {
+                Ok(_) => mark!(WriteCutShort),
+                Err(_) => mark!(WriteFailed),
+            }
             self.writer.poison();
             let (wrote, errno) = (result.unwrap_or(0), result.err().unwrap_or(0));
             return Err(LogError::Write { group: number, bytes: group.bytes, wrote, errno });
         }
         group.complete = true;
+        let group_ticket = group.ticket;
         for ix in group.packets.drain(..) {
             if let Some(range) = packets.done(ix, WRITE) {
                 freed(range);
@@ -406,7 +434,7 @@ impl Journal {
         self.completed += 1;
         self.bytes += u64::from(group.bytes);
         self.writer.complete(number)?;
-        let mut ticket = None;
+        let mut ticket = mutant!(PersistedOutOfOrder).then_some(group_ticket);
         while self.groups.front().is_some_and(|group| group.complete) {
             let group = self.groups.pop_front().expect("just seen");
             ticket = Some(group.ticket);

@@ -22,6 +22,7 @@ use chainring_ring::codec::{
 use chainring_ring::core::Core;
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind};
 use chainring_ring::ids::{Ballot, Instance, NODES_MAX, Sequence};
+use chainring_ring::mark;
 
 /// Orders of one frame.
 const ORDERS_PER_FRAME: usize = 1024;
@@ -46,6 +47,7 @@ impl ControlOut {
         self.ballot = core.promised();
         self.next = core.window().first();
         if ballot == self.ballot {
+            mark!(ControlResumesInBallot);
             self.next = self.next.max(received);
         }
         self.votes_due = true;
@@ -129,6 +131,10 @@ impl ControlOut {
         let Some(later) = later else { return };
         let since = *self.stuck_since.get_or_insert(now_us);
         if self.next < later.order.base || now_us >= since + CURSOR_STUCK_US {
+            match self.next < later.order.base {
+                true => mark!(CursorSkipsToBase),
+                false => mark!(CursorSkipsHole),
+            }
             self.next = later.order.instance.min(later.order.base.max(self.next.next()));
         }
     }

@@ -19,6 +19,7 @@ mod parts;
 mod pools;
 mod publish;
 mod times;
+mod view;
 
 use crate::config::{Config, Limits};
 use crate::device::Machine;
@@ -27,11 +28,13 @@ use crate::groups::Groups;
 use crate::mail::{Command, Notice};
 use batcher::{BatchLimits, Batcher};
 use chainring_net::mailbox::Receiver;
-use chainring_net::pool::Range;
+use chainring_net::pool::{Range, Regions};
 use chainring_net::wire::{LinkKind, Wait};
-use chainring_ring::actions::{Actions, Input, STEP_ROOM};
+use chainring_ring::actions::{ACTIONS_MAX, Actions, Input, STEP_ROOM};
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Ballot, Durability, NODES_MAX, NodeId, Sequence, Session, ValueId};
+use chainring_ring::lanes::lane_packets;
+use chainring_ring::{mark, mutant};
 use chainring_storage::{MemoryLog, Superblock};
 use direct::Sender;
 pub use journal::Journal;
@@ -138,13 +141,7 @@ impl<M: Machine> Shard<M> {
         let limits = &config.limits;
         let (regions, room) = (parts.machine.regions(), parts.room);
         let durability = config.cluster.durability;
-        let journal_limits = JournalLimits {
-            group_bytes: limits.group_bytes,
-            group_orders: limits.group_orders as usize,
-            groups_in_flight: limits.groups_in_flight as usize,
-            block: config.cluster.block,
-            pending: room.log_items,
-        };
+        let journal_limits = JournalLimits::of(config, room.log_items);
         let batch = BatchLimits {
             packet_bytes: limits.packet_bytes,
             packet_max: config.packet_max(),
@@ -201,9 +198,19 @@ impl<M: Machine> Shard<M> {
             inputs: 0,
             turn_us_max: 0,
         };
-        assert!(shard.has_room(), "a shard without room would take nothing in, ever");
+        assert!(shard.fits(config, room), "too little room: it would stand");
         shard.take_recovered(parts.held);
         shard
+    }
+
+    /// Whether `room` is enough for it never to stand still for good: for every packet that may be
+    /// undelivered, by lanes and by memory, and for what one turn brings.
+    fn fits(&self, config: &Config, room: Room) -> bool {
+        let lanes = config.cluster.nodes.len() as u64 * lane_packets(self.core.window().span());
+        let Regions { receive, own, side, .. } = self.machine.regions();
+        let memory = [receive, own, side].iter().map(|region| u64::from(region.bytes)).sum::<u64>();
+        let undelivered = lanes.min(memory / u64::from(config.cluster.block));
+        room.packets as u64 > undelivered && room.notices > ACTIONS_MAX && self.has_room()
     }
 
     /// Undelivered values that recovery found lie in the side pool from the start.
@@ -386,11 +393,16 @@ impl<M: Machine> Shard<M> {
         }
         let at_once = match (self.durability, &self.journal) {
             (Durability::Memory, _) => true,
+            (Durability::Sync, _) if mutant!(VoteBeforeFlush) => true,
             (Durability::Async, Some(journal)) => {
                 let (bytes, oldest) = journal.behind();
                 let age = oldest.map_or(0, |oldest| self.now_us.saturating_sub(oldest));
                 let near = (journal.pending_orders() as u64) < self.core.window().span() / 4;
-                near && bytes < self.persist_lag.bytes && age < self.persist_lag.us
+                let near = near && bytes < self.persist_lag.bytes && age < self.persist_lag.us;
+                if !near {
+                    mark!(AsyncLogTooFarBehind);
+                }
+                near
             }
             _ => false,
         };
@@ -429,6 +441,7 @@ impl<M: Machine> Shard<M> {
     /// The link is down: what waits for it is found again by the next resume.
     fn forget_backlog(&mut self) {
         while let Some(forward) = self.backlog.pop_front() {
+            mark!(WaitingForwardForgotten);
             match forward {
                 Forward::Packet(ix) => self.release(ix, FORWARD),
                 Forward::Declare(range) => self.side.give_back(range),
@@ -457,31 +470,6 @@ impl<M: Machine> Shard<M> {
         if let Some(position) = self.packets.free_received() {
             self.machine.release_received(position);
         }
-    }
-
-    /// The protocol core.
-    pub fn core(&self) -> &Core {
-        &self.core
-    }
-
-    /// What it runs on.
-    pub fn machine(&self) -> &M {
-        &self.machine
-    }
-
-    /// What it runs on, for who plays its world.
-    pub fn machine_mut(&mut self) -> &mut M {
-        &mut self.machine
-    }
-
-    /// Whether the log has failed; the turn that finds it is the last one.
-    pub fn has_failed(&self) -> bool {
-        self.failure.is_some()
-    }
-
-    /// Inputs consumed: events and commands taken, ticks that fired.
-    pub fn inputs(&self) -> u64 {
-        self.inputs
     }
 
     /// The outcome, once [`Shard::turn`] was `None`.

@@ -9,6 +9,7 @@ use crate::mail::Place;
 use chainring_net::pool::Range;
 use chainring_ring::ids::{NODES_MAX, NodeId, Session, ValueId};
 use chainring_ring::lanes::LANE_PACKETS_MAX;
+use chainring_ring::mark;
 use std::collections::VecDeque;
 
 /// Names a packet while it lives.
@@ -201,6 +202,7 @@ impl Packets {
 
     /// The packet lies in the side pool now.
     pub fn moved(&mut self, ix: PacketIx, range: Range) {
+        mark!(PacketMovedAside);
         forget(&mut self.received, ix);
         let packet = &mut self.slab[ix as usize];
         packet.range = range;

@@ -41,12 +41,14 @@ pub struct ShardParts<M: Machine> {
 /// need; small nodes are made and thrown away by the thousand in a simulator.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
-    /// Packets in memory: as many of the smallest as fill the receive buffer.
+    /// Packets in memory: as many of the smallest as fill the receive buffer; more than may be
+    /// undelivered, a lane an origin.
     pub packets: usize,
-    /// Notices that wait for the control thread; a turn takes nothing in with fewer than two
-    /// windows of free places.
+    /// Notices that wait for the control thread. Events are taken in while two windows of places
+    /// are free, commands while a step's actions have room.
     pub notices: usize,
-    /// Items that wait for their place in the log; likewise.
+    /// Items that wait for their place in the log; events as above. Commands and the clock do
+    /// not wait for it, so it holds some windows more.
     pub log_items: usize,
 }
 

@@ -4,6 +4,7 @@
 //! side pool a set of chunks given back in any order. Full is back-pressure, not an error.
 
 use chainring_net::pool::Range;
+use chainring_ring::mark;
 
 /// A circle of memory for own packets.
 #[derive(Debug)]
@@ -103,6 +104,7 @@ impl SidePool {
                 return Some(Range { offset, bytes });
             }
         }
+        mark!(SidePoolFull);
         None
     }
 

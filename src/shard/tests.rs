@@ -3,8 +3,8 @@
 use super::*;
 use crate::device::{Device, Port, Probe};
 use chainring_net::mailbox::{Waker, channel};
-use chainring_net::pool::Regions;
 use chainring_net::wire::{Counters, Event, LinkKind, Refused};
+use chainring_ring::actions::Action;
 use chainring_ring::core::{Recovered, Settings};
 use chainring_ring::ids::{Claim, ClusterId, Entry, Epoch, Incarnation, Instance, Order, RingId};
 use chainring_ring::window::WINDOW_MAX;
@@ -16,6 +16,11 @@ struct Double {
     regions: Regions,
     fails: bool,
     done: VecDeque<Event>,
+    /// Superblocks written.
+    written: u32,
+    steps: u32,
+    /// Superblocks that were written when a promise was asked for.
+    promise_seen: Option<u32>,
 }
 
 impl Port for Double {
@@ -68,11 +73,19 @@ impl Device for Double {
         Err(Refused::Full)
     }
     fn write_superblock(&mut self, _: &Superblock) -> Result<(), LogError> {
+        self.written += 1;
         if self.fails { Err(LogError::Poisoned) } else { Ok(()) }
     }
 }
 
-impl Probe for Double {}
+impl Probe for Double {
+    fn stepped(&mut self, _: &Core, _: &Input<'_>, actions: &[Action]) {
+        self.steps += 1;
+        if actions.iter().any(|action| matches!(action, Action::WritePromise(_))) {
+            self.promise_seen = Some(self.written);
+        }
+    }
+}
 
 fn config() -> Config {
     let member = |id: u8| crate::config::Member {
@@ -96,6 +109,10 @@ type Ends = (chainring_net::mailbox::Sender<Command<()>>, Receiver<Notice>);
 
 /// A follower that has just started, without a log.
 fn shard(fails: bool) -> (Shard<Double>, Ends) {
+    shard_with(fails, Room::default())
+}
+
+fn shard_with(fails: bool, room: Room) -> (Shard<Double>, Ends) {
     let config = config();
     let side = Range { offset: 0, bytes: 1 << 16 };
     let none = Range::default();
@@ -107,7 +124,15 @@ fn shard(fails: bool) -> (Shard<Double>, Ends) {
         control_in: none,
         control_out: [none; 2],
     };
-    let machine = Double { memory: vec![0; 1 << 16], regions, fails, done: VecDeque::new() };
+    let machine = Double {
+        memory: vec![0; 1 << 16],
+        regions,
+        fails,
+        done: VecDeque::new(),
+        written: 0,
+        steps: 0,
+        promise_seen: None,
+    };
     let nodes = [1, 2, 3].map(NodeId).to_vec();
     let settings = Settings {
         voters: vec![Incarnation(1); 3],
@@ -133,9 +158,35 @@ fn shard(fails: bool) -> (Shard<Double>, Ends) {
         notices,
         control_waker: Waker::new().unwrap(),
         gauges: Arc::default(),
-        room: Room::default(),
+        room,
     };
     (Shard::new(&config, parts), (to_shard, told))
+}
+
+/// With places for fewer than may be undelivered, or than two windows, it would stand for ever.
+#[test]
+fn a_shard_is_not_made_with_too_little_room() {
+    let enough = Room { packets: 129, notices: 8193, log_items: 0 };
+    shard_with(false, enough);
+    for little in [Room { packets: 128, ..enough }, Room { notices: 8192, ..enough }] {
+        assert!(std::panic::catch_unwind(|| shard_with(false, little)).is_err(), "{little:?}");
+    }
+}
+
+/// What goes in is counted, and a probe sees each step with what it brought, before it is done.
+#[test]
+fn steps_are_seen_and_inputs_counted() {
+    let (mut shard, (mut to_shard, _told)) = shard(false);
+    shard.turn(1);
+    let (inputs, steps) = (shard.inputs(), shard.machine().steps);
+    assert_eq!((inputs, steps > 0), (1, true), "the first tick");
+    assert!(to_shard.try_send(Command::Campaign).is_ok());
+    shard.machine.written = 0;
+    shard.turn(2);
+    assert_eq!(shard.inputs(), inputs + 1);
+    assert!(shard.machine().steps > steps);
+    assert_eq!(shard.machine().promise_seen, Some(0), "seen before it was written");
+    assert_eq!(shard.machine().written, 1);
 }
 
 /// A promise that did not reach the disk is not answered with, and ends the shard.

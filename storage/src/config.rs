@@ -12,9 +12,6 @@ use chainring_ring::ids::{ClusterId, Epoch, NodeId, RingId};
 /// Groups and headers start at multiples of this, whatever the block: the sector of every disk in
 /// use, so that a torn write never touches the bytes of another group.
 pub const GROUP_ALIGN: u32 = 4096;
-/// Fewest groups of the largest size that a segment has to hold: what a group that does not fit
-/// leaves unused stays below a sixteenth.
-pub const GROUPS_PER_SEGMENT_MIN: u32 = 16;
 /// Largest segment, bytes. Offsets are 32 bits wide; half of that leaves room for sums.
 pub const SEGMENT_BYTES_MAX: u32 = 1 << 31;
 /// Most groups in flight: one bit each in the writer.
@@ -90,7 +87,8 @@ pub struct LogConfig {
     pub identity: Identity,
     /// Unit of alignment of value frames and order blocks, 512 to 4096, a power of two.
     pub block: u32,
-    /// A segment file, bytes: a multiple of 4096, at least 16 largest groups and its header.
+    /// A segment file, bytes: a multiple of 4096, at least its header and a largest group. With
+    /// few groups in it much stays unused: what a group that does not fit leaves behind.
     pub segment_bytes: u32,
     /// Largest commit group: its order block, the cap on values and one packet beyond the cap.
     pub group_bytes_max: u32,
@@ -129,14 +127,14 @@ impl LogConfig {
         let block = self.block.is_power_of_two()
             && (BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX).contains(&self.block);
         let group = self.group_bytes_max.div_ceil(GROUP_ALIGN).saturating_mul(GROUP_ALIGN);
-        let least = group.saturating_mul(GROUPS_PER_SEGMENT_MIN).saturating_add(GROUP_ALIGN);
+        let least = group.saturating_add(GROUP_ALIGN);
         // The block may be nonsense; that is reported first.
         let smallest = order_block_bytes(1, BLOCK_BYTES_MIN).max(self.block as usize) as u32;
         let rules = [
             (block, "block must be 512, 1024, 2048 or 4096"),
             (self.segment_bytes.is_multiple_of(GROUP_ALIGN), "segment_bytes: a multiple of 4096"),
             (self.segment_bytes <= SEGMENT_BYTES_MAX, "segment_bytes must be at most 2 GiB"),
-            (self.segment_bytes >= least, "segment_bytes: at least 16 groups of group_bytes_max"),
+            (self.segment_bytes >= least, "segment_bytes: at least one group of group_bytes_max"),
             (
                 self.group_bytes_max >= smallest.saturating_add(self.block),
                 "group_bytes_max: at least one order and value",
@@ -168,7 +166,7 @@ mod tests {
         let break_one: [fn(&mut LogConfig); 7] = [
             |c| c.block = 1000,
             |c| c.segment_bytes += 512,
-            |c| c.group_bytes_max += 1,
+            |c| c.group_bytes_max = c.segment_bytes - GROUP_ALIGN + 1,
             |c| c.group_bytes_max = 512,
             |c| c.groups_in_flight = 1,
             |c| c.groups_in_flight = 17,

@@ -172,11 +172,17 @@ impl Disk for FileSystem {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<(OsString, u64)>> {
-        let entry = |entry: io::Result<std::fs::DirEntry>| {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
             let entry = entry?;
-            Ok((entry.file_name(), entry.metadata()?.len()))
-        };
-        std::fs::read_dir(dir)?.map(entry).collect()
+            match entry.metadata() {
+                Ok(data) => found.push((entry.file_name(), data.len())),
+                // Removed or renamed since, by a node that is looked at while it runs.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -4,6 +4,7 @@
 //! most the capacity; nothing at or above the floor is overwritten. No allocation after `new`.
 
 use crate::config::Place;
+use chainring_ring::mark;
 
 /// A circular store of frames.
 #[derive(Debug)]
@@ -49,6 +50,9 @@ impl MemoryLog {
     pub fn append(&mut self, frame: &[u8]) -> Option<Place> {
         let (capacity, length) = (self.bytes.len() as u64, frame.len() as u64);
         let left = capacity - self.head % capacity;
+        if left < length {
+            mark!(MemoryLogWentRound);
+        }
         let at = if left < length { self.head + left } else { self.head };
         let end = at + length;
         let first = self.first.max(end.saturating_sub(capacity));

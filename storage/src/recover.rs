@@ -15,6 +15,7 @@ use crate::superblock::{DAMAGE_MAX, Damage, DamageState, Superblock};
 use crate::superfile::SuperblockFile;
 use crate::writer::{LogWriter, Resume};
 use chainring_ring::ids::{Ballot, Claim};
+use chainring_ring::mark;
 use std::path::Path;
 
 /// What was recovered.
@@ -74,7 +75,12 @@ pub fn recover(
     let damage = merge(&superblock.damage, &scanned.damage)?;
     // Only a cut leaves the seals of the log behind without another word of what was kept.
     let sealed = match scanned.tail {
-        Tail::Cut => superblock.sealed.max(scanned.last),
+        Tail::Cut => {
+            if superblock.sealed < scanned.last {
+                mark!(CutRaisesSeal);
+            }
+            superblock.sealed.max(scanned.last)
+        }
         Tail::End | Tail::Lost => superblock.sealed,
     };
     if damage != superblock.damage || sealed != superblock.sealed {
@@ -85,6 +91,9 @@ pub fn recover(
     let writer = resume(dir, config, superblock, &scanned, at)?;
     let of = |state| scanned.damage.iter().copied().filter(move |damage| damage.state == state);
     let unknowns: Vec<Damage> = of(DamageState::Unknown).collect();
+    if !unknowns.is_empty() {
+        mark!(StartsDamaged);
+    }
     let recovered = Recovered {
         claim: scanned.claim,
         ballot: scanned.ballot,
@@ -119,6 +128,9 @@ fn merge(recorded: &[Damage], found: &[Damage]) -> Result<Vec<Damage>, LogError>
         list.iter().copied().filter(|damage| damage.state == state).collect()
     };
     let mut list = of(found, DamageState::Unknown);
+    if of(recorded, DamageState::Unknown).iter().any(|known| !list.contains(known)) {
+        mark!(DamageReadsAgain);
+    }
     list.extend(of(recorded, DamageState::Repaired));
     if list.len() > DAMAGE_MAX {
         return Err(LogError::TooMuchDamage { limit: DAMAGE_MAX });
@@ -141,6 +153,7 @@ fn prepare(dir: &Path, config: &LogConfig, scanned: &Scanned) -> Result<(u64, bo
     let mut at = scanned.end;
     if scanned.tail == Tail::Lost {
         // What may be repaired is not overwritten.
+        mark!(GoesOnBehindLostTail);
         at = address(last.map_or(0, |last| last.max(segment_of(at))) + 1, GROUP_ALIGN);
     }
     let current = segment_of(at);
@@ -149,23 +162,29 @@ fn prepare(dir: &Path, config: &LogConfig, scanned: &Scanned) -> Result<(u64, bo
         // Behind a cut: dropped groups. Behind an end: zeros, of no use with another size.
         let useless = scanned.tail == Tail::Cut || *bytes != config.segment_bytes;
         if *number > current && useless {
+            mark!(SegmentRemoved);
             disk.remove(&path).map_err(|source| LogError::io("removal of", &path, source))?;
             // From the end, each durable before the next: a crash in between leaves no gap.
             sync_dir(disk, dir)?;
         }
         if *number == current && scanned.tail == Tail::Cut {
+            mark!(CutZeroed);
             zero_rest(&path, config, offset_of(at), *bytes)?;
         }
     }
     let kept = |number: u32| disk.exists(&segment_path(dir, number));
     if !kept(current) {
+        mark!(SegmentMadeToGoOn);
         create_segment(dir, config, current)?;
     }
     for number in current + 1..=current + config.preallocate as u32 {
         match kept(number) {
             true => {}
             false => match create_segment(dir, config, number) {
-                Err(LogError::Full { .. }) => return Ok((at, true)),
+                Err(LogError::Full { .. }) => {
+                    mark!(StartsFull);
+                    return Ok((at, true));
+                }
                 result => result?,
             },
         }

@@ -12,6 +12,7 @@ use crate::table::{Action, Cover, Row, decide};
 use crate::window::Window;
 use chainring_ring::header::Header;
 use chainring_ring::ids::{Ballot, Claim, Order, Session};
+use chainring_ring::{mark, mutant};
 use std::path::Path;
 
 mod look;
@@ -219,19 +220,23 @@ impl<'a> Scan<'a> {
             Action::Keep | Action::KeepPart | Action::KeepPartRepaired => {
                 let Seen { block, bad } = seen.expect("only an intact block is kept");
                 let end = at + block.group_bytes();
-                if row.action == Action::KeepPart {
+                if row.action == Action::KeepPart && !mutant!(LostValuesForgotten) {
                     let from = at + u64::from(bad);
                     self.record(Damage { from, to: end, state: DamageState::Unknown });
                 }
                 self.take(at, &block, visitor)?;
                 return Ok(Some(end.next_multiple_of(u64::from(GROUP_ALIGN))));
             }
+            Action::Roll if mutant!(RollEndsLog) => self.out.tail = Tail::End,
             Action::Roll => return Ok(Some(address(segment_of(at) + 1, GROUP_ALIGN))),
             Action::Skip | Action::SkipRepaired => {
-                if row.action == Action::Skip {
+                if row.action == Action::Skip && !mutant!(LostGroupForgotten) {
                     self.record(Damage { from: at, to, state: DamageState::Unknown });
                 }
                 self.chain = None;
+                if later.is_none() {
+                    mark!(TailLost);
+                }
                 self.out.tail = if later.is_none() { Tail::Lost } else { Tail::End };
                 return Ok(later);
             }

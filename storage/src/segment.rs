@@ -17,6 +17,7 @@ use crate::disk::{Access, Disk, FileSystem, is_full, open_file, sync_dir};
 use crate::error::LogError;
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, u32_at};
 use chainring_ring::ids::Sequence;
+use chainring_ring::mark;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -79,8 +80,8 @@ pub fn open_segments(
 /// than the shard's, which is then told by [`crate::LogWriter::add_segment`].
 ///
 /// # Errors
-/// [`LogError::Full`] if there is no room (nothing is left behind), [`LogError::Exists`],
-/// [`LogError::Io`].
+/// [`LogError::Full`], [`LogError::Io`]: nothing is left behind. [`LogError::Exists`]: it was made
+/// before, durably.
 pub fn create_segment(dir: &Path, config: &LogConfig, number: u32) -> Result<(), LogError> {
     let path = segment_path(dir, number);
     let disk = &*config.disk;
@@ -89,16 +90,22 @@ pub fn create_segment(dir: &Path, config: &LogConfig, number: u32) -> Result<(),
     }
     let partial = path.with_extension("new");
     // Left by a crash in the middle of this.
-    let _ = disk.remove(&partial);
+    if disk.remove(&partial).is_ok() {
+        mark!(HalfSegmentRemoved);
+    }
     let result = write_segment(&partial, config, number)
         .and_then(|()| disk.rename(&partial, &path).map_err(|source| ("rename of", source)));
     match result {
-        Ok(()) => sync_dir(disk, dir),
+        // With a name that power failure may take away it must not pass for one that is there.
+        Ok(()) => sync_dir(disk, dir).inspect_err(|_| drop(disk.remove(&path))),
         Err((stage, source)) => {
             let _ = disk.remove(&partial);
             let bytes = u64::from(config.segment_bytes);
             match is_full(&source) {
-                true => Err(LogError::Full { dir: dir.to_path_buf(), bytes }),
+                true => {
+                    mark!(SegmentHasNoRoom);
+                    Err(LogError::Full { dir: dir.to_path_buf(), bytes })
+                }
                 false => Err(LogError::io(stage, &path, source)),
             }
         }

@@ -25,6 +25,7 @@ use crate::config::{GROUP_ALIGN, Identity, offset_of, segment_of};
 use chainring_ring::codec::{CLAIM_BYTES, check_positions, claim_at, put_claim};
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, u32_at, u64_at, u128_at};
 use chainring_ring::ids::{Ballot, Claim, Durability, Incarnation, Instance, Sequence, Session};
+use chainring_ring::mutant;
 
 /// Bytes of one copy.
 pub const SUPERBLOCK_BYTES: usize = GROUP_ALIGN as usize;
@@ -279,7 +280,8 @@ pub fn choose(copies: &[Option<Copy>; 4]) -> Choice {
         }
     }
     let held = |copy: &&Copy| intact().filter(|other| other.sequence == copy.sequence).count() >= 2;
-    match intact().filter(held).max_by_key(|copy| copy.sequence) {
+    let first = || intact().next().filter(|_| mutant!(SuperblockFirstCopy));
+    match first().or_else(|| intact().filter(held).max_by_key(|copy| copy.sequence)) {
         Some(copy) => Choice::Open(Box::new(copy.clone())),
         None => Choice::Unreadable { intact: intact().count() },
     }

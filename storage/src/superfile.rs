@@ -9,6 +9,7 @@ use crate::direct::AlignedBuf;
 use crate::disk::{Access, Disk, DiskFile, FileSystem, is_full, opens_direct, sync_dir};
 use crate::error::LogError;
 use crate::superblock::{Choice, Copy, SUPERBLOCK_BYTES, Superblock, choose, decode};
+use chainring_ring::{mark, mutant};
 use std::path::{Path, PathBuf};
 
 /// Copies in the file.
@@ -25,6 +26,8 @@ pub const COPIES_WRITTEN_MIN: usize = 3;
 pub struct SuperblockFile {
     file: Box<dyn DiskFile>,
     buf: AlignedBuf,
+    /// What is read back of a copy.
+    check: AlignedBuf,
     /// Highest sequence in the file.
     sequence: u64,
     /// Body checksum of the newest one written or chosen.
@@ -94,7 +97,9 @@ impl SuperblockFile {
         development: bool,
     ) -> Result<(SuperblockFile, Superblock), LogError> {
         let path = superblock_path(dir);
-        let file = disk.open(&path, Access::WriteDurable, development);
+        let cached = mutant!(SuperblockCached);
+        let access = if cached { Access::Write } else { Access::WriteDurable };
+        let file = disk.open(&path, access, development);
         let file = file.map_err(|source| not_opened(&path, source))?;
         // What an earlier process wrote and did not sync must not count before it is durable.
         file.sync().map_err(|source| LogError::io("sync of", &path, source))?;
@@ -102,25 +107,31 @@ impl SuperblockFile {
         let newest = copies.iter().flatten().map(|copy| copy.sequence).max().unwrap_or(0);
         let copy = chosen(&path, &copies)?;
         if copy.superblock.identity != *identity {
+            mark!(SuperblockForeign);
             let (expected, found) = (Box::new(*identity), Box::new(copy.superblock.identity));
             return Err(LogError::Foreign { path, expected, found });
         }
         // A newer one that was never acknowledged is no parent, and its sequence is used up: a gap
         // of one more keeps the next write from being taken for its child.
-        let sequence = if newest > copy.sequence { newest + 1 } else { newest };
+        let unfinished = newest > copy.sequence;
+        if unfinished {
+            mark!(SuperblockUnfinished);
+        }
+        let sequence = if unfinished { newest + 1 } else { newest };
         Ok((SuperblockFile::over(file, sequence, copy.checksum), copy.superblock))
     }
 
     fn over(file: Box<dyn DiskFile>, sequence: u64, parent: u128) -> SuperblockFile {
-        let buf = AlignedBuf::new(SUPERBLOCK_BYTES);
-        SuperblockFile { file, buf, sequence, parent, poisoned: false }
+        let [buf, check] = [(); 2].map(|()| AlignedBuf::new(SUPERBLOCK_BYTES));
+        SuperblockFile { file, buf, check, sequence, parent, poisoned: false }
     }
 
     /// Writes the copies one after another, each durable before the next begins, so that at most
-    /// one is torn. Blocks. Allocates nothing.
+    /// one is torn. Each is read back, since a disk may lose a write or put it elsewhere and say
+    /// that it is done. Blocks. Allocates nothing.
     ///
     /// # Errors
-    /// [`LogError::Poisoned`] if fewer than three copies could be written, now or before.
+    /// [`LogError::Poisoned`] if fewer than three copies hold it, now or before.
     pub fn write(&mut self, superblock: &Superblock) -> Result<(), LogError> {
         if self.poisoned {
             return Err(LogError::Poisoned);
@@ -130,10 +141,18 @@ impl SuperblockFile {
         for copy in 0..COPIES {
             checksum = superblock.encode(copy as u8, self.sequence, self.parent, &mut self.buf);
             let at = copy as u64 * COPY_DISTANCE;
-            written += usize::from(self.file.write_all_at(&self.buf, at).is_ok());
+            let wrote = self.file.write_all_at(&self.buf, at);
+            let read = wrote.and_then(|()| self.file.read_exact_at(&mut self.check, at));
+            written += usize::from(read.is_ok() && *self.check == *self.buf);
         }
         self.parent = checksum;
-        self.poisoned = written < COPIES_WRITTEN_MIN;
+        let least = if mutant!(SuperblockWriteUnchecked) { 1 } else { COPIES_WRITTEN_MIN };
+        self.poisoned = written < least;
+        match () {
+            () if self.poisoned => mark!(SuperblockPoisoned),
+            () if written < COPIES => mark!(SuperblockCopyFailed),
+            () => {}
+        }
         if self.poisoned { Err(LogError::Poisoned) } else { Ok(()) }
     }
 }
@@ -161,7 +180,10 @@ pub fn read_superblock_on(disk: &dyn Disk, dir: &Path) -> Result<Superblock, Log
 
 fn not_opened(path: &Path, source: std::io::Error) -> LogError {
     match source.kind() {
-        std::io::ErrorKind::NotFound => LogError::NoSuperblock { path: path.to_path_buf() },
+        std::io::ErrorKind::NotFound => {
+            mark!(SuperblockMissing);
+            LogError::NoSuperblock { path: path.to_path_buf() }
+        }
         _ => LogError::io("open of", path, source),
     }
 }
@@ -177,8 +199,19 @@ fn read_copies(file: &dyn DiskFile) -> [Option<Copy>; COPIES] {
 fn chosen(path: &Path, copies: &[Option<Copy>; COPIES]) -> Result<Copy, LogError> {
     let path = path.to_path_buf();
     match choose(copies) {
-        Choice::Open(copy) => Ok(*copy),
-        Choice::Unreadable { intact } => Err(LogError::SuperblockUnreadable { path, intact }),
+        Choice::Open(copy) => {
+            let same = |other: &&Copy| other.sequence == copy.sequence;
+            match copies.iter().flatten().filter(same).count() {
+                2 => mark!(SuperblockHeldByTwo),
+                3 => mark!(SuperblockHeldByThree),
+                _ => {}
+            }
+            Ok(*copy)
+        }
+        Choice::Unreadable { intact } => {
+            mark!(SuperblockUnreadable);
+            Err(LogError::SuperblockUnreadable { path, intact })
+        }
         Choice::Fork { sequence } => Err(LogError::SuperblockFork { path, sequence }),
     }
 }

@@ -6,6 +6,9 @@
 //! * A seal speaks only of groups that were complete before it was submitted, so damage at or below
 //!   the highest seal is corruption of what may have been voted for. It is never cut.
 
+use chainring_ring::marks::{self, Mark};
+use chainring_ring::{mark, mutant};
+
 /// What lies where the next group should begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
@@ -225,16 +228,48 @@ impl Row {
     fn holds(&self, case: &Case) -> bool {
         let fits = |wanted: Option<bool>, given| wanted.is_none_or(|wanted| wanted == given);
         self.found.contains(&case.found)
-            && fits(self.covered, case.cover != Cover::None)
+            && fits(self.covered, case.cover != Cover::None && !mutant!(CutBelowSeal))
             && fits(self.later, case.later)
             && fits(self.repaired, case.repaired)
             && fits(self.alone, case.alone)
     }
 }
 
+/// By number of the row.
+const MARKS: [Mark; 11] = [
+    Mark::Row1Kept,
+    Mark::Row2Rolled,
+    Mark::Row3Foreign,
+    Mark::Row4Alone,
+    Mark::Row5ValuesLost,
+    Mark::Row6GroupLost,
+    Mark::Row7ValuesRepaired,
+    Mark::Row8GroupRepaired,
+    Mark::Row9End,
+    Mark::Row10Torn,
+    Mark::Row11Hole,
+];
+const _: () = assert!(MARKS.len() == TABLE.len());
+
 /// The row that a case meets.
 pub fn decide(case: &Case) -> &'static Row {
-    TABLE.iter().find(|row| row.holds(case)).expect("a test shows that every case meets a row")
+    let found = TABLE.iter().position(|row| row.holds(case));
+    let index = found.expect("a test shows that every case meets a row");
+    marks::hit(MARKS[index]);
+    match case.cover {
+        Cover::None => {}
+        Cover::Log => mark!(CoveredByLog),
+        Cover::Superblock => mark!(CoveredBySuperblock),
+        Cover::Gap => mark!(CoveredByGap),
+    }
+    match case.found {
+        Found::Garbage => mark!(FoundGarbage),
+        Found::Empty => mark!(FoundEmpty),
+        Found::Stale => mark!(FoundStale),
+        Found::Unchained => mark!(FoundUnchained),
+        _ => {}
+    }
+    &TABLE[index]
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::direct::AlignedBuf;
 use crate::disk::{Access, DiskFile, SharedDisk};
 use crate::error::LogError;
 use crate::segment::segment_path;
+use chainring_ring::mark;
 use std::path::{Path, PathBuf};
 
 /// Bytes of the view at first; a larger group makes it grow, to a segment at most.
@@ -118,6 +119,7 @@ fn read_marking(
     }
     let align = GROUP_ALIGN as usize;
     if out.len() <= align {
+        mark!(SectorUnreadable);
         out.fill(UNREADABLE);
         return Ok(());
     }

@@ -8,6 +8,7 @@ use crate::block::{Fields, ORDERS_PER_GROUP_MAX, Values, encode, order_block_byt
 use crate::config::{GROUP_ALIGN, LogConfig, PREALLOCATE_MAX, Place, offset_of, segment_of};
 use crate::error::LogError;
 use chainring_ring::ids::{Claim, Order, Session};
+use chainring_ring::mark;
 
 /// A write to submit: the order block, then the value frames, one run of bytes, with RWF_DSYNC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,6 +156,9 @@ impl LogWriter {
         assert!(group > self.durable && group < self.next, "group {group} is not in flight");
         let bit = 1 << (group - self.durable - 1);
         assert!(self.done & bit == 0, "group {group} completed twice");
+        if bit > 1 {
+            mark!(WritesDoneOutOfOrder);
+        }
         self.done |= bit;
         // A group's own seal says nothing of the group itself, so it holds out of order too.
         self.sealed = self.sealed.max(self.seals[slot(group)]);
@@ -222,6 +226,9 @@ impl LogWriter {
             return Err(LogError::Poisoned);
         }
         let (in_flight, limit) = (self.in_flight(), self.config.groups_in_flight);
+        if in_flight > 0 {
+            mark!(WritesOverlap);
+        }
         if in_flight >= limit {
             return Err(LogError::Busy { in_flight, limit });
         }
@@ -235,8 +242,10 @@ impl LogWriter {
         // A segment that lost its end may be shorter than where the log goes on.
         if self.segment_bytes.saturating_sub(self.offset) < bytes {
             if self.ready == 0 {
+                mark!(LogLacksSegment);
                 return Err(LogError::NoSegment { number: self.segment + 1 });
             }
+            mark!(LogRolled);
             self.ready -= 1;
             self.segment += 1;
             self.segment_bytes = self.config.segment_bytes;

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Bytes of a direction that are on their way or not yet read.
 const PIPE_BYTES: usize = 64 << 10;
+/// With less room nothing is written, as in TCP: else full pipes carry single bytes.
+const ROOM_MIN: usize = PIPE_BYTES / 4;
 
 /// All nodes' network.
 pub struct Lan(RefCell<State>);
@@ -54,6 +56,12 @@ struct Pipe {
     deaf: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
+}
+
+impl Pipe {
+    fn room(&self) -> usize {
+        PIPE_BYTES - self.used
+    }
 }
 
 impl State {
@@ -255,7 +263,8 @@ impl Stream for End {
             let count = pipe.bytes.len().min(bytes.len());
             bytes.iter_mut().zip(pipe.bytes.drain(..count)).for_each(|(to, byte)| *to = byte);
             pipe.used -= count;
-            let writer = pipe.writer.take();
+            let room = pipe.room();
+            let writer = pipe.writer.take_if(|_| room >= ROOM_MIN);
             drop(state);
             writer.into_iter().for_each(Waker::wake);
             Poll::Ready(Ok(count))
@@ -267,14 +276,14 @@ impl Stream for End {
         poll_fn(|context| {
             let mut state = self.lan.0.borrow_mut();
             let pipe = &mut state.pipes[self.write];
-            let room = bytes.len().min(PIPE_BYTES - pipe.used);
             if pipe.deaf {
                 return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
-            } else if room == 0 {
+            } else if pipe.room() < ROOM_MIN {
                 pipe.writer = Some(context.waker().clone());
                 return Poll::Pending;
             }
-            let count = 1 + state.chance(room as u64) as usize;
+            let most = bytes.len().min(pipe.room());
+            let count = 1 + state.chance(most as u64) as usize;
             state.pipes[self.write].used += count;
             state.through(self.write, Event::Bytes(self.write, bytes[..count].to_vec()));
             Poll::Ready(Ok(count))

@@ -226,6 +226,17 @@ impl Drive {
         }
     }
 
+    pub fn digest(&self) -> u128 {
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        for (path, file) in &self.durable_names {
+            hash.update(path.as_os_str().as_encoded_bytes());
+            let file = &self.files[*file];
+            hash.update(&file.stable_length.to_le_bytes());
+            file.stable.hash(&mut hash);
+        }
+        hash.digest128()
+    }
+
     /// Bytes that all files have together.
     pub fn used(&self) -> u64 {
         self.files.iter().map(|file| file.length).sum()

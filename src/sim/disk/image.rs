@@ -78,6 +78,15 @@ impl Image {
             })
     }
 
+    /// Adds what it holds to a digest.
+    pub fn hash(&self, hash: &mut xxhash_rust::xxh3::Xxh3) {
+        // A page of zeros is as good as none.
+        for (number, page) in self.pages.iter().filter(|(_, page)| !is_zero(&page[..])) {
+            hash.update(&number.to_le_bytes());
+            hash.update(&page[..]);
+        }
+    }
+
     /// Forgets what lies at and behind a position.
     pub fn truncate(&mut self, length: u64) {
         let end = self.pages.last().map_or(0, |(page, _)| (u64::from(*page) + 1) * PAGE as u64);

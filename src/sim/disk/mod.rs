@@ -222,6 +222,11 @@ impl DiskHandle {
         drive.names.iter().map(file).collect()
     }
 
+    /// A digest of names and bytes on stable media.
+    pub fn digest(&self) -> u128 {
+        self.drive().digest()
+    }
+
     /// What of a file is on stable media now. False if there is no such file.
     pub fn read_stable(&self, path: &Path, at: u64, out: &mut [u8]) -> bool {
         let drive = self.drive();

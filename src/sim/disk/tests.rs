@@ -94,7 +94,7 @@ fn every_sector_is_decided_by_itself() {
         assert_eq!(altered, u64::from(mask != 15));
         let after = read(&disk, "a").unwrap();
         for sector in 0..8 {
-            let new = sector >= 2 && sector < 6 && mask >> (sector - 2) & 1 == 1;
+            let new = (2..6).contains(&sector) && mask >> (sector - 2) & 1 == 1;
             let expected = if new { 9 } else { before[sector * SECTOR] };
             assert!(after[sector * SECTOR..][..SECTOR].iter().all(|byte| *byte == expected));
         }

@@ -11,6 +11,7 @@ use crate::segment::{decode_header, segment_path};
 use crate::superblock::{Damage, DamageState};
 use crate::table::{Case, Cover, Found};
 use chainring_ring::header::{BLOCK_BYTES_MIN, Header, Kind};
+use chainring_ring::{mark, mutant};
 
 /// What the 4096 bytes at an address begin.
 enum Slot {
@@ -42,6 +43,7 @@ impl Scan<'_> {
             }),
             Ok(header) => Ok(header.number == u64::from(number)),
             Err(_) => {
+                mark!(SegmentHeaderDamaged);
                 self.out.headers_damaged += 1;
                 Ok(true)
             }
@@ -83,7 +85,8 @@ impl Scan<'_> {
     }
 
     fn follows(&self, block: &Block) -> bool {
-        !self.is_stale(block) && self.chain.is_none_or(|chain| chain == block.previous)
+        let chained = self.chain.is_none_or(|chain| chain == block.previous);
+        !self.is_stale(block) && (chained || mutant!(ChainUnchecked))
     }
 
     pub(super) fn look(&mut self, at: u64) -> Result<(Found, Option<Seen>), LogError> {
@@ -133,6 +136,7 @@ impl Scan<'_> {
         for _ in 0..block.values.count {
             let rest = &bytes[before as usize..];
             let Some(header) = value_header(rest, &self.input.config.identity) else {
+                mark!(ValueHeaderDamaged);
                 // Fewer frames than were written, all intact: the disk lost the write.
                 let bad = if rest.is_empty() { block.bytes } else { before };
                 return Ok(first_bad.or(Some(bad)));
@@ -143,7 +147,10 @@ impl Scan<'_> {
                     let place = Place { at: at + u64::from(before), bytes: header.size };
                     self.values.push((header, place));
                 }
-                Err(_) => first_bad = first_bad.or(Some(before)),
+                Err(_) => {
+                    mark!(ValueBodyDamaged);
+                    first_bad = first_bad.or(Some(before));
+                }
             }
             values.push(frame);
             before += header.size;
@@ -161,7 +168,8 @@ impl Scan<'_> {
         seen: Option<&Seen>,
     ) -> Result<(Case, Option<u64>), LogError> {
         let (cover, later, repaired) = (Cover::None, false, false);
-        let mut case = Case { found, cover, later, repaired, alone: self.input.alone };
+        let alone = self.input.alone && !mutant!(AloneGoesOn);
+        let mut case = Case { found, cover, later, repaired, alone };
         if matches!(found, Found::Complete | Found::Rolled | Found::Foreign) {
             return Ok((case, None));
         }
@@ -169,14 +177,17 @@ impl Scan<'_> {
         if found == Found::Empty && survey.dirty {
             // Zeros, but what stands behind them was written at some time: a torn write whose
             // first sectors did not land.
+            mark!(ZerosBeforeRemains);
             found = Found::Garbage;
         }
         let number = seen.map_or(self.out.last + 1, |seen| seen.block.number);
         let from = at + seen.map_or(0, |seen| u64::from(seen.bad));
         let cover = match () {
             () if survey.sealed >= number => Cover::Log,
-            () if self.input.sealed >= number => Cover::Superblock,
-            () if self.is_gap(segment_of(at)) => Cover::Gap,
+            () if self.input.sealed >= number && !mutant!(SuperblockSealIgnored) => {
+                Cover::Superblock
+            }
+            () if self.is_gap(segment_of(at)) && !mutant!(GapIgnored) => Cover::Gap,
             () => Cover::None,
         };
         let holds = |damage: &Damage| damage.from <= from && from < damage.to;
@@ -184,7 +195,8 @@ impl Scan<'_> {
         case.found = found;
         case.cover = cover;
         case.later = survey.later.is_some();
-        case.repaired = self.input.damage.iter().any(repaired);
+        let gone_on = mutant!(AloneGoesOn) && self.input.alone;
+        case.repaired = self.input.damage.iter().any(repaired) || gone_on;
         // An intact block without its predecessor: the walk goes on with the block itself.
         let next = if found == Found::Unchained { Some(at) } else { survey.later };
         Ok((case, next))

@@ -2,5 +2,6 @@
 
 mod common;
 mod damage;
+mod faults;
 mod files;
 mod torn;

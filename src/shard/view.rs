@@ -1,0 +1,47 @@
+//! What may be seen of a shard from outside: for a simulator that plays its world and watches it.
+//!
+//! Invariant: nothing here changes what the loop does; of the machine, only its probe is changed
+//! from outside.
+
+use super::Shard;
+use crate::device::Machine;
+use crate::mail::Place;
+use chainring_ring::core::Core;
+
+impl<M: Machine> Shard<M> {
+    /// The protocol core.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Digest of everything delivered.
+    pub fn digest(&self) -> crate::records::Digest {
+        self.groups.digest()
+    }
+
+    /// A delivered frame in the memory log, if that is there and still holds it.
+    pub fn memory_frame(&self, place: Place) -> Option<&[u8]> {
+        let place = chainring_storage::Place { at: place.at, bytes: place.bytes };
+        self.memory.as_ref()?.get(place)
+    }
+
+    /// What it runs on.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// What it runs on, for who plays its world.
+    pub fn machine_mut(&mut self) -> &mut M {
+        &mut self.machine
+    }
+
+    /// Whether the log has failed; the turn that finds it is the last one.
+    pub fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Inputs consumed: events and commands taken, ticks that fired.
+    pub fn inputs(&self) -> u64 {
+        self.inputs
+    }
+}

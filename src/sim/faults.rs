@@ -1,0 +1,172 @@
+//! Which faults happen: drawn from streams of their own, counted, and put on a tape.
+//!
+//! Every fault that took effect has a name: its kind and how many draws of that kind came before.
+//! A run that is given a tape lets only the faults on it happen; so a failure can be shrunk by
+//! leaving faults out. Invariant: a draw of one kind never moves the draws of another.
+
+use crate::sim::random::Random;
+use std::collections::BTreeSet;
+
+macro_rules! kinds {
+    ($($name:ident, $class:ident, $text:literal;)*) => {
+        /// What can go wrong.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Kind { $(#[doc = $text] $name),* }
+
+        impl Kind {
+            /// All of them.
+            pub const ALL: &'static [Kind] = &[$(Kind::$name),*];
+
+            /// In words.
+            pub fn text(self) -> &'static str {
+                match self { $(Kind::$name => $text),* }
+            }
+
+            /// As it is counted.
+            pub fn class(self) -> Class {
+                match self { $(Kind::$name => Class::$class),* }
+            }
+        }
+    };
+}
+
+/// How faults are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// One frame.
+    Packet,
+    /// One read or write, or its image.
+    Storage,
+    /// A node or a part of the network.
+    Macro,
+}
+
+kinds! {
+    Lose, Packet, "a frame is lost";
+    Double, Packet, "a frame arrives twice";
+    Hold, Packet, "a frame is held up, and all behind it";
+    Spoil, Packet, "a frame is corrupted";
+    Break, Packet, "a connection breaks in a frame";
+    Cut, Packet, "a frame meets a partition";
+    Tear, Storage, "a write is lost or torn by a power failure";
+    Rot, Storage, "a sector rots at rest";
+    ReadError, Storage, "a read fails";
+    ReadSpoilt, Storage, "a read brings other bytes";
+    WriteError, Storage, "a write fails";
+    WriteShort, Storage, "a write is cut short";
+    WriteLost, Storage, "a write is reported and lost";
+    WriteAstray, Storage, "a write lands elsewhere";
+    Full, Storage, "the disk is full";
+    Slow, Storage, "a write takes very long";
+    Latent, Storage, "a sector cannot be read any more";
+    Crash, Macro, "a process is killed";
+    Power, Macro, "a machine loses power";
+    Pause, Macro, "a process stands still";
+    Part, Macro, "the network is partitioned";
+    DiskLoss, Macro, "a disk is lost";
+    Campaign, Macro, "a node is told to campaign";
+    Clock, Macro, "a clock jumps";
+    Stop, Macro, "a node is stopped in good order";
+}
+
+/// A fault that took effect: its kind, and its place among the draws of that kind.
+pub type Name = (Kind, u64);
+
+/// Draws faults.
+#[derive(Debug)]
+pub struct Faults {
+    streams: Vec<Random>,
+    draws: Vec<u64>,
+    counts: Vec<u64>,
+    /// Only these may happen.
+    only: Option<BTreeSet<Name>>,
+    tape: Option<Vec<(u64, Name)>>,
+    /// No faults any more: the world heals.
+    off: bool,
+}
+
+impl Faults {
+    /// Faults of a seed; with `only`, none but these.
+    pub fn new(seed: u64, only: Option<BTreeSet<Name>>, record: bool) -> Faults {
+        let kinds = Kind::ALL.len();
+        Faults {
+            streams: (0..kinds as u64).map(|kind| Random::stream(seed, "faults").split(kind)).collect(),
+            draws: vec![0; kinds],
+            counts: vec![0; kinds],
+            only,
+            tape: record.then(Vec::new),
+            off: false,
+        }
+    }
+
+    /// Whether a fault happens now, `rate` times in a million. Not counted yet: see
+    /// [`Faults::took`].
+    pub fn draw(&mut self, kind: Kind, rate: u32) -> bool {
+        if rate == 0 || self.off {
+            return false;
+        }
+        let index = kind as usize;
+        self.draws[index] += 1;
+        if !self.streams[index].chance(rate) {
+            return false;
+        }
+        let name = (kind, self.draws[index]);
+        self.only.as_ref().is_none_or(|only| only.contains(&name))
+    }
+
+    /// The fault drawn last of this kind took effect.
+    pub fn took(&mut self, kind: Kind, now: u64) {
+        self.count(kind, 1);
+        if let Some(tape) = &mut self.tape {
+            tape.push((now, (kind, self.draws[kind as usize])));
+        }
+    }
+
+    /// Whether the `index`-th large fault of the plan may happen.
+    pub fn allows(&self, kind: Kind, index: u64) -> bool {
+        !self.off && self.only.as_ref().is_none_or(|only| only.contains(&(kind, index)))
+    }
+
+    /// The `index`-th large fault of the plan took effect.
+    pub fn struck(&mut self, kind: Kind, index: u64, now: u64) {
+        self.count(kind, 1);
+        if let Some(tape) = &mut self.tape {
+            tape.push((now, (kind, index)));
+        }
+    }
+
+    /// So many faults of a kind took effect that nobody drew one by one.
+    pub fn count(&mut self, kind: Kind, count: u64) {
+        self.counts[kind as usize] += count;
+    }
+
+    /// The stream of a kind, for what else has to be drawn of a fault.
+    pub fn stream(&mut self, kind: Kind) -> &mut Random {
+        &mut self.streams[kind as usize]
+    }
+
+    /// The world heals.
+    pub fn stop(&mut self) {
+        self.off = true;
+    }
+
+    /// Faults that took effect, by class.
+    pub fn counted(&self, class: Class) -> u64 {
+        Kind::ALL
+            .iter()
+            .filter(|kind| kind.class() == class)
+            .map(|kind| self.counts[*kind as usize])
+            .sum()
+    }
+
+    /// Faults of one kind that took effect.
+    pub fn counted_of(&self, kind: Kind) -> u64 {
+        self.counts[kind as usize]
+    }
+
+    /// What happened, with its times, if it was recorded.
+    pub fn tape(&self) -> &[(u64, Name)] {
+        self.tape.as_deref().unwrap_or_default()
+    }
+}

@@ -1,0 +1,563 @@
+//! The simulated network: connections between nodes that are late, break, stand half open, meet
+//! partitions, and lose, double or spoil frames.
+//!
+//! A connection has two sides, 0 who dialed and 1 who accepted, and a [`Flow`] each way. As on TCP
+//! bytes of one connection come in order; unlike TCP a frame may get lost or come twice, for the
+//! protocol must bear it. Invariants: everything happens by the agenda; a side that is closed hears
+//! nothing more; what a partition holds up comes when it heals or never.
+
+mod flow;
+
+use crate::sim::agenda::{Agenda, What};
+use crate::sim::faults::{Faults, Kind};
+use crate::sim::random::Random;
+use flow::{End, Flow, HELD};
+use rustix::io::Errno;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::Waker;
+
+/// Most nodes.
+pub const NODES_MAX: usize = 8;
+/// A frame larger than this is let through as it comes: it would not fit into the buffer.
+const WHOLE_MAX: usize = 96 << 10;
+/// Bytes of a connection that are sent and not read: socket buffers of both sides.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// How the network of a world is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Weather {
+    /// Shortest way of a frame, microseconds.
+    pub delay_us: u32,
+    /// Mean of what comes on top.
+    pub jitter_us: u32,
+    /// Bytes a microsecond, each way of a connection.
+    pub bytes_per_us: u32,
+    /// Times in a million frames.
+    pub lose: u32,
+    /// The same.
+    pub double: u32,
+    /// The same.
+    pub hold: u32,
+    /// The same.
+    pub spoil: u32,
+    /// The same.
+    pub broken: u32,
+    /// A connection that a partition holds up gives up after this, microseconds.
+    pub give_up_us: u32,
+}
+
+/// Who sees every frame as it leaves.
+pub trait Eyes {
+    /// A whole frame leaves one node for another.
+    fn frame(&mut self, from: u8, to: u8, frame: &[u8]);
+}
+
+#[derive(Debug)]
+struct Side {
+    node: u8,
+    closed: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+/// State of a dialed connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dial {
+    /// On its way.
+    Pending,
+    /// Both sides may talk.
+    Open,
+    /// Nobody listens there.
+    Refused,
+    /// Nobody answers.
+    Unreachable,
+}
+
+#[derive(Debug)]
+struct Connection {
+    dial: Dial,
+    sides: [Side; 2],
+    flows: [Flow; 2],
+    /// Each flow's wire is busy until then.
+    busy: [u64; 2],
+    give_up: [bool; 2],
+}
+
+/// A host of the network.
+#[derive(Debug, Default)]
+struct Host {
+    up: bool,
+    listening: bool,
+    accepted: VecDeque<u32>,
+    listener: Option<Waker>,
+    /// Its shard has to be told.
+    stirred: bool,
+}
+
+/// The network.
+pub struct Lan {
+    weather: Weather,
+    agenda: Rc<RefCell<Agenda>>,
+    faults: Rc<RefCell<Faults>>,
+    eyes: Rc<RefCell<dyn Eyes>>,
+    random: Random,
+    hosts: [Host; NODES_MAX],
+    /// From, to.
+    blocked: [[bool; NODES_MAX]; NODES_MAX],
+    connections: Vec<Connection>,
+    healed: bool,
+    /// Digest of what went over the network.
+    pub digest: u64,
+    /// Frames that left.
+    pub frames: u64,
+}
+
+impl Lan {
+    /// A network of `seed`.
+    pub fn new(
+        seed: u64,
+        weather: Weather,
+        agenda: Rc<RefCell<Agenda>>,
+        faults: Rc<RefCell<Faults>>,
+        eyes: Rc<RefCell<dyn Eyes>>,
+    ) -> Lan {
+        Lan {
+            weather,
+            agenda,
+            faults,
+            eyes,
+            random: Random::stream(seed, "network"),
+            hosts: Default::default(),
+            blocked: Default::default(),
+            connections: Vec::new(),
+            healed: false,
+            digest: 0,
+            frames: 0,
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.agenda.borrow().now()
+    }
+
+    fn put(&self, at: u64, what: What) {
+        self.agenda.borrow_mut().put(at, what);
+    }
+
+    /// A node's process runs and listens.
+    pub fn host_up(&mut self, node: u8) {
+        let host = &mut self.hosts[usize::from(node)];
+        *host = Host { up: true, listening: true, ..Host::default() };
+    }
+
+    /// A node's process is gone. With its machine (`power`) nobody is told; otherwise the kernel
+    /// resets its connections.
+    pub fn host_down(&mut self, node: u8, power: bool) {
+        let host = &mut self.hosts[usize::from(node)];
+        (host.listening, host.up) = (false, !power);
+        (host.listener, host.accepted) = (None, VecDeque::new());
+        for index in 0..self.connections.len() {
+            for side in 0..2 {
+                let own = &mut self.connections[index].sides[side];
+                if own.node == node && !own.closed {
+                    (own.closed, own.reader, own.writer) = (true, None, None);
+                    self.abandon(index, side, power);
+                }
+            }
+        }
+    }
+
+    /// A machine has power again; its process may be down still.
+    pub fn host_powered(&mut self, node: u8) {
+        self.hosts[usize::from(node)].up = true;
+    }
+
+    /// The side of a process that is gone.
+    fn abandon(&mut self, index: usize, side: usize, power: bool) {
+        let at = self.arrival(index, side, 0);
+        let connection = &mut self.connections[index];
+        connection.flows[1 - side].discard();
+        if power {
+            // What the network has taken arrives; then there is silence.
+            return;
+        }
+        connection.flows[side].pass_part(at);
+        connection.flows[side].end = End::Closed;
+        self.announce(index, side, at);
+    }
+
+    /// Dials; the outcome comes by [`Lan::dial_state`].
+    pub fn dial(&mut self, from: u8, to: u8) -> u32 {
+        let side = |node| Side { node, closed: false, reader: None, writer: None };
+        let connection = Connection {
+            dial: Dial::Pending,
+            sides: [side(from), side(to)],
+            flows: [Flow::new(), Flow::new()],
+            busy: [0; 2],
+            give_up: [false; 2],
+        };
+        self.connections.push(connection);
+        let index = self.connections.len() as u32 - 1;
+        let at = self.now() + u64::from(2 * self.weather.delay_us) + 1;
+        self.put(at, What::Dialed { connection: index });
+        index
+    }
+
+    /// A dialed connection comes about or not.
+    pub fn on_dialed(&mut self, index: u32) {
+        let connection = &self.connections[index as usize];
+        let [from, to] = [0, 1].map(|side| usize::from(connection.sides[side].node));
+        if connection.sides[0].closed || connection.dial != Dial::Pending {
+            return;
+        }
+        let blocked = self.blocked[from][to] || self.blocked[to][from];
+        let host = &mut self.hosts[to];
+        let dial = match () {
+            () if blocked || !host.up => Dial::Unreachable,
+            () if !host.listening => Dial::Refused,
+            () => Dial::Open,
+        };
+        if dial == Dial::Open {
+            host.accepted.push_back(index);
+            wake(&mut host.listener);
+        }
+        let connection = &mut self.connections[index as usize];
+        connection.dial = dial;
+        wake(&mut connection.sides[0].reader);
+    }
+
+    /// How a dialed connection stands.
+    pub fn dial_state(&mut self, index: u32, waker: &Waker) -> Dial {
+        let connection = &mut self.connections[index as usize];
+        if connection.dial == Dial::Pending {
+            connection.sides[0].reader = Some(waker.clone());
+        }
+        connection.dial
+    }
+
+    /// The next connection accepted at a node.
+    pub fn accept(&mut self, node: u8, waker: &Waker) -> Option<u32> {
+        let host = &mut self.hosts[usize::from(node)];
+        let accepted = host.accepted.pop_front();
+        if accepted.is_none() {
+            host.listener = Some(waker.clone());
+        }
+        accepted
+    }
+
+    /// Closes a side, as the last handle of it goes.
+    pub fn close(&mut self, index: u32, side: u8) {
+        let (index, side) = (index as usize, usize::from(side));
+        let own = &mut self.connections[index].sides[side];
+        if own.closed {
+            return;
+        }
+        (own.closed, own.reader, own.writer) = (true, None, None);
+        let at = self.arrival(index, side, 0);
+        let connection = &mut self.connections[index];
+        // Unread bytes make a kernel reset the connection; what was sent may be lost then.
+        let unread = connection.flows[1 - side].has_bytes();
+        connection.flows[1 - side].discard();
+        connection.flows[side].pass_part(at);
+        if connection.flows[side].end == End::Open {
+            connection.flows[side].end = End::Closed;
+            if unread && self.random.below(2) == 0 {
+                connection.flows[side].reset();
+            }
+        }
+        self.announce(index, side, at);
+    }
+
+    /// Ends both directions; the handle stays.
+    pub fn shutdown(&mut self, index: u32, side: u8) {
+        let (index, side) = (index as usize, usize::from(side));
+        let at = self.arrival(index, side, 0);
+        let connection = &mut self.connections[index];
+        if connection.sides[side].closed {
+            return;
+        }
+        connection.flows[side].pass_part(at);
+        if connection.flows[side].end == End::Open {
+            connection.flows[side].end = End::Closed;
+        }
+        let incoming = &mut connection.flows[1 - side];
+        incoming.discard();
+        (incoming.end, incoming.end_arrived) = (End::Closed, true);
+        self.announce(index, side, at);
+    }
+
+    /// Ends what this side sends.
+    pub fn shutdown_write(&mut self, index: u32, side: u8) {
+        let (index, side) = (index as usize, usize::from(side));
+        let at = self.arrival(index, side, 0);
+        let flow = &mut self.connections[index].flows[side];
+        flow.pass_part(at);
+        if flow.end == End::Open {
+            flow.end = End::Closed;
+        }
+        self.announce(index, side, at);
+    }
+
+    fn announce(&mut self, index: usize, from: usize, at: u64) {
+        let at = if at == HELD { return } else { at };
+        self.put(at, What::Arrive { connection: index as u32, from: from as u8 });
+    }
+
+    /// When `bytes` bytes that leave now arrive.
+    fn arrival(&mut self, index: usize, side: usize, bytes: usize) -> u64 {
+        let now = self.now();
+        let connection = &mut self.connections[index];
+        let [from, to] = [side, 1 - side].map(|side| usize::from(connection.sides[side].node));
+        if self.blocked[from][to] {
+            return HELD;
+        }
+        let rate = u64::from(self.weather.bytes_per_us.max(1));
+        let start = connection.busy[side].max(now);
+        connection.busy[side] = start + bytes as u64 / rate;
+        let jitter = self.random.below(2 * u64::from(self.weather.jitter_us) + 1);
+        connection.busy[side] + u64::from(self.weather.delay_us) + jitter
+    }
+
+    /// Sends bytes. Returns how many were taken, or an error's number.
+    pub fn send(&mut self, index: u32, side: u8, mut bytes: &[u8]) -> Result<usize, i32> {
+        let (index, side) = (index as usize, usize::from(side));
+        let connection = &self.connections[index];
+        let flows = &connection.flows;
+        let broken = flows[side].end != End::Open || flows[1 - side].end == End::Reset;
+        if connection.sides[side].closed || broken {
+            return Err(Errno::PIPE.raw_os_error());
+        }
+        if connection.flows[1 - side].end_arrived && connection.sides[1 - side].closed {
+            return Err(Errno::PIPE.raw_os_error());
+        }
+        let room = BUFFER_BYTES.saturating_sub(connection.flows[side].held());
+        bytes = &bytes[..bytes.len().min(room)];
+        let mut taken = 0;
+        while !bytes.is_empty() {
+            let (count, whole) = self.connections[index].flows[side].write(bytes, WHOLE_MAX);
+            (taken, bytes) = (taken + count, &bytes[count..]);
+            if whole && !self.frame_leaves(index, side) {
+                return if taken > 0 { Ok(taken) } else { Err(Errno::CONNRESET.raw_os_error()) };
+            }
+            if !whole {
+                self.rest_leaves(index, side);
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Part of a frame that is too large to be held back.
+    fn rest_leaves(&mut self, index: usize, side: usize) {
+        if let Some(at) = self.connections[index].flows[side].next_at() {
+            self.announce(index, side, at);
+        }
+    }
+
+    /// A whole frame leaves: what becomes of it. False if the connection broke.
+    fn frame_leaves(&mut self, index: usize, side: usize) -> bool {
+        let now = self.now();
+        let size = self.connections[index].flows[side].frame().len();
+        let mut at = self.arrival(index, side, size);
+        let connection = &mut self.connections[index];
+        let [from, to] = [side, 1 - side].map(|side| connection.sides[side].node);
+        let flow = &mut connection.flows[side];
+        self.frames += 1;
+        let mark = u64::from_le_bytes(flow.frame()[..8].try_into().expect("a header"));
+        self.digest = (self.digest ^ mark ^ now).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+        self.eyes.borrow_mut().frame(from, to, flow.frame());
+        let mut faults = self.faults.borrow_mut();
+        if at == HELD {
+            faults.count(Kind::Cut, 1);
+            flow.pass(HELD, false);
+            if !std::mem::replace(&mut connection.give_up[side], true) {
+                let until = now + u64::from(self.weather.give_up_us);
+                let what = What::GiveUp { connection: index as u32, side: side as u8 };
+                self.agenda.borrow_mut().put(until, what);
+            }
+            return true;
+        }
+        let weather = &self.weather;
+        if faults.draw(Kind::Lose, weather.lose) {
+            faults.took(Kind::Lose, now);
+            flow.lose();
+            return true;
+        }
+        let twice = faults.draw(Kind::Double, weather.double);
+        if twice {
+            faults.took(Kind::Double, now);
+        }
+        if faults.draw(Kind::Hold, weather.hold) {
+            faults.took(Kind::Hold, now);
+            let mean = u64::from(weather.delay_us + weather.jitter_us) + 1;
+            at += 10 * mean + faults.stream(Kind::Hold).below(40 * mean);
+        }
+        if faults.draw(Kind::Spoil, weather.spoil) {
+            faults.took(Kind::Spoil, now);
+            let frame = flow.frame_mut();
+            let place = faults.stream(Kind::Spoil).below(frame.len() as u64) as usize;
+            frame[place] ^= 1 << faults.stream(Kind::Spoil).below(8);
+        }
+        let broken = faults.draw(Kind::Break, weather.broken);
+        if broken {
+            faults.took(Kind::Break, now);
+        }
+        drop(faults);
+        let at = self.connections[index].flows[side].pass(at, twice);
+        if broken {
+            self.break_up(index, side);
+            return false;
+        }
+        self.announce(index, side, at);
+        true
+    }
+
+    /// A connection breaks: the sender learns at once, the receiver when the reset arrives.
+    fn break_up(&mut self, index: usize, side: usize) {
+        let at = self.now() + u64::from(self.weather.delay_us);
+        let connection = &mut self.connections[index];
+        connection.flows[side].reset();
+        connection.flows[1 - side].reset();
+        for side in &mut connection.sides {
+            wake(&mut side.reader);
+            wake(&mut side.writer);
+        }
+        let nodes = [0, 1].map(|side| usize::from(connection.sides[side].node));
+        for node in nodes {
+            self.hosts[node].stirred = true;
+        }
+        self.announce(index, side, at);
+        self.announce(index, 1 - side, at);
+    }
+
+    /// A connection that is still held up is given up by its sender.
+    pub fn on_give_up(&mut self, index: u32, side: u8) {
+        let (index, side) = (index as usize, usize::from(side));
+        let connection = &mut self.connections[index];
+        connection.give_up[side] = false;
+        if !connection.flows[side].is_held() || connection.sides[side].closed {
+            return;
+        }
+        // The other side hears nothing of it: it stands half open.
+        connection.flows[side].reset();
+        connection.flows[1 - side].reset();
+        wake(&mut connection.sides[side].reader);
+        wake(&mut connection.sides[side].writer);
+        self.hosts[usize::from(connection.sides[side].node)].stirred = true;
+    }
+
+    /// Bytes or an end arrive. Returns the node that has to look.
+    pub fn on_arrive(&mut self, index: u32, from: u8) -> Option<u8> {
+        let (index, from) = (index as usize, usize::from(from));
+        let now = self.now();
+        let connection = &mut self.connections[index];
+        let flow = &mut connection.flows[from];
+        let any = flow.arrive(now) || flow.end == End::Reset;
+        let receiver = &mut connection.sides[1 - from];
+        if receiver.closed {
+            flow.discard();
+            // Whoever sends to a process that is gone is told so, if its machine is up.
+            let to_host = &self.hosts[usize::from(receiver.node)];
+            if any && to_host.up && connection.flows[from].end == End::Open {
+                connection.flows[from].reset();
+                connection.flows[1 - from].reset();
+                wake(&mut connection.sides[from].reader);
+                wake(&mut connection.sides[from].writer);
+                return Some(connection.sides[from].node);
+            }
+            return None;
+        }
+        if !any {
+            return None;
+        }
+        let node = receiver.node;
+        wake(&mut receiver.reader);
+        Some(node)
+    }
+
+    /// Whether and how much can be read: `Ok(0)` is the end, `None` that nothing is there yet.
+    pub fn receive(&mut self, index: u32, side: u8, into: &mut [u8]) -> Option<Result<usize, i32>> {
+        let (index, side) = (index as usize, usize::from(side));
+        let connection = &mut self.connections[index];
+        let flow = &mut connection.flows[1 - side];
+        if flow.has_bytes() {
+            let was_full = flow.held() >= BUFFER_BYTES / 2;
+            // A stream breaks where it likes.
+            let most = match self.random.below(8) {
+                0 => 1 + self.random.below(into.len() as u64) as usize,
+                _ => into.len(),
+            };
+            let count = flow.read(&mut into[..most]);
+            let sender = &mut connection.sides[side ^ 1];
+            wake(&mut sender.writer);
+            self.hosts[usize::from(sender.node)].stirred |= was_full;
+            return Some(Ok(count));
+        }
+        match flow.end {
+            End::Reset => Some(Err(Errno::CONNRESET.raw_os_error())),
+            _ if flow.end_arrived => Some(Ok(0)),
+            _ => None,
+        }
+    }
+
+    /// Leaves a waker for when bytes can be read.
+    pub fn wait_readable(&mut self, index: u32, side: u8, waker: &Waker) {
+        self.connections[index as usize].sides[usize::from(side)].reader = Some(waker.clone());
+    }
+
+    /// Leaves a waker for when bytes can be written.
+    pub fn wait_writable(&mut self, index: u32, side: u8, waker: &Waker) {
+        self.connections[index as usize].sides[usize::from(side)].writer = Some(waker.clone());
+    }
+
+    /// Whether the other side has closed, as a poll for a hang-up says.
+    pub fn is_hung_up(&self, index: u32, side: u8) -> bool {
+        let flow = &self.connections[index as usize].flows[1 - usize::from(side)];
+        flow.end_arrived || flow.end == End::Reset
+    }
+
+    /// True if a shard of this node has to look at its connections again.
+    pub fn take_stirred(&mut self, node: u8) -> bool {
+        std::mem::take(&mut self.hosts[usize::from(node)].stirred)
+    }
+
+    /// Cuts or mends the way from one node to another.
+    pub fn set_blocked(&mut self, from: u8, to: u8, blocked: bool) {
+        let was = &mut self.blocked[usize::from(from)][usize::from(to)];
+        if std::mem::replace(was, blocked) && !blocked {
+            self.release(from, to);
+        }
+    }
+
+    fn release(&mut self, from: u8, to: u8) {
+        let at = self.now() + u64::from(self.weather.delay_us);
+        for index in 0..self.connections.len() {
+            for side in 0..2 {
+                let connection = &mut self.connections[index];
+                let way = (connection.sides[side].node, connection.sides[1 - side].node);
+                let flow = &mut connection.flows[side];
+                let ended = flow.end == End::Closed && !flow.end_arrived;
+                if way == (from, to) && (flow.release(at) > 0 || ended) {
+                    self.announce(index, side, at);
+                }
+            }
+        }
+    }
+
+    /// No partitions, no faults any more.
+    pub fn heal(&mut self) {
+        self.healed = true;
+        for from in 0..NODES_MAX as u8 {
+            for to in 0..NODES_MAX as u8 {
+                self.set_blocked(from, to, false);
+            }
+        }
+    }
+}
+
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}

@@ -1,0 +1,477 @@
+//! A simulated node: the production shard, peers and recovery, life after life, on one disk.
+//!
+//! Invariants: a life begins by the production recovery and nothing of the last life but its disk
+//! goes into it; a node that is paused or down does nothing; turns of a node follow one another.
+
+use crate::config::Config;
+use crate::device::{Host, Probe};
+use crate::gauges::Gauges;
+use crate::mail::{Command, Notice};
+use crate::node::{arena_plan, peer_identity};
+use crate::peers::{Peers, PeersOptions};
+use crate::recover::{self, Opened, RecoverError};
+use crate::shard::{Room, Shard, ShardParts, links};
+use crate::sim::agenda::What;
+use crate::sim::clerk::{Clerk, ClerkHost, DiskReader};
+use crate::sim::disk::DiskHandle;
+use crate::sim::kernel::{Desk, Ground, Handle, Life, Shared, SimKernel};
+use crate::sim::peernet::{SimNet, Timers};
+use crate::sim::plan::Plan;
+use crate::sim::random::Random;
+use chainring_net::mailbox::{Receiver, Waker, channel};
+use chainring_net::pool::Arena;
+use chainring_net::uring::UringOptions;
+use chainring_net::wire::{Wait, Wire, WireOptions};
+use chainring_ring::actions::{Action, Input};
+use chainring_ring::core::Core;
+use chainring_ring::ids::NodeId;
+use chainring_storage::{AlignedBuf, LogConfig, LogReader, Superblock};
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake};
+use std::time::Duration;
+
+/// Each control buffer, bytes: two of the largest frame.
+const CONTROL_BYTES: u32 = (2 * links::CONTROL_MAX).next_multiple_of(4096);
+/// Segments made ahead.
+const PREALLOCATE: usize = 1;
+/// Turns of the peers' tasks in one go.
+const POLLS_MAX: usize = 64;
+
+/// Hands every step of a core to the observer.
+pub struct Watch {
+    node: NodeId,
+    shared: Shared,
+}
+
+impl Probe for Watch {
+    fn stepped(&mut self, core: &Core, input: &Input<'_>, actions: &[Action]) {
+        if self.shared.told {
+            self.tell(core, input, actions);
+        }
+        self.shared.observer.borrow_mut().stepped(self.node, core, input, actions);
+    }
+    fn wrote_superblock(&mut self, superblock: &Superblock) {
+        self.shared.observer.borrow_mut().wrote_superblock(self.node, superblock);
+    }
+}
+
+impl Watch {
+    /// What a step came to, but for those of no interest.
+    fn tell(&self, core: &Core, input: &Input<'_>, actions: &[Action]) {
+        let idle = matches!(input, Input::Tick | Input::Continue | Input::Vote(_));
+        if idle && actions.is_empty() {
+            return;
+        }
+        let now = self.shared.agenda.borrow().now();
+        let at = (core.received().0, core.durable().0, core.delivered().0);
+        eprintln!("{now:>12} node {} {at:?} {input:?} -> {actions:?}", self.node.0);
+    }
+}
+
+/// Set when the peers' tasks want a turn.
+#[derive(Default)]
+pub struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The production shard on a simulated machine.
+pub type SimShard = Shard<Host<SimKernel, Watch>>;
+
+/// A node that runs.
+pub struct Alive {
+    /// Its shard.
+    pub shard: SimShard,
+    notices: Receiver<Notice>,
+    /// Its control thread.
+    pub clerk: Rc<Clerk>,
+    peers: Rc<Peers<ClerkHost>>,
+    running: Pin<Box<dyn Future<Output = ()>>>,
+    flag: Arc<Flag>,
+    /// Of its peers' code.
+    pub timers: Rc<Timers>,
+    /// Its kernel's writes.
+    pub ground: Ground,
+    control: Waker,
+    /// For making segments; none in memory durability.
+    pub log: Option<LogConfig>,
+    mail_due: bool,
+    inputs: u64,
+    /// It was told to stop in good order, and has drained.
+    pub drained: bool,
+}
+
+/// How a node's clock differs from the world's.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock {
+    /// Microseconds ahead.
+    pub ahead: u64,
+    /// Runs so much faster, in a million.
+    pub drift: i32,
+}
+
+impl Clock {
+    fn local(self, now: u64) -> u64 {
+        let drift = now as i64 / 1000 * i64::from(self.drift) / 1000;
+        // Every clock is ahead of the slowest, so that none begins below 0.
+        (now as i64 + now as i64 / 500 + drift) as u64 + self.ahead
+    }
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turned {
+    /// It goes on.
+    On,
+    /// The shard ended in good order.
+    Clean,
+    /// The shard ended without its mark.
+    Unclean,
+    /// The log failed.
+    Failed,
+}
+
+/// A node, running or not.
+pub struct SimNode {
+    /// From 0.
+    pub index: u8,
+    /// Its configuration.
+    pub config: Config,
+    /// Its disk.
+    pub disk: DiskHandle,
+    /// The life that it has now.
+    pub alive: Option<Alive>,
+    /// Lives so far.
+    pub lives: u32,
+    /// Its clock.
+    pub clock: Clock,
+    /// It stands still until then.
+    pub paused_until: u64,
+    /// Its last turn lasts until then.
+    busy_until: u64,
+    called: Option<u64>,
+    stamp: u64,
+    /// Inputs that its shards consumed.
+    pub inputs: u64,
+    /// It is to be started at some time.
+    pub booting: bool,
+    /// Its disk may lose and spoil what it holds.
+    pub victim: bool,
+    /// Its incarnation, as its store had it last.
+    pub incarnation: u32,
+    /// Sectors of its log that rotted.
+    pub rotten: u32,
+    random: Random,
+    turn_us: (u32, u32),
+    mail_us: (u32, u32),
+}
+
+impl SimNode {
+    /// A node with a formatted store, not running.
+    pub fn new(index: u8, plan: &Plan) -> SimNode {
+        let config = plan.config(index);
+        let number = u64::from(index);
+        let disk = DiskHandle::new(Random::stream(plan.seed, "disk").split(number));
+        recover::format_on(&*disk.shared(), &config).expect("a new disk takes a store");
+        SimNode {
+            index,
+            disk,
+            alive: None,
+            lives: 0,
+            clock: Clock { ahead: 0, drift: plan.drift[usize::from(index)] },
+            paused_until: 0,
+            busy_until: 0,
+            called: None,
+            stamp: 0,
+            inputs: 0,
+            booting: false,
+            victim: plan.victims[usize::from(index)],
+            incarnation: 1,
+            rotten: 0,
+            random: Random::stream(plan.seed, "node").split(number),
+            turn_us: plan.turn_us,
+            mail_us: plan.mail_us,
+            config,
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> NodeId {
+        NodeId(self.index + 1)
+    }
+
+    /// Recovers the store and begins a life.
+    ///
+    /// # Errors
+    /// [`RecoverError`]: the store cannot be used, or not now.
+    pub fn boot(&mut self, plan: &Plan, shared: &Shared) -> Result<(), RecoverError> {
+        self.lives += 1;
+        let life = Life { node: self.index, number: self.lives };
+        let opened = recover::open_on(&self.disk.shared(), &self.config, PREALLOCATE)?;
+        self.incarnation = opened.superblock.incarnation.0;
+        let ground = Ground {
+            shared: shared.clone(),
+            disk: self.disk.clone(),
+            desk: Rc::new(RefCell::new(Desk::default())),
+            life,
+            storage: plan.storage.clone(),
+            fails: self.victim || plan.durability == chainring_ring::ids::Durability::Sync,
+            lies: self.victim,
+        };
+        let alive = self.begin(opened, ground)?;
+        (self.called, self.busy_until) = (None, 0);
+        shared.lan.borrow_mut().host_up(self.index);
+        self.alive = Some(alive);
+        let now = shared.agenda.borrow().now();
+        self.call(shared, now);
+        self.mail_later(shared);
+        Ok(())
+    }
+
+    fn begin(&mut self, opened: Opened, ground: Ground) -> Result<Alive, RecoverError> {
+        let (config, shared, life) = (&self.config, &ground.shared, ground.life);
+        let letters = config.limits.mailbox_letters as usize;
+        let (commands_in, commands) = channel(letters);
+        let (notices_out, notices) = channel(letters);
+        let waker = || Waker::new().expect("an eventfd");
+        let control = waker();
+        let identity = peer_identity(config, &opened.superblock);
+        let (log, limits) =
+            opened.log.map_or((None, None), |(log, limits)| (Some(log), Some(limits)));
+        let core = Core::new(opened.settings, opened.recovered);
+        let next = log.as_ref().map_or(1, |log| log.durable() + 1);
+        shared.observer.borrow_mut().started(self.id(), &core, &opened.superblock, next);
+        let segments = log.as_ref().map_or(Vec::new(), |log| self.segments(log.segment()));
+        let arena = Arena::new(&arena_plan(config, &opened.held, CONTROL_BYTES));
+        let arena = arena.expect("memory for a small node");
+        let random = self.random.split(u64::from(life.number));
+        let kernel = SimKernel::new(arena, ground.clone(), random);
+        let wire = Wire::over(wire_options(config), kernel, waker());
+        let watch = Watch { node: self.id(), shared: shared.clone() };
+        let gauges = Arc::new(Gauges::default());
+        let parts = ShardParts {
+            machine: Host::new(wire, opened.file, segments, watch),
+            core,
+            groups: opened.groups,
+            superblock: opened.superblock,
+            log,
+            held: opened.held,
+            commands,
+            notices: notices_out,
+            control_waker: control.clone(),
+            gauges: Arc::clone(&gauges),
+            room: room(config),
+        };
+        let shard = Shard::new(config, parts);
+        let disk = limits.as_ref().map(|_| self.reader());
+        let clerk = Clerk::new(opened.catalog, commands_in, disk, config.packet_max());
+        let timers = Rc::new(Timers::default());
+        let net = || SimNet::new(&shared.lan, &shared.agenda, &timers, life);
+        let nodes = config.cluster.nodes.iter();
+        let options = PeersOptions {
+            identity,
+            nodes: nodes.map(|node| (node.id, node.address.clone())).collect(),
+            packet_max: config.packet_max(),
+            fetch_bytes_per_s: config.limits.fetch_bytes_per_s,
+        };
+        let host = ClerkHost { clerk: Rc::clone(&clerk), net: net() };
+        let peers = Peers::new(options, net(), host, gauges).expect("a node of the cluster");
+        let running = Box::pin(Rc::clone(&peers).run());
+        let flag = Arc::new(Flag(AtomicBool::new(true)));
+        let (log, mail_due, inputs, drained) = (limits, false, 0, false);
+        Ok(Alive {
+            shard,
+            notices,
+            clerk,
+            peers,
+            running,
+            flag,
+            timers,
+            ground,
+            control,
+            log,
+            mail_due,
+            inputs,
+            drained,
+        })
+    }
+
+    fn reader(&self) -> DiskReader {
+        let dir = self.config.node.dir.clone();
+        let identity = recover::identity(&self.config);
+        let reader = LogReader::on(self.disk.shared(), &dir, identity, false);
+        DiskReader { reader, disk: self.disk.clone(), dir, buffer: AlignedBuf::new(4096) }
+    }
+
+    /// The segments from the one being written on.
+    fn segments(&self, from: u32) -> Vec<(u32, Handle)> {
+        let dir = &self.config.node.dir;
+        let open = |number| {
+            let target = self.disk.segment(dir, number).ok()?;
+            Some((number, Handle::Segment { number, target }))
+        };
+        (from..).map_while(open).collect()
+    }
+
+    /// Has the shard take a turn at `at`, or when it can.
+    pub fn call(&mut self, shared: &Shared, at: u64) {
+        let at = at.max(self.busy_until).max(self.paused_until);
+        if self.alive.is_none() || self.called.is_some_and(|called| called <= at) {
+            return;
+        }
+        self.called = Some(at);
+        self.stamp += 1;
+        let what = What::Turn { node: self.index, stamp: self.stamp };
+        shared.agenda.borrow_mut().put(at, what);
+    }
+
+    /// A call comes. The turn, unless it was called off or put off.
+    pub fn on_turn(&mut self, shared: &Shared, stamp: u64) -> Turned {
+        if stamp != self.stamp || self.alive.is_none() {
+            return Turned::On;
+        }
+        self.called = None;
+        let now = shared.agenda.borrow().now();
+        if now < self.paused_until {
+            self.call(shared, now);
+            return Turned::On;
+        }
+        let local = self.clock.local(now);
+        let cost = u64::from(self.turn_us.0) + self.random.below(2 * u64::from(self.turn_us.1) + 1);
+        let alive = self.alive.as_mut().expect("just seen");
+        alive.shard.poll(Wait::No, 0);
+        let wait = alive.shard.turn(local);
+        self.inputs += alive.shard.inputs() - alive.inputs;
+        alive.inputs = alive.shard.inputs();
+        let Some(wait) = wait else { return self.ended() };
+        alive.shard.poll(Wait::No, 0);
+        self.busy_until = now + cost;
+        let fresh = alive.ground.desk.borrow_mut().take_fresh();
+        let mail = alive.control.take();
+        let next = match wait {
+            Wait::UpTo(time) if !fresh => now + time.as_micros() as u64,
+            _ => now,
+        };
+        self.call(shared, next);
+        if mail {
+            self.mail_later(shared);
+        }
+        Turned::On
+    }
+
+    fn ended(&mut self) -> Turned {
+        let alive = self.alive.take().expect("it had a turn");
+        let ended = alive.shard.end();
+        match (ended.failure, ended.clean) {
+            (Some(_), _) => Turned::Failed,
+            (None, true) => Turned::Clean,
+            (None, false) => Turned::Unclean,
+        }
+    }
+
+    /// Has the control thread take its mail soon.
+    pub fn mail_later(&mut self, shared: &Shared) {
+        let Some(alive) = self.alive.as_mut().filter(|alive| !alive.mail_due) else { return };
+        alive.mail_due = true;
+        let now = shared.agenda.borrow().now().max(self.paused_until);
+        let wait = u64::from(self.mail_us.0) + self.random.below(2 * u64::from(self.mail_us.1));
+        let what = What::Mail { node: self.index, life: self.lives };
+        shared.agenda.borrow_mut().put(now + wait, what);
+    }
+
+    /// True if the peers' tasks want a turn.
+    pub fn is_flagged(&self) -> bool {
+        self.alive.as_ref().is_some_and(|alive| alive.flag.0.load(Ordering::Relaxed))
+    }
+
+    /// The control thread takes its mail; what is for clients, or for the world, is given to it.
+    pub fn on_mail(&mut self, shared: &Shared, give: &mut dyn FnMut(Notice)) {
+        let now = shared.agenda.borrow().now();
+        let id = self.id();
+        let paused = now < self.paused_until;
+        let Some(alive) = &mut self.alive else { return };
+        alive.mail_due = false;
+        if paused {
+            return self.mail_later(shared);
+        }
+        while let Some(notice) = alive.notices.try_recv() {
+            shared.observer.borrow_mut().notice(id, &notice);
+            let Some(notice) = alive.clerk.on_notice(notice) else { continue };
+            match alive.peers.on_notice(notice) {
+                Some(Notice::Session(session)) => alive.peers.set_session(session),
+                Some(Notice::Drained) => alive.drained = true,
+                Some(notice) => give(notice),
+                None => {}
+            }
+        }
+        let all = alive.clerk.push();
+        let waker = std::task::Waker::from(Arc::clone(&alive.flag));
+        for _ in 0..POLLS_MAX {
+            if !alive.flag.0.swap(false, Ordering::Relaxed) {
+                break;
+            }
+            let polled = alive.running.as_mut().poll(&mut Context::from_waker(&waker));
+            assert_eq!(polled, Poll::Pending, "connections are kept up for ever");
+        }
+        let again = !all || alive.flag.0.load(Ordering::Relaxed);
+        if alive.clerk.stirred.take() {
+            self.call(shared, now);
+        }
+        if again {
+            self.mail_later(shared);
+        }
+    }
+
+    /// Hands a command to the shard.
+    pub fn order(&mut self, shared: &Shared, command: Command<Handle>) {
+        let Some(alive) = &self.alive else { return };
+        alive.clerk.order(command);
+        alive.clerk.stirred.set(false);
+        let now = shared.agenda.borrow().now();
+        self.call(shared, now);
+    }
+
+    /// A pause may have been cut short: the shard takes its turn now.
+    pub fn recall(&mut self, shared: &Shared) {
+        self.called = None;
+        let now = shared.agenda.borrow().now();
+        self.call(shared, now);
+    }
+
+    /// Stands still for a time.
+    pub fn pause(&mut self, shared: &Shared, until: u64) {
+        self.paused_until = self.paused_until.max(until);
+        self.called = None;
+        self.call(shared, until);
+    }
+}
+
+fn wire_options(config: &Config) -> WireOptions {
+    WireOptions {
+        cluster: config.cluster.id,
+        epoch: config.cluster.epoch,
+        block: config.cluster.block,
+        packet_max: config.packet_max(),
+        control_max: links::CONTROL_MAX,
+        spin: Duration::ZERO,
+        uring: UringOptions { fixed: false },
+    }
+}
+
+/// Room for everything that the packet memory of a small node can hold.
+fn room(config: &Config) -> Room {
+    let limits = &config.limits;
+    let bytes = config.receive_bytes() + config.own_pool_bytes();
+    let bytes = bytes + u64::from(limits.side_pool_bytes);
+    let packets = (bytes / u64::from(config.cluster.block)) as usize + 64;
+    let windows = 4 * limits.window_instances as usize;
+    Room { packets, notices: windows + 4096, log_items: windows + packets + 1024 }
+}

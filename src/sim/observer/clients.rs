@@ -1,0 +1,273 @@
+//! Clients: what they asked, what they were told, what they read: B1, B4, B5, D1, D2, D7, R2.
+//!
+//! Invariant: no two records of a run are equal, so that a record names its request.
+
+use super::Observer;
+use super::invariant::Invariant::{B1, B3, B4, B5, D1, D2, D7, R2};
+use crate::mail::TopicId;
+use chainring_ring::ids::{Durability, Entry, Instance, NodeId};
+use std::collections::HashMap;
+
+/// A client's request, numbered from 0 by the workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OpId(pub u32);
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// All its records are in the log: offsets of the first and the last.
+    Appended(u64, u64),
+    /// None of its records will ever be in the log.
+    Refused,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// Hash of a record as clients and readers see it.
+pub fn record_hash(record: &[u8]) -> u128 {
+    xxhash_rust::xxh3::xxh3_128(record)
+}
+
+#[derive(Debug)]
+pub(super) struct Op {
+    pub(super) id: OpId,
+    pub(super) node: NodeId,
+    topic: TopicId,
+    /// Place of its records in `Clients::records`, and how many.
+    first: usize,
+    count: usize,
+    /// Offsets acknowledged in the topic before it began lie below.
+    after: u64,
+    pub(super) answer: Option<Answer>,
+}
+
+#[derive(Debug)]
+struct Record {
+    op: usize,
+    /// Where it was read.
+    offset: Option<u64>,
+}
+
+/// All requests.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    pub(super) ops: Vec<Op>,
+    by_id: HashMap<OpId, usize>,
+    records: Vec<Record>,
+    by_hash: HashMap<u128, usize>,
+    /// By topic: what was read at each offset; one more than the highest acknowledged.
+    topics: Vec<(Vec<Option<usize>>, u64)>,
+    /// By topic: below, some node has dropped what it held in memory.
+    dropped: Vec<u64>,
+}
+
+impl Clients {
+    fn topic(&mut self, topic: TopicId) -> &mut (Vec<Option<usize>>, u64) {
+        let index = topic.0 as usize;
+        if self.topics.len() <= index {
+            self.topics.resize_with(index + 1, Default::default);
+        }
+        &mut self.topics[index]
+    }
+
+    fn at(&self, topic: TopicId, offset: u64) -> Option<usize> {
+        *self.topics.get(topic.0 as usize)?.0.get(usize::try_from(offset).ok()?)?
+    }
+}
+
+impl Observer {
+    /// A client sends records. No two records of a run are equal.
+    ///
+    /// # Panics
+    /// If the workload repeats itself.
+    pub fn invoked(&mut self, op: OpId, node: NodeId, topic: TopicId, records: &[u128]) {
+        if self.is_over(node) {
+            return;
+        }
+        let clients = &mut self.clients;
+        let (index, first, count) = (clients.ops.len(), clients.records.len(), records.len());
+        let after = clients.topic(topic).1;
+        for hash in records {
+            let record = clients.records.len();
+            assert!(clients.by_hash.insert(*hash, record).is_none(), "a record comes twice");
+            clients.records.push(Record { op: index, offset: None });
+        }
+        assert!(clients.by_id.insert(op, index).is_none(), "request {op:?} comes twice");
+        clients.ops.push(Op { id: op, node, topic, first, count, after, answer: None });
+    }
+
+    /// A client gets its answer, after the notices of what it speaks of.
+    pub fn answered(&mut self, op: OpId, answer: Answer) {
+        let Some(index) = self.clients.by_id.get(&op).copied() else { return };
+        let node = self.clients.ops[index].node;
+        if self.is_over(node) {
+            return;
+        }
+        let before = self.clients.ops[index].answer.replace(answer);
+        let what = || format!("{op:?} answered {answer:?} after {before:?}");
+        self.verdict.check(B5, node, before.is_none(), what);
+        match answer {
+            Answer::Appended(first, last) => self.acknowledged(index, first, last),
+            Answer::Refused => self.refused(index),
+            Answer::Unknown => {}
+        }
+    }
+
+    fn acknowledged(&mut self, index: usize, first: u64, last: u64) {
+        let Observer { clients, verdict, .. } = self;
+        let op = &clients.ops[index];
+        let (node, topic, after) = (op.node, op.topic, op.after);
+        let room = last.checked_sub(first).is_some_and(|more| more + 1 >= op.count as u64);
+        let what = || format!("{} records at {first} to {last}", op.count);
+        verdict.check(B5, node, room, what);
+        let what = || format!("{:?} at {first}, began when {after} was acknowledged", op.id);
+        verdict.check(R2, node, first >= after, what);
+        if verdict.violation.is_some() || op.count == 0 {
+            return;
+        }
+        let ends = [(op.first, first), (op.first + op.count - 1, last)];
+        for (record, offset) in ends {
+            let read = clients.at(topic, offset);
+            let fits = read.is_none_or(|read| read == record);
+            let elsewhere = clients.records[record].offset.filter(|at| *at != offset);
+            let what =
+                || format!("acknowledged at {offset}, read at {elsewhere:?}, there {read:?}");
+            verdict.check(B5, node, fits && elsewhere.is_none(), what);
+        }
+        let acknowledged = &mut clients.topic(topic).1;
+        *acknowledged = (*acknowledged).max(last + 1);
+        for offset in ends.map(|(_, offset)| offset) {
+            self.rests_on_a_quorum(node, topic, offset);
+        }
+    }
+
+    /// What was refused does not come, and did not.
+    fn refused(&mut self, index: usize) {
+        let op = &self.clients.ops[index];
+        let mut records = self.clients.records[op.first..op.first + op.count].iter();
+        let read = records.find_map(|record| record.offset);
+        let what = || format!("{:?} was refused, and read at {read:?}", op.id);
+        self.verdict.check(B5, op.node, read.is_none(), what);
+    }
+
+    /// An acknowledged offset is in a delivered run that a quorum holds, durably where promised.
+    fn rests_on_a_quorum(&mut self, node: NodeId, topic: TopicId, offset: u64) {
+        let sync = self.setup.durability == Durability::Sync;
+        let rule = if sync { D1 } else { D2 };
+        let Some((_, run)) = self.topics.run_of(topic, offset) else {
+            let what = || format!("topic {}: {offset} acknowledged, not delivered", topic.0);
+            return self.verdict.fail(rule, node, what);
+        };
+        let holders = self.holders(run.instance);
+        let quorum = self.quorum();
+        let what = || format!("acknowledged {:?} rests on {holders} nodes", run.instance);
+        self.verdict.check(rule, node, holders >= quorum, what);
+    }
+
+    /// Nodes that accepted a delivered instance, or hold it now: on stable media in sync.
+    fn holders(&self, instance: Instance) -> usize {
+        let sync = self.setup.durability == Durability::Sync;
+        let Some(delivered) = self.log.get(instance.0 as usize) else { return 0 };
+        let Some(cell) = self.history.cell(instance) else { return 0 };
+        let value = |node| match delivered.entry {
+            Entry::Value(id) => self.values.is_held(&id, node),
+            _ => true,
+        };
+        let holds = |node: NodeId| {
+            let same = || cell.proposals().filter(|p| p.entry == delivered.entry);
+            let now = match sync {
+                true => self.is_stable(node, instance),
+                false => same().any(|p| p.held.has(node)) && value(node),
+            };
+            now || same().any(|p| p.voted.has(node))
+        };
+        self.setup.nodes.iter().filter(|node| holds(**node)).count()
+    }
+
+    /// A node served a record to a reader.
+    pub fn read(&mut self, node: NodeId, topic: TopicId, offset: u64, record: &[u8]) {
+        if self.is_over(node) {
+            return;
+        }
+        let Observer { clients, verdict, .. } = self;
+        let known = clients.at(topic, offset);
+        let Some(read) = clients.by_hash.get(&record_hash(record)).copied() else {
+            let rule = if known.is_some() { D7 } else { B1 };
+            let what = || format!("topic {} offset {offset}: nobody sent this", topic.0);
+            return verdict.fail(rule, node, what);
+        };
+        if known == Some(read) {
+            return;
+        }
+        let what = || format!("topic {} offset {offset}: record {read}, was {known:?}", topic.0);
+        verdict.check(B3, node, known.is_none(), what);
+        let place = clients.records[read].offset;
+        let what = || format!("topic {} offset {offset}: record {read} is at {place:?}", topic.0);
+        verdict.check(B1, node, place.is_none(), what);
+        self.first_read(node, topic, offset, read);
+    }
+
+    fn first_read(&mut self, node: NodeId, topic: TopicId, offset: u64, read: usize) {
+        let Observer { clients, verdict, .. } = self;
+        let op = &clients.ops[clients.records[read].op];
+        let what = || format!("{:?} was sent to topic {}, not {}", op.id, op.topic.0, topic.0);
+        verdict.check(B1, node, op.topic == topic, what);
+        let (first, last) = (op.first, op.first + op.count - 1);
+        let fits = match op.answer {
+            Some(Answer::Refused) => false,
+            Some(Answer::Appended(from, to)) => {
+                (from..=to).contains(&offset)
+                    && (read == first) == (offset == from)
+                    && (read == last) == (offset == to)
+            }
+            Some(Answer::Unknown) | None => true,
+        };
+        let what = || format!("{:?} {:?}: record at {offset}", op.id, op.answer);
+        verdict.check(B5, node, fits, what);
+        let what = || format!("{:?} at {offset}, {} was acknowledged before", op.id, op.after);
+        verdict.check(R2, node, offset >= op.after, what);
+        let neighbour = |at: usize| clients.records[at].offset;
+        let before = (read > first).then(|| neighbour(read - 1)).flatten();
+        let behind = (read < last).then(|| neighbour(read + 1)).flatten();
+        let sorted = before.is_none_or(|at| at < offset) && behind.is_none_or(|at| at > offset);
+        let what = || format!("{:?}: records at {before:?}, {offset}, {behind:?}", op.id);
+        verdict.check(B4, node, sorted, what);
+        if verdict.violation.is_some() {
+            return;
+        }
+        clients.records[read].offset = Some(offset);
+        let offsets = &mut clients.topic(topic).0;
+        let index = offset as usize;
+        if offsets.len() <= index {
+            offsets.resize(index + 1, None);
+        }
+        offsets[index] = Some(read);
+    }
+
+    /// A node has dropped what lay below `first` of a topic: a memory log is bounded.
+    pub fn dropped(&mut self, topic: TopicId, first: u64) {
+        let dropped = &mut self.clients.dropped;
+        let index = topic.0 as usize;
+        if dropped.len() <= index {
+            dropped.resize(index + 1, 0);
+        }
+        dropped[index] = dropped[index].max(first);
+    }
+
+    /// At the end: every request ended, and what was acknowledged was read.
+    pub(super) fn settle_clients(&mut self) {
+        let Observer { clients, verdict, .. } = self;
+        for op in &clients.ops {
+            let node = op.node;
+            let what = || format!("{:?} was never answered", op.id);
+            verdict.check(super::Invariant::L1, node, op.answer.is_some(), what);
+            if let Some(Answer::Appended(first, last)) = op.answer {
+                let records = &clients.records[op.first..op.first + op.count];
+                let kept = clients.dropped.get(op.topic.0 as usize).is_none_or(|from| first >= *from);
+                let lost = records.iter().find(|record| kept && record.offset.is_none());
+                let what = || format!("{:?} at {first} to {last}: lost {lost:?}", op.id);
+                verdict.check(B5, node, lost.is_none(), what);
+            }
+        }
+    }
+}

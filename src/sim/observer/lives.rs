@@ -1,0 +1,265 @@
+//! Lives and stable media: what a node must still know when it comes back: A2, A8, D3, D4.
+
+use super::invariant::Invariant::{A2, A3, A6, A8, B4, D3, D4, L2};
+use super::node::{Group, Node};
+use super::{Observer, Stopped};
+use chainring_ring::core::Core;
+use chainring_ring::ids::{Ballot, Durability, Entry, Instance, NodeId, Order, Sequence, ValueId};
+use chainring_storage::Superblock;
+
+/// How long a life may go on behind an I/O error: the turn in which it is met, and no tick.
+const FAILED_GRACE_US: u64 = 20_000;
+
+impl Observer {
+    /// A new life begins: after recovery, before the first step. `superblock` as it is on stable
+    /// media; `next_group` is the number of the first group that this life will write
+    /// (`LogWriter::durable() + 1`; anything in memory durability).
+    pub fn started(&mut self, node: NodeId, core: &Core, superblock: &Superblock, next_group: u64) {
+        if self.is_over(node) {
+            return;
+        }
+        let state = &mut self.nodes[usize::from(node.0)];
+        let incarnation = core.settings().incarnation;
+        let verdict = &mut self.verdict;
+        verdict.check(A8, node, incarnation > state.forgotten, || {
+            format!("starts as incarnation {}, which is forgotten", incarnation.0)
+        });
+        verdict.check(A8, node, incarnation == superblock.incarnation, || {
+            format!("starts as incarnation {}, not {}", incarnation.0, superblock.incarnation.0)
+        });
+        if incarnation != state.incarnation {
+            (state.shown, state.stable_promised) = (Ballot::ZERO, Ballot::ZERO);
+        }
+        let remembers = core.promised() >= state.shown || state.lied;
+        verdict.check(A2, node, remembers, || {
+            format!("promise {:?} forgotten, is {:?}", state.shown, core.promised())
+        });
+        state.alive = true;
+        state.life += 1;
+        state.incarnation = incarnation;
+        state.failed_at = None;
+        state.promised = core.promised();
+        (state.vote, state.noticed) = (Default::default(), core.delivered());
+        (state.delivered, state.settled) = (core.delivered(), core.delivered());
+        state.ends.clear();
+        state.answer.0 = Ballot::ZERO;
+        state.next_group = next_group;
+        self.wrote_superblock(node, superblock);
+        self.replayed(node, core);
+        self.recovered(node, core);
+        self.own_vote(node, core, &[]);
+        self.own_settled(node, core);
+    }
+
+    /// What was delivered from the log is a prefix of what all deliver.
+    fn replayed(&mut self, node: NodeId, core: &Core) {
+        let Observer { nodes, log, verdict, .. } = self;
+        let state = &mut nodes[usize::from(node.0)];
+        let delivered = core.delivered();
+        let known = delivered.0 as usize <= log.len();
+        verdict.check(A6, node, known, || format!("recovers {delivered:?}, beyond all that is"));
+        state.counting = Default::default();
+        for entry in log.iter().take(delivered.0 as usize) {
+            state.counting.apply(&entry.entry);
+        }
+        state.counting.judge(verdict, node, core);
+    }
+
+    /// What the log gave back is what it was given, and nothing of it is missing.
+    fn recovered(&mut self, node: NodeId, core: &Core) {
+        let state = &self.nodes[usize::from(node.0)];
+        let excused = core.is_damaged() || state.lied || !state.is_voter();
+        let delivered = core.delivered();
+        if !excused {
+            for index in delivered.0 as usize..self.history.cells.len() {
+                let cell = &self.history.cells[index];
+                let kept = cell.held_by(node).filter(|kept| cell.is_voted(node, &kept.entry));
+                let Some(kept) = kept else { continue };
+                let at = Instance(index as u64);
+                let slot = core.window().get(at);
+                let order = slot.is_some_and(|slot| slot.order.ballot >= kept.ballot);
+                let had = self.is_had(node, &kept.entry);
+                let value = !had || slot.is_some_and(|slot| core.has(slot));
+                self.verdict.check(D3, node, order && value, || {
+                    format!("{kept:?} at {at:?} was not found again: {slot:?}")
+                });
+            }
+        }
+        // What recovery found lies on the disk, also where no completion was seen; the rest is
+        // gone, if that is excused.
+        self.history.forget(node, delivered);
+        self.values.forget(node);
+        for index in delivered.0..core.window().end().0 {
+            let Some(slot) = core.window().get(Instance(index)) else { continue };
+            let order = slot.order;
+            let proposal = self.history.cell(order.instance).and_then(|c| c.at(order.ballot));
+            let genuine = proposal.is_some_and(|proposal| proposal.entry == order.entry);
+            self.verdict.check(A3, node, genuine, || format!("recovers {order:?}, {proposal:?}"));
+            self.history.keep(node, &order);
+            self.history.hold(node, &order);
+        }
+        for origin in &self.setup.nodes {
+            let Some(lane) = core.lanes().of(*origin) else { continue };
+            for sequence in (lane.first().0..lane.next().0).map(Sequence) {
+                if lane.ticket(sequence).is_some() {
+                    let id = ValueId { origin: *origin, session: lane.session(), sequence };
+                    self.values.keep(&mut self.verdict, node, &id);
+                    self.values.hold(&mut self.verdict, node, &id, false);
+                }
+            }
+        }
+    }
+
+    /// True if the node holds what the entry needs to be voted for.
+    pub(super) fn is_had(&self, node: NodeId, entry: &Entry) -> bool {
+        let state = &self.nodes[usize::from(node.0)];
+        match entry {
+            Entry::Value(id) => self.values.is_held(id, node) || state.counting.is_past(id),
+            _ => true,
+        }
+    }
+
+    /// A life is over.
+    pub fn stopped(&mut self, node: NodeId, how: Stopped) {
+        if self.is_over(node) {
+            return;
+        }
+        let (durability, window) = (self.setup.durability, self.setup.window);
+        let state = &mut self.nodes[usize::from(node.0)];
+        let lost = how == Stopped::DiskLost;
+        let forgets = match durability {
+            Durability::Memory => true,
+            Durability::Async => how != Stopped::Clean,
+            Durability::Sync => lost,
+        };
+        if forgets && (state.alive || lost) {
+            state.forgotten = state.forgotten.max(state.incarnation);
+        }
+        state.alive = false;
+        while let Some(group) = state.groups.pop() {
+            recycle(state, group);
+        }
+        let from = Instance(state.delivered.0.saturating_sub(2 * window));
+        self.history.stop(node, from, lost);
+        self.values.stop(node, lost);
+    }
+
+    /// The node's disk lost, beyond detection, what it had reported as stable: it is not blamed
+    /// for what it forgets.
+    pub fn disk_lied(&mut self, node: NodeId) {
+        if !self.is_over(node) {
+            self.nodes[usize::from(node.0)].lied = true;
+        }
+    }
+
+    /// A commit group or seal is on stable media now, in any order of numbers.
+    pub fn wrote_group(&mut self, node: NodeId, number: u64, orders: &[Order], values: &[ValueId]) {
+        if self.is_over(node) {
+            return;
+        }
+        let state = &mut self.nodes[usize::from(node.0)];
+        if number != state.next_group {
+            let mut group = state.spare.pop().unwrap_or_default();
+            group.number = number;
+            group.orders.extend_from_slice(orders);
+            group.values.extend_from_slice(values);
+            return state.groups.push(group);
+        }
+        self.stable(node, orders, values);
+        loop {
+            let state = &mut self.nodes[usize::from(node.0)];
+            state.next_group += 1;
+            let next = state.groups.iter().position(|group| group.number == state.next_group);
+            let Some(next) = next else { return };
+            let group = state.groups.swap_remove(next);
+            self.stable(node, &group.orders, &group.values);
+            recycle(&mut self.nodes[usize::from(node.0)], group);
+        }
+    }
+
+    fn stable(&mut self, node: NodeId, orders: &[Order], values: &[ValueId]) {
+        for order in orders {
+            self.history.keep(node, order);
+        }
+        for id in values {
+            self.values.keep(&mut self.verdict, node, id);
+        }
+    }
+
+    /// Three copies of this superblock are on stable media.
+    pub fn wrote_superblock(&mut self, node: NodeId, superblock: &Superblock) {
+        if self.is_over(node) {
+            return;
+        }
+        let state = &mut self.nodes[usize::from(node.0)];
+        let same = superblock.incarnation == state.stable_session.incarnation;
+        let falls = same && superblock.promised < state.stable_promised;
+        // A disk that lied may bring an older superblock back.
+        self.verdict.check(A2, node, !falls || state.lied, || {
+            format!("promise {:?} overwritten by {:?}", state.stable_promised, superblock.promised)
+        });
+        let session = superblock.session();
+        self.verdict.check(B4, node, session >= state.stable_session || state.lied, || {
+            format!("session {:?} overwritten by {session:?}", state.stable_session)
+        });
+        (state.stable_promised, state.stable_session) = (superblock.promised, session);
+    }
+
+    /// A write or sync of the node returned an error, in the turn (or just before it) in which the
+    /// node learns of it.
+    pub fn io_failed(&mut self, node: NodeId) {
+        if !self.is_over(node) {
+            let now_us = self.verdict.now_us;
+            self.nodes[usize::from(node.0)].failed_at.get_or_insert(now_us);
+        }
+    }
+
+    /// Something leaves the node, or its life goes on.
+    #[inline]
+    pub(super) fn goes_on(&mut self, node: NodeId) {
+        let state = &self.nodes[usize::from(node.0)];
+        if let Some(failed_at) = state.failed_at
+            && state.alive
+        {
+            let late = self.verdict.now_us > failed_at + FAILED_GRACE_US;
+            self.verdict.check(D4, node, !late, || format!("goes on, failed at {failed_at} us"));
+        }
+    }
+
+    /// The node raises its promise.
+    pub(super) fn promises(&mut self, node: NodeId, ballot: Ballot) {
+        let state = &mut self.nodes[usize::from(node.0)];
+        self.verdict.check(A2, node, ballot > state.promised, || {
+            format!("promises {ballot:?} after {:?}", state.promised)
+        });
+        state.promised = ballot;
+        if ballot.node == node
+            && let Some(left) = &mut self.ballots_left
+        {
+            self.verdict.check(L2, node, *left > 0, || format!("one more ballot: {ballot:?}"));
+            *left = left.saturating_sub(1);
+        }
+    }
+
+    /// A value packet lies in the node's memory.
+    pub(super) fn keeps(&mut self, node: NodeId, id: &ValueId) {
+        let state = &self.nodes[usize::from(node.0)];
+        let own = id.origin == node && id.session == state.stable_session;
+        let ahead = id.origin == node && id.session > state.stable_session;
+        self.verdict.check(B4, node, !ahead, || {
+            format!("{id:?} of a session that is not durable, {:?} is", state.stable_session)
+        });
+        self.values.hold(&mut self.verdict, node, id, own);
+    }
+
+    /// True if nothing more is judged: something was found, or that is no node of the cluster.
+    pub(super) fn is_over(&mut self, node: NodeId) -> bool {
+        self.verdict.violation.is_some() || !self.setup.nodes.contains(&node)
+    }
+}
+
+fn recycle(state: &mut Node, mut group: Group) {
+    group.orders.clear();
+    group.values.clear();
+    state.spare.push(group);
+}

@@ -1,0 +1,105 @@
+//! What the observer remembers of one node, over all its lives.
+//!
+//! Invariant: what concerns promises and votes is kept by incarnation, what concerns memory by
+//! life; `groups` counts as stable only what no missing group comes before.
+
+use super::values::Counting;
+use chainring_ring::ids::{Ballot, Incarnation, Instance, Order, Session, ValueId};
+use chainring_ring::votes::Vote;
+use std::collections::BTreeMap;
+
+/// The incarnation that votes: until membership, the first of every node.
+pub(super) const VOTER: Incarnation = Incarnation(1);
+
+/// A commit group that is on stable media before one that comes before it.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    pub(super) number: u64,
+    pub(super) orders: Vec<Order>,
+    pub(super) values: Vec<ValueId>,
+}
+
+/// One node.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    pub(super) alive: bool,
+    /// Counts lives.
+    pub(super) life: u32,
+    pub(super) incarnation: Incarnation,
+    /// This incarnation and all before it are forgotten.
+    pub(super) forgotten: Incarnation,
+    /// The disk lost what it had reported as stable.
+    pub(super) lied: bool,
+    /// When an I/O error was met in this life.
+    pub(super) failed_at: Option<u64>,
+
+    /// The promise in memory.
+    pub(super) promised: Ballot,
+    /// The promise and session in the superblock, and whose incarnation's they are.
+    pub(super) stable_promised: Ballot,
+    pub(super) stable_session: Session,
+    /// The highest ballot at which this incarnation showed a vote, a 1A or a 1B.
+    pub(super) shown: Ballot,
+    /// The own vote, as published last in this life.
+    pub(super) vote: Vote,
+    /// By (incarnation, ballot), the highest positions published.
+    pub(super) published: Vec<Vote>,
+
+    /// The ballot of the last 1B of this life, and what it had to report, at least.
+    pub(super) answer: (Ballot, Vec<(Instance, Ballot)>),
+
+    pub(super) delivered: Instance,
+    /// In this life everything below was checked to be stable, or came from the log.
+    pub(super) settled: Instance,
+    pub(super) counting: Counting,
+    /// Position told to the control thread.
+    pub(super) noticed: Instance,
+    /// By topic, the offset of its next record; none before the first run of this life.
+    pub(super) ends: BTreeMap<u32, u64>,
+
+    pub(super) next_group: u64,
+    pub(super) groups: Vec<Group>,
+    pub(super) spare: Vec<Group>,
+}
+
+impl Node {
+    /// True while its votes count.
+    pub(super) fn is_voter(&self) -> bool {
+        self.incarnation == VOTER && self.forgotten < VOTER
+    }
+
+    /// True if the vote was published by this node, or less than it.
+    pub(super) fn has_published(&self, vote: &Vote) -> bool {
+        let of = |mine: &&Vote| mine.incarnation == vote.incarnation && mine.ballot == vote.ballot;
+        self.published.iter().rev().find(of).is_some_and(|mine| {
+            mine.received >= vote.received
+                && mine.durable >= vote.durable
+                && mine.delivered >= vote.delivered
+                && mine.session >= vote.session
+        })
+    }
+
+    /// Notes the vote as published.
+    pub(super) fn publish(&mut self, vote: &Vote) {
+        self.vote = *vote;
+        let of =
+            |mine: &&mut Vote| mine.incarnation == vote.incarnation && mine.ballot == vote.ballot;
+        match self.published.iter_mut().rev().find(of) {
+            Some(mine) => {
+                mine.received = mine.received.max(vote.received);
+                mine.durable = mine.durable.max(vote.durable);
+                mine.delivered = mine.delivered.max(vote.delivered);
+                mine.session = mine.session.max(vote.session);
+            }
+            None => self.published.push(*vote),
+        }
+    }
+
+    /// The highest ballot below `ballot` at which this incarnation voted for anything.
+    pub(super) fn voted_below(&self, ballot: Ballot) -> Ballot {
+        let mine = self.published.iter().filter(|vote| {
+            vote.incarnation == self.incarnation && vote.ballot < ballot && vote.durable.0 > 0
+        });
+        mine.map(|vote| vote.ballot).max().unwrap_or_default()
+    }
+}

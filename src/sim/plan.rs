@@ -1,0 +1,344 @@
+//! The plan of a world: everything that its seed decides before it begins.
+//!
+//! Swarm testing: each seed takes part of the faults, each at a rate of its own, and sizes of its
+//! own, mostly tiny, so that windows wrap and segments roll many times. Invariants: a plan is a
+//! function of its seed; what it does to a cluster stays within the fault model (never more than a
+//! minority loses its memory or its disk's content), so that every violation is a fault of ours.
+
+use crate::config::{Cluster, Config, Limits, Member, Node, durability_name};
+use crate::sim::faults::Kind;
+use crate::sim::lan::Weather;
+use crate::sim::random::Random;
+use chainring_ring::ids::{ClusterId, Durability, Epoch, NodeId};
+
+/// Rates of storage faults, times in a million operations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Storage {
+    /// Microseconds of a write to the log: least.
+    pub write_us: u32,
+    /// Mean of what comes on top.
+    pub jitter_us: u32,
+    /// A write takes a hundred times as long.
+    pub slow: u32,
+    /// A write fails.
+    pub write_error: u32,
+    /// A write is cut short.
+    pub write_short: u32,
+    /// A read fails.
+    pub read_error: u32,
+    /// A read brings other bytes.
+    pub read_spoilt: u32,
+    /// A write is reported as done and is not; of a node that may be damaged only.
+    pub write_lost: u32,
+    /// A write lands elsewhere; the same.
+    pub write_astray: u32,
+    /// Sectors that rot at a time; the same.
+    pub rot_sectors: u32,
+    /// Times in a million that a sector of a write in flight is kept, when power fails.
+    pub keep: u32,
+    /// The same for torn.
+    pub torn: u32,
+    /// The disk is full after so many bytes; 0 for never.
+    pub full_bytes: u64,
+}
+
+/// A large fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strike {
+    /// When, microseconds.
+    pub at: u64,
+    /// For how long.
+    pub lasts: u64,
+    /// What.
+    pub kind: Kind,
+    /// To whom: an index into the nodes.
+    pub node: u8,
+    /// Drawn for it: the shape of a partition, the size of a jump.
+    pub detail: u64,
+}
+
+/// What the clients of a world do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// How many.
+    pub clients: u16,
+    /// Requests of one that are open at a time.
+    pub open: u16,
+    /// Most records of a request.
+    pub records: u32,
+    /// Bytes of a record, most.
+    pub record_bytes: u32,
+    /// Mean pause between requests of a client in a burst, microseconds.
+    pub pause_us: u64,
+    /// Mean pause between bursts.
+    pub rest_us: u64,
+    /// Requests of a burst, most.
+    pub burst: u32,
+    /// Topics.
+    pub topics: u16,
+}
+
+/// Everything that a seed decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Nodes of the cluster.
+    pub nodes: u8,
+    /// Its durability.
+    pub durability: Durability,
+    /// Its block.
+    pub block: u32,
+    /// Limits of every node.
+    pub limits: Limits,
+    /// The network.
+    pub weather: Weather,
+    /// The disks.
+    pub storage: Storage,
+    /// Which nodes' disks may lose or spoil what they hold: a minority.
+    pub victims: Vec<bool>,
+    /// Large faults, in order of time.
+    pub strikes: Vec<Strike>,
+    /// The clients.
+    pub load: Load,
+    /// The faults end after so long, microseconds...
+    pub safety_us: u64,
+    /// ...or after so many events.
+    pub events: u64,
+    /// A turn of a shard takes so long: least, and mean of what comes on top.
+    pub turn_us: (u32, u32),
+    /// Mail is taken after so long: least, and mean of what comes on top.
+    pub mail_us: (u32, u32),
+    /// How much faster each node's clock runs, in a million.
+    pub drift: Vec<i32>,
+}
+
+/// Events of a world until its faults end, unless told otherwise.
+pub const EVENTS: u64 = 200_000;
+/// The time in which they should have happened.
+const SAFETY_US: u64 = 200_000_000;
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn new(seed: u64, events: u64) -> Plan {
+        let mut random = Random::stream(seed, "plan");
+        let nodes = [3, 3, 3, 3, 5, 5, 1, 2, 4, 7][random.below(10) as usize];
+        let durability = match random.below(8) {
+            0..4 => Durability::Sync,
+            4..6 => Durability::Async,
+            _ => Durability::Memory,
+        };
+        let block = if random.below(6) == 0 { 4096 } else { 512 };
+        let mut limits = limits(&mut random, block);
+        let mut order: Vec<u8> = (0..nodes).collect();
+        random.shuffle(&mut order);
+        let most = usize::from(nodes - 1) / 2;
+        let mut victims = vec![false; usize::from(nodes)];
+        order[..most].iter().for_each(|node| victims[usize::from(*node)] = true);
+        let load = load(&mut random, &limits, nodes);
+        if durability == Durability::Memory {
+            // A node that forgot learns from what the others keep: all of it, or nobody forgets.
+            match random.below(4) {
+                0 => victims.fill(false),
+                _ => limits.memory_log_bytes = 32 << 20,
+            }
+        }
+        let mut plan = Plan {
+            seed,
+            nodes,
+            durability,
+            block,
+            limits,
+            weather: weather(&mut random),
+            storage: storage(&mut random),
+            victims,
+            strikes: Vec::new(),
+            load,
+            safety_us: SAFETY_US,
+            events,
+            turn_us: (1 + random.below(10) as u32, random.below(30) as u32),
+            mail_us: (1 + random.below(20) as u32, 1 + random.below(200) as u32),
+            drift: (0..nodes).map(|_| random.below(2001) as i32 - 1000).collect(),
+        };
+        plan.strikes = strikes(&mut random, &plan);
+        plan
+    }
+
+    /// The configuration of one node.
+    pub fn config(&self, index: u8) -> Config {
+        let member = |index: u8| Member {
+            id: NodeId(index + 1),
+            address: format!("10.0.0.{}:7000", index + 1),
+            http: format!("10.0.0.{}:8000", index + 1),
+        };
+        Config {
+            cluster: Cluster {
+                id: ClusterId(0x0c4a_1172_1736 + u128::from(self.seed)),
+                epoch: Epoch(1),
+                durability: self.durability,
+                block: self.block,
+                nodes: (0..self.nodes).map(member).collect(),
+            },
+            node: Node {
+                id: NodeId(index + 1),
+                dir: "/store".into(),
+                development: false,
+                core: None,
+            },
+            limits: self.limits.clone(),
+        }
+    }
+
+    /// In a line.
+    pub fn summary(&self) -> String {
+        let l = &self.limits;
+        format!(
+            "{} nodes, {}, block {}, window {} entries {} B, packets {} B, segments {} B, victims {:?}",
+            self.nodes,
+            durability_name(self.durability),
+            self.block,
+            l.window_instances,
+            l.window_bytes,
+            l.packet_bytes,
+            l.segment_bytes,
+            self.victims.iter().enumerate().filter(|v| *v.1).map(|v| v.0 + 1).collect::<Vec<_>>()
+        )
+    }
+
+    /// True if nothing goes wrong in it.
+    pub fn is_fault_free(&self) -> bool {
+        let Weather { lose, double, hold, spoil, broken, .. } = self.weather;
+        let storage = &self.storage;
+        let fails = [storage.write_error, storage.write_short, storage.write_lost];
+        lose + double + hold + spoil + broken == 0
+            && fails.iter().all(|rate| *rate == 0)
+            && self.strikes.is_empty()
+    }
+
+    /// Votes that decide.
+    pub fn quorum(&self) -> usize {
+        usize::from(self.nodes) / 2 + 1
+    }
+}
+
+fn limits(random: &mut Random, block: u32) -> Limits {
+    let record_bytes = [100, 300, 900, 2000][random.below(4) as usize];
+    let packet_bytes = 2 * block * (1 << random.below(3));
+    let window_bytes = (4 * packet_bytes) << random.below(3);
+    let group_bytes = 2 * block * (1 << random.below(4));
+    let mut limits = Limits {
+        record_bytes,
+        packet_bytes,
+        window_bytes,
+        side_pool_bytes: 64 << 10,
+        memory_log_bytes: 64 << 10 << random.below(6),
+        group_bytes,
+        group_orders: 64 << random.below(3),
+        groups_in_flight: 2 + random.below(2) as u32,
+        async_behind_ms: 5 + random.below(100) as u32,
+        async_behind_bytes: 4096 << random.below(8),
+        mailbox_letters: 4096,
+        fetch_bytes_per_s: 1_000_000 << random.below(8),
+        ..Limits::default()
+    };
+    limits.window_instances = 32 << random.below(6);
+    let overhead = 1024;
+    let packet_max = packet_bytes.max((record_bytes + overhead).next_multiple_of(block));
+    limits.side_pool_bytes = (4 * packet_max).next_multiple_of(4096) << random.below(4);
+    let group = 384 + limits.group_orders * 48 + group_bytes + packet_max + 4096;
+    let least = (16 * group).next_multiple_of(4096).max(64 << 10);
+    limits.segment_bytes = least << random.below(2);
+    limits.memory_log_bytes = limits.memory_log_bytes.max(u64::from(4 * packet_max));
+    limits
+}
+
+fn load(random: &mut Random, limits: &Limits, nodes: u8) -> Load {
+    Load {
+        clients: 1 + random.below(2 * u64::from(nodes)) as u16,
+        open: 1 + random.below(8) as u16,
+        records: 1 + random.below(20) as u32,
+        record_bytes: limits.record_bytes.min(20 << random.below(8)),
+        pause_us: 100 << random.below(8),
+        rest_us: 500_000 << random.below(6),
+        burst: 2 << random.below(7),
+        topics: 1 + random.below(3) as u16,
+    }
+}
+
+/// A rate of the swarm: mostly none, sometimes little, seldom much.
+fn rate(random: &mut Random, most: u32) -> u32 {
+    match random.below(4) {
+        0 | 1 => 0,
+        2 => random.below(u64::from(most / 10) + 1) as u32,
+        _ => random.below(u64::from(most) + 1) as u32,
+    }
+}
+
+fn weather(random: &mut Random) -> Weather {
+    Weather {
+        delay_us: 5 + random.below(200) as u32,
+        jitter_us: 1 + random.below(300) as u32,
+        bytes_per_us: [10, 125, 1250][random.below(3) as usize],
+        lose: rate(random, 2_000),
+        double: rate(random, 30_000),
+        hold: rate(random, 60_000),
+        spoil: rate(random, 1_000),
+        broken: rate(random, 1_000),
+        give_up_us: 200_000 << random.below(4),
+    }
+}
+
+fn storage(random: &mut Random) -> Storage {
+    Storage {
+        write_us: 20 + random.below(300) as u32,
+        jitter_us: 1 + random.below(500) as u32,
+        slow: rate(random, 20_000),
+        write_error: rate(random, 100),
+        write_short: rate(random, 100),
+        read_error: rate(random, 50_000),
+        read_spoilt: rate(random, 50_000),
+        write_lost: rate(random, 300),
+        write_astray: rate(random, 300),
+        rot_sectors: random.below(8) as u32,
+        keep: random.below(1_000_001) as u32,
+        torn: random.below(300_000) as u32,
+        full_bytes: 0,
+    }
+}
+
+/// Large faults: about one in eight seconds. Of those that cost a node its memory of votes, no
+/// more than a minority's worth.
+fn strikes(random: &mut Random, plan: &Plan) -> Vec<Strike> {
+    let kinds = [
+        (Kind::Crash, 30),
+        (Kind::Power, 30),
+        (Kind::Pause, 15),
+        (Kind::Part, 40),
+        (Kind::Campaign, 40),
+        (Kind::Clock, 5),
+        (Kind::Stop, 10),
+        (Kind::Rot, 20),
+        (Kind::DiskLoss, 2),
+    ];
+    // Each seed leaves some of them out.
+    let weights = kinds.map(|(_, weight)| if random.below(4) == 0 { 0 } else { weight });
+    if weights.iter().all(|weight| *weight == 0) {
+        return Vec::new();
+    }
+    let mean = 2_000_000 << random.below(4);
+    let mut strikes = Vec::new();
+    let mut at = 500_000 + random.exponential(mean);
+    while at < plan.safety_us {
+        let (kind, _) = kinds[random.weighted(&weights)];
+        let lasts = match kind {
+            Kind::Crash | Kind::Power | Kind::Stop => 20_000 + random.exponential(500_000),
+            Kind::Pause => 1_000 + random.exponential(1_500_000),
+            Kind::Part => 10_000 + random.exponential(1_000_000),
+            _ => 0,
+        };
+        let node = random.below(u64::from(plan.nodes)) as u8;
+        strikes.push(Strike { at, lasts, kind, node, detail: random.bits() });
+        at += random.exponential(mean);
+    }
+    strikes
+}

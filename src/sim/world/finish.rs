@@ -1,0 +1,148 @@
+//! The end of a world: it heals, all nodes become equal, and everything is compared.
+//!
+//! Invariants: after healing nothing goes wrong any more; every log is read back whole, by the
+//! production readers, before the observer compares.
+
+use super::{LAST_REQUESTS_US, LIVENESS_US, LOOK_US, World};
+use crate::mail::TopicId;
+use crate::sim::agenda::What;
+use crate::sim::disk::Rates;
+use crate::sim::observer::{FinalNode, Invariant, Violation};
+use chainring_ring::core::Core;
+use chainring_ring::ids::Ballot;
+
+impl World {
+    /// A phase may be over. True if that is the end.
+    pub(super) fn on_phase(&mut self) -> bool {
+        self.end_stopping();
+        if !self.healing {
+            if self.now() >= self.plan.safety_us {
+                self.heal();
+            }
+            return false;
+        }
+        let now = self.now();
+        if !self.last_requests && now >= self.healed_at + LAST_REQUESTS_US {
+            self.last_requests = (0..self.plan.nodes).fold(true, |all, node| {
+                self.request(node, None) && all
+            });
+        }
+        if self.last_requests && self.clients.open == 0 && self.are_equal() {
+            self.equal_at = Some(now);
+            return true;
+        }
+        if now >= self.healed_at + LIVENESS_US {
+            self.say_unsettled();
+            return true;
+        }
+        self.put(now + LOOK_US, What::Phase);
+        false
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.healing = true;
+        self.healed_at = self.now();
+        self.clients.quiet = true;
+        self.shared.faults.borrow_mut().stop();
+        self.shared.lan.borrow_mut().heal();
+        self.shared.observer.borrow_mut().healed();
+        let now = self.now();
+        for sim in &mut self.nodes {
+            sim.disk.set_rates(Rates::default());
+            sim.disk.set_capacity(u64::MAX);
+            sim.paused_until = sim.paused_until.min(now);
+            sim.recall(&self.shared);
+            sim.mail_later(&self.shared);
+        }
+        self.put(now + LOOK_US, What::Phase);
+    }
+
+    /// All nodes run, have delivered the same, and know so.
+    fn are_equal(&self) -> bool {
+        let mut cores = self.nodes.iter().map(|sim| Some(sim.alive.as_ref()?.shard.core()));
+        let Some(Some(first)) = cores.next() else { return false };
+        let position = first.delivered();
+        let same = |core: Option<&Core>| {
+            core.is_some_and(|core| core.delivered() == position)
+        };
+        let shown = |sim: &crate::sim::node::SimNode| {
+            let alive = sim.alive.as_ref();
+            alive.is_some_and(|alive| alive.clerk.catalog.borrow().delivered() == position)
+        };
+        cores.all(same) && self.nodes.iter().all(shown)
+    }
+
+    fn say_unsettled(&mut self) {
+        let mut what = format!("{} requests are open;", self.clients.open);
+        for sim in &self.nodes {
+            let state = match &sim.alive {
+                Some(alive) => say(alive.shard.core()),
+                None => "down".to_owned(),
+            };
+            what.push_str(&format!(" node {}: {state};", sim.id().0));
+        }
+        let (invariant, at_us, node) = (Invariant::L1, self.now(), None);
+        self.violation = Some(Violation { invariant, at_us, node, what });
+    }
+
+    /// Reads every log back and compares all.
+    pub(super) fn compare(&mut self) {
+        for node in 0..self.plan.nodes {
+            let alive = self.nodes[usize::from(node)].alive.as_ref().expect("all run");
+            let topics: Vec<_> = alive
+                .clerk
+                .catalog
+                .borrow()
+                .topics()
+                .map(|topic| (topic.id, topic.first, topic.end))
+                .collect();
+            for (id, first, end) in topics {
+                self.shared.observer.borrow_mut().dropped(id, first);
+                self.read_topic(node, id, first, end);
+            }
+        }
+        let ends: Vec<Vec<u64>> = self
+            .nodes
+            .iter()
+            .map(|sim| {
+                let alive = sim.alive.as_ref().expect("all run");
+                let catalog = alive.clerk.catalog.borrow();
+                catalog.topics().map(|topic| topic.end).collect()
+            })
+            .collect();
+        let list: Vec<FinalNode<'_>> = self
+            .nodes
+            .iter()
+            .zip(&ends)
+            .map(|(sim, ends)| {
+                let shard = &sim.alive.as_ref().expect("all run").shard;
+                FinalNode { node: sim.id(), core: shard.core(), digest: shard.digest(), ends }
+            })
+            .collect();
+        self.shared.observer.borrow_mut().finish(&list);
+    }
+
+    fn read_topic(&mut self, node: u8, topic: TopicId, first: u64, end: u64) {
+        let mut at = first;
+        while at < end {
+            match self.read_record(node, topic, at) {
+                // Rot that nobody has come across yet: the next start repairs it.
+                0 => break,
+                count => at += count,
+            }
+        }
+    }
+}
+
+fn say(core: &Core) -> String {
+    let Ballot { round, node, incarnation } = core.promised();
+    format!(
+        "ballot {round}.{}.{}, received {}, durable {}, claim {}, delivered {}",
+        node.0,
+        incarnation.0,
+        core.received().0,
+        core.durable().0,
+        core.claim().position.0,
+        core.delivered().0
+    )
+}

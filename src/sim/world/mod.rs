@@ -1,0 +1,355 @@
+//! A world: a cluster, its clients and everything that goes wrong, from a seed.
+//!
+//! ```text
+//! plan ─▶ agenda ─▶ turn of a shard · mail of a control thread · bytes arrive · write done ·
+//!                   timer · client · strike                    ─▶ observer
+//! safety (faults) ─▶ liveness (healed, until all are equal) ─▶ compare of logs and histories
+//! ```
+//! Invariants: one thread, one agenda, and nothing but the plan decides what happens; the observer
+//! is told and says nothing back but that it has seen a violation.
+
+mod clients;
+mod finish;
+mod strikes;
+
+use crate::mail::{Command, Notice};
+use crate::sim::agenda::{Agenda, What};
+use crate::sim::disk::Rates;
+use crate::sim::faults::{Class, Faults, Kind, Name};
+use crate::sim::kernel::{Handle, Shared};
+use crate::sim::lan::{Eyes, Lan};
+use crate::sim::node::{SimNode, Turned};
+use crate::sim::observer::{Observer, Setup, Violation};
+use crate::sim::plan::Plan;
+use crate::sim::random::Random;
+use chainring_ring::header::{HEADER_BYTES, Header, Kind as FrameKind};
+use chainring_ring::ids::NodeId;
+use chainring_storage::{LogError, create_segment};
+use clients::Clients;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+/// Microseconds from healing to all nodes being equal, at most.
+pub const LIVENESS_US: u64 = 30_000_000;
+/// How often a healing world is looked at.
+const LOOK_US: u64 = 20_000;
+/// Once healed, every node is sent a request after this.
+const LAST_REQUESTS_US: u64 = 1_000_000;
+/// A segment that could not be made is tried again after this, as in production.
+const SEGMENT_AGAIN_US: u64 = 2_000_000;
+/// Ballots that may be opened after healing.
+const BALLOTS_AFTER_HEAL: u32 = 60;
+
+/// What became of a world.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// Inputs that production loops consumed.
+    pub events: u64,
+    /// Simulated time.
+    pub us: u64,
+    /// From healing to all nodes being equal.
+    pub healed_us: u64,
+    /// Faults that took effect: packet, storage, macro.
+    pub faults: [u64; 3],
+    /// By kind, in the order of [`Kind::ALL`].
+    pub by_kind: Vec<u64>,
+    /// Records acknowledged.
+    pub answered: u64,
+    /// Starts that were refused, with the reason.
+    pub refused: Vec<(u8, String)>,
+    /// Digest of the whole course.
+    pub digest: u64,
+    /// The first violation.
+    pub violation: Option<Violation>,
+    /// What went wrong, in order, if it was recorded.
+    pub tape: Vec<(u64, Name)>,
+}
+
+/// How a world is run.
+#[derive(Clone, Debug, Default)]
+pub struct Telling {
+    /// No faults but these happen.
+    pub only: Option<BTreeSet<Name>>,
+    /// Those that happen are put on a tape.
+    pub record: bool,
+    /// Every step is told on stderr.
+    pub told: bool,
+}
+
+/// Hands frames to the observer.
+struct Frames(Rc<RefCell<Observer>>);
+
+impl Eyes for Frames {
+    fn frame(&mut self, from: u8, to: u8, frame: &[u8]) {
+        let Ok(header) = Header::decode(frame, u32::MAX) else { return };
+        let (from, to) = (NodeId(from + 1), NodeId(to + 1));
+        let mut observer = self.0.borrow_mut();
+        match header.kind {
+            FrameKind::Value => observer.value_frame(from, &header),
+            FrameKind::Orders | FrameKind::Votes => {
+                let body = &frame[HEADER_BYTES..HEADER_BYTES + header.length as usize];
+                observer.control_frame(from, &header, body);
+            }
+            FrameKind::Prepare | FrameKind::Promise | FrameKind::Reject => {
+                observer.direct_frame(from, to, frame);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// See the file's head.
+pub struct World {
+    plan: Plan,
+    shared: Shared,
+    nodes: Vec<SimNode>,
+    clients: Clients,
+    random: Random,
+    /// Nodes that are to end, and when.
+    stopping: Vec<(u64, u8)>,
+    healing: bool,
+    healed_at: u64,
+    last_requests: bool,
+    equal_at: Option<u64>,
+    refused: Vec<(u8, String)>,
+    answers: Vec<(u8, Notice)>,
+    digest: u64,
+    /// Inputs consumed so far.
+    events: u64,
+    /// What the world itself has seen: that it does not settle.
+    violation: Option<Violation>,
+}
+
+impl World {
+    /// A world before its beginning.
+    pub fn new(plan: Plan, telling: Telling) -> World {
+        let Telling { only, record, told } = telling;
+        let seed = plan.seed;
+        let agenda = Rc::new(RefCell::new(Agenda::default()));
+        let faults = Rc::new(RefCell::new(Faults::new(seed, only, record)));
+        let observer = Rc::new(RefCell::new(Observer::new(Setup {
+            nodes: (1..=plan.nodes).map(NodeId).collect(),
+            durability: plan.durability,
+            window: u64::from(plan.limits.window_instances),
+            fault_free: plan.is_fault_free(),
+            ballots_after_heal: BALLOTS_AFTER_HEAL,
+        })));
+        let eyes = Rc::new(RefCell::new(Frames(Rc::clone(&observer))));
+        let weather = plan.weather.clone();
+        let lan = Lan::new(seed, weather, Rc::clone(&agenda), Rc::clone(&faults), eyes);
+        let lan = Rc::new(RefCell::new(lan));
+        let shared = Shared { agenda, faults, lan, observer, told };
+        World {
+            nodes: (0..plan.nodes).map(|index| SimNode::new(index, &plan)).collect(),
+            clients: Clients::new(&plan),
+            random: Random::stream(seed, "world"),
+            shared,
+            plan,
+            stopping: Vec::new(),
+            healing: false,
+            healed_at: 0,
+            last_requests: false,
+            equal_at: None,
+            refused: Vec::new(),
+            answers: Vec::new(),
+            digest: 0,
+            events: 0,
+            violation: None,
+        }
+    }
+
+    /// Lets the world run its course.
+    pub fn run(mut self) -> Outcome {
+        self.begin();
+        let mut over = false;
+        while !over && self.shared.observer.borrow().violation().is_none() {
+            let Some(what) = self.shared.agenda.borrow_mut().take() else { break };
+            let now = self.now();
+            self.shared.observer.borrow_mut().now(now);
+            over = self.happen(what);
+            self.look_around();
+        }
+        let seen = self.shared.observer.borrow().violation().is_some();
+        if over && !seen && self.violation.is_none() {
+            self.compare();
+        }
+        self.outcome()
+    }
+
+    fn begin(&mut self) {
+        for node in 0..self.plan.nodes {
+            let storage = &self.plan.storage;
+            let rates = Rates {
+                read_error: storage.read_error,
+                read_garbage: storage.read_spoilt,
+                ..Rates::default()
+            };
+            let sim = &mut self.nodes[usize::from(node)];
+            sim.disk.set_rates(rates);
+            sim.booting = true;
+            let at = self.random.below(100_000);
+            self.put(at, What::Boot { node });
+        }
+        if let Some(first) = self.plan.strikes.first() {
+            self.put(first.at, What::Strike { index: 0 });
+        }
+        self.put(self.plan.safety_us, What::Phase);
+        self.start_clients();
+    }
+
+    fn now(&self) -> u64 {
+        self.shared.agenda.borrow().now()
+    }
+
+    fn put(&self, at: u64, what: What) {
+        self.shared.agenda.borrow_mut().put(at, what);
+    }
+
+    /// Something happens. True if that was the end.
+    fn happen(&mut self, what: What) -> bool {
+        match what {
+            What::Turn { node, stamp } => self.on_turn(node, stamp),
+            What::Mail { node, life } => self.on_mail(node, life),
+            What::Arrive { connection, from } => {
+                let reached = self.shared.lan.borrow_mut().on_arrive(connection, from);
+                if let Some(node) = reached {
+                    self.call(node);
+                }
+            }
+            What::Dialed { connection } => self.shared.lan.borrow_mut().on_dialed(connection),
+            What::GiveUp { connection, side } => {
+                self.shared.lan.borrow_mut().on_give_up(connection, side);
+            }
+            What::Written { node, life, write } => self.on_written(node, life, write),
+            What::Timer { node, life, timer } => {
+                if let Some(alive) = self.living(node, life) {
+                    alive.timers.fire(timer);
+                }
+            }
+            What::Segment { node, life, number } => self.on_segment(node, life, number),
+            What::Client { client } => self.on_client(client),
+            What::Boot { node } => self.on_boot(node),
+            What::Strike { index } => self.on_strike(index),
+            What::Mend { index } => self.on_mend(index),
+            What::Phase => return self.on_phase(),
+        }
+        false
+    }
+
+    /// The life of that number, if it is the one that the node has.
+    fn living(&self, node: u8, life: u32) -> Option<&crate::sim::node::Alive> {
+        let sim = &self.nodes[usize::from(node)];
+        sim.alive.as_ref().filter(|_| sim.lives == life)
+    }
+
+    fn call(&mut self, node: u8) {
+        let now = self.now();
+        self.nodes[usize::from(node)].call(&self.shared, now);
+    }
+
+    /// Whoever was woken by what happened gets a turn.
+    fn look_around(&mut self) {
+        for node in 0..self.plan.nodes {
+            if self.nodes[usize::from(node)].is_flagged() {
+                self.nodes[usize::from(node)].mail_later(&self.shared);
+            }
+            if self.shared.lan.borrow_mut().take_stirred(node) {
+                self.call(node);
+            }
+        }
+    }
+
+    fn on_turn(&mut self, node: u8, stamp: u64) {
+        let sim = &mut self.nodes[usize::from(node)];
+        let before = sim.inputs;
+        let turned = sim.on_turn(&self.shared, stamp);
+        let taken = sim.inputs - before;
+        self.events += taken;
+        let mark = taken + (u64::from(node) << 32);
+        self.digest = (self.digest ^ mark ^ self.shared.agenda.borrow().now())
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(29);
+        if turned != Turned::On {
+            self.on_ended(node, turned);
+        }
+        if self.events >= self.plan.events && !self.healing {
+            self.heal();
+        }
+    }
+
+    fn on_mail(&mut self, node: u8, life: u32) {
+        if self.living(node, life).is_none() {
+            return;
+        }
+        let mut given = std::mem::take(&mut self.answers);
+        let sim = &mut self.nodes[usize::from(node)];
+        sim.on_mail(&self.shared, &mut |notice| given.push((node, notice)));
+        for (node, notice) in given.drain(..) {
+            match notice {
+                Notice::NeedSegment { number } => {
+                    let at = self.now() + 200 + self.random.below(5_000);
+                    let life = self.nodes[usize::from(node)].lives;
+                    self.put(at, What::Segment { node, life, number });
+                }
+                notice => self.on_answer(notice),
+            }
+        }
+        self.answers = given;
+    }
+
+    fn on_written(&mut self, node: u8, life: u32, write: u64) {
+        let Some(alive) = self.living(node, life) else { return };
+        let ground = alive.ground.clone();
+        if ground.complete(write, &mut self.random) {
+            self.call(node);
+        }
+    }
+
+    /// A segment is made, or not.
+    fn on_segment(&mut self, node: u8, life: u32, number: u32) {
+        let Some(alive) = self.living(node, life) else { return };
+        let Some(config) = alive.log.clone() else { return };
+        let sim = &mut self.nodes[usize::from(node)];
+        let dir = sim.config.node.dir.clone();
+        let made = create_segment(&dir, &config, number);
+        let target = match made {
+            Ok(()) | Err(LogError::Exists { .. }) => sim.disk.segment(&dir, number).ok(),
+            Err(_) => None,
+        };
+        let command = match target {
+            Some(target) => {
+                Command::Segment { number, handle: Handle::Segment { number, target } }
+            }
+            None => {
+                let at = self.now() + SEGMENT_AGAIN_US;
+                self.put(at, What::Segment { node, life, number });
+                Command::NoSegment
+            }
+        };
+        self.nodes[usize::from(node)].order(&self.shared, command);
+    }
+
+    fn outcome(self) -> Outcome {
+        let faults = self.shared.faults.borrow();
+        let counts = self.nodes.iter().map(|sim| sim.disk.counts());
+        let reads: u64 = counts.map(|counts| counts.read_errors + counts.read_garbage).sum();
+        let of = |class| faults.counted(class);
+        let classes = [of(Class::Packet), of(Class::Storage) + reads, of(Class::Macro)];
+        Outcome {
+            seed: self.plan.seed,
+            events: self.events,
+            us: self.now(),
+            healed_us: self.equal_at.map_or(0, |at| at - self.healed_at),
+            faults: classes,
+            by_kind: Kind::ALL.iter().map(|kind| faults.counted_of(*kind)).collect(),
+            answered: self.clients.answered,
+            refused: self.refused.clone(),
+            digest: self.digest ^ self.shared.lan.borrow().digest,
+            violation: self.violation.or(self.shared.observer.borrow().violation().cloned()),
+            tape: faults.tape().to_vec(),
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Large faults: a node or part of the network is struck, and mended later.
+//!
+//! Invariants: what would cost a node its votes meets only the minority that the plan names; a
+//! strike counts only if it took effect; after healing there are none.
+
+use super::World;
+use crate::mail::Command;
+use crate::sim::agenda::What;
+use crate::sim::disk::{CrashPlan, Rot};
+use crate::sim::faults::Kind;
+use crate::sim::node::Turned;
+use crate::sim::observer::Stopped;
+use crate::sim::plan::Strike;
+use chainring_ring::ids::{Durability, Incarnation};
+use chainring_storage::{Superblock, SuperblockFile, segment_path};
+
+/// A node that could not start is started again after this.
+const BOOT_AGAIN_US: u64 = 300_000;
+
+impl World {
+    /// A large fault of the plan.
+    pub(super) fn on_strike(&mut self, index: u32) {
+        let strike = self.plan.strikes[index as usize];
+        if let Some(next) = self.plan.strikes.get(index as usize + 1) {
+            self.put(next.at, What::Strike { index: index + 1 });
+        }
+        if self.healing || !self.shared.faults.borrow_mut().allows(strike.kind, u64::from(index)) {
+            return;
+        }
+        if self.strike(&strike, index) {
+            let now = self.now();
+            self.shared.faults.borrow_mut().struck(strike.kind, u64::from(index), now);
+        }
+    }
+
+    fn strike(&mut self, strike: &Strike, index: u32) -> bool {
+        let node = strike.node;
+        let sim = &self.nodes[usize::from(node)];
+        let (up, victim) = (sim.alive.is_some(), sim.victim);
+        // Whoever forgets its votes by a crash may crash only if it is of the minority.
+        let may_crash = self.plan.durability == Durability::Sync || victim;
+        match strike.kind {
+            Kind::Crash if up && may_crash => self.crash(node, false, strike.lasts),
+            Kind::Power if up && may_crash => {
+                if strike.detail % 4 == 0 {
+                    // In the middle of whatever is written next.
+                    self.nodes[usize::from(node)].disk.fail_after(1 + strike.detail / 4 % 12);
+                } else {
+                    self.crash(node, true, strike.lasts);
+                }
+            }
+            Kind::Stop if up && self.plan.durability != Durability::Memory => self.stop(node),
+            Kind::Pause if up => {
+                let until = self.now() + strike.lasts;
+                self.nodes[usize::from(node)].pause(&self.shared, until);
+            }
+            Kind::Campaign if up => {
+                self.nodes[usize::from(node)].order(&self.shared, Command::Campaign);
+            }
+            Kind::Clock => self.nodes[usize::from(node)].clock.ahead += strike.detail % 5_000_000,
+            Kind::Part if self.plan.nodes > 1 => {
+                self.part(strike, true);
+                let until = self.now() + strike.lasts;
+                self.put(until, What::Mend { index });
+            }
+            Kind::Rot if victim => return self.rot(node, strike.detail),
+            Kind::DiskLoss if victim && up => {
+                self.crash(node, true, strike.lasts + 100_000);
+                self.lose_disk(node);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// A large fault is over.
+    pub(super) fn on_mend(&mut self, index: u32) {
+        let strike = self.plan.strikes[index as usize];
+        self.part(&strike, false);
+    }
+
+    /// Cuts the network, in one of the shapes that networks are cut in, or mends it.
+    fn part(&mut self, strike: &Strike, cut: bool) {
+        let nodes = self.plan.nodes;
+        let (one, next) = (strike.node, (strike.node + 1) % nodes);
+        let group = |node: u8| strike.detail >> 8 >> node & 1 == 1;
+        let mut lan = self.shared.lan.borrow_mut();
+        for from in 0..nodes {
+            for to in 0..nodes {
+                let hit = match strike.detail % 7 {
+                    // One node alone; deaf; mute.
+                    0 => from == one || to == one,
+                    1 => to == one,
+                    2 => from == one,
+                    // The ring between neighbours; one way of it.
+                    3 => (from, to) == (one, next) || (from, to) == (next, one),
+                    4 => (from, to) == (one, next),
+                    // Two groups; two groups with one node between them.
+                    5 => group(from) != group(to),
+                    _ => group(from) != group(to) && from != one && to != one,
+                };
+                if hit && from != to {
+                    lan.set_blocked(from, to, cut);
+                }
+            }
+        }
+    }
+
+    /// A node's process is gone, and with `power` its machine. It comes back after `lasts`.
+    pub(super) fn crash(&mut self, node: u8, power: bool, lasts: u64) {
+        let sim = &mut self.nodes[usize::from(node)];
+        sim.alive = None;
+        sim.booting = true;
+        let storage = &self.plan.storage;
+        let plan = CrashPlan {
+            affected: 900_000,
+            lost: 1_000_000 - storage.keep,
+            torn: storage.torn.min(storage.keep),
+            names_lost: 500_000,
+        };
+        let dark = sim.disk.is_dark();
+        let power = power || dark;
+        let altered = match power {
+            true => sim.disk.crash(&mut self.random, plan),
+            false => sim.disk.kill(&mut self.random, plan),
+        };
+        self.shared.faults.borrow_mut().count(Kind::Tear, altered);
+        self.shared.lan.borrow_mut().host_down(node, power);
+        let id = self.nodes[usize::from(node)].id();
+        self.shared.observer.borrow_mut().stopped(id, Stopped::Crash);
+        self.forget_requests(node);
+        let at = self.now() + lasts;
+        self.put(at, What::Boot { node });
+    }
+
+    /// A node is told to stop in good order.
+    fn stop(&mut self, node: u8) {
+        self.nodes[usize::from(node)].order(&self.shared, Command::Drain);
+        let at = self.now() + 200_000;
+        self.stopping.push((at, node));
+        self.put(at, What::Phase);
+    }
+
+    /// Nodes that have drained, or had the time for it, end.
+    pub(super) fn end_stopping(&mut self) {
+        let now = self.now();
+        let mut index = 0;
+        while index < self.stopping.len() {
+            let (at, node) = self.stopping[index];
+            if at <= now {
+                self.stopping.swap_remove(index);
+                self.nodes[usize::from(node)].order(&self.shared, Command::Stop);
+            } else {
+                index += 1;
+            }
+        }
+    }
+
+    /// A shard ended by itself.
+    pub(super) fn on_ended(&mut self, node: u8, turned: Turned) {
+        let id = self.nodes[usize::from(node)].id();
+        let dark = self.nodes[usize::from(node)].disk.is_dark();
+        if dark {
+            return self.crash(node, true, 50_000);
+        }
+        let how = match turned {
+            Turned::Clean => Stopped::Clean,
+            Turned::Unclean => Stopped::Crash,
+            Turned::Failed | Turned::On => Stopped::Failure,
+        };
+        let disk = &self.nodes[usize::from(node)].disk;
+        let altered = disk.kill(&mut self.random, CrashPlan::default());
+        self.shared.faults.borrow_mut().count(Kind::Tear, altered);
+        self.shared.lan.borrow_mut().host_down(node, false);
+        self.shared.observer.borrow_mut().stopped(id, how);
+        self.forget_requests(node);
+        self.nodes[usize::from(node)].booting = true;
+        let at = self.now() + 100_000;
+        self.put(at, What::Boot { node });
+    }
+
+    /// A node starts.
+    pub(super) fn on_boot(&mut self, node: u8) {
+        let sim = &mut self.nodes[usize::from(node)];
+        if sim.alive.is_some() || !sim.booting {
+            return;
+        }
+        sim.booting = false;
+        self.shared.lan.borrow_mut().host_powered(node);
+        let fuse = self.random.below(8);
+        if fuse == 0 && !self.healing && self.plan.durability == Durability::Sync {
+            // Power fails again, in the middle of the start.
+            sim.disk.fail_after(1 + self.random.below(20));
+        }
+        let booted = sim.boot(&self.plan, &self.shared);
+        let Err(error) = booted else { return };
+        if sim.disk.is_dark() {
+            return self.crash(node, true, BOOT_AGAIN_US);
+        }
+        self.refused.push((node, error.to_string()));
+        if self.nodes[usize::from(node)].victim {
+            // The operator gives it an empty disk and a new incarnation.
+            self.lose_disk(node);
+        }
+        self.nodes[usize::from(node)].booting = true;
+        let at = self.now() + BOOT_AGAIN_US;
+        self.put(at, What::Boot { node });
+    }
+
+    /// The disk of a node that is down is lost, or of no use. A start without it must be refused;
+    /// then the node gets an empty one and comes back as a new incarnation.
+    fn lose_disk(&mut self, node: u8) {
+        let sim = &mut self.nodes[usize::from(node)];
+        sim.disk.lose();
+        let id = sim.id();
+        self.shared.observer.borrow_mut().stopped(id, Stopped::DiskLost);
+        let sim = &mut self.nodes[usize::from(node)];
+        assert!(sim.boot(&self.plan, &self.shared).is_err(), "a start without a store");
+        (sim.incarnation, sim.rotten) = (sim.incarnation + 1, 0);
+        let config = &sim.config;
+        let made = Superblock::new(
+            crate::recover::identity(config),
+            self.plan.durability,
+            self.plan.block,
+            self.plan.nodes,
+        );
+        let superblock = Superblock {
+            configuration: config.config_hash(),
+            incarnation: Incarnation(sim.incarnation),
+            remembers: false,
+            ..made
+        };
+        let disk = sim.disk.shared();
+        let dir = &config.node.dir;
+        disk.create_dir_all(dir).expect("an empty disk takes a directory");
+        SuperblockFile::create(&*disk, dir, &superblock, false).expect("an empty disk has room");
+    }
+
+    /// Sealed sectors of a node's log rot at rest.
+    fn rot(&mut self, node: u8, detail: u64) -> bool {
+        let dir = self.plan.config(node).node.dir;
+        let sim = &mut self.nodes[usize::from(node)];
+        let Some(alive) = &sim.alive else { return false };
+        if sim.rotten >= ROT_MAX {
+            return false;
+        }
+        let desk = alive.ground.desk.borrow();
+        let sealed: Vec<_> =
+            desk.placed.iter().filter(|placed| placed.number <= desk.sealed).copied().collect();
+        drop(desk);
+        let mut any = false;
+        for _ in 0..1 + detail % 4 {
+            if sealed.is_empty() {
+                break;
+            }
+            let placed = self.random.pick(&sealed);
+            let at = placed.at + self.random.below(u64::from(placed.bytes));
+            let rot = [Rot::Flip, Rot::Zero, Rot::Garbage, Rot::Latent]
+                [self.random.below(4) as usize];
+            let path = segment_path(&dir, placed.segment);
+            if sim.disk.rot(&path, at, rot, &mut self.random) {
+                let kind = if rot == Rot::Latent { Kind::Latent } else { Kind::Rot };
+                self.shared.faults.borrow_mut().count(kind, 1);
+                sim.rotten += 1;
+                any = true;
+            }
+        }
+        if any {
+            self.shared.observer.borrow_mut().disk_lied(sim.id());
+        }
+        any
+    }
+}
+
+/// Rotten places of one node: a superblock lists no more than twice as many.
+const ROT_MAX: u32 = 6;
