@@ -305,6 +305,7 @@ fn image(disk: &DiskHandle, rolled: bool) -> Vec<u8> {
 
 /// Checksums most times; often the chain between groups and what binds values to them, too.
 fn repair(bytes: &mut Vec<u8>, random: &mut Random) {
+    bytes.truncate(IMAGE_BYTES);
     if bytes.len() <= PREFIX || random.once_in(16) {
         return;
     }
