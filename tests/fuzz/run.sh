@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Coverage-guided fuzzing with libFuzzer and AddressSanitizer: `tests/fuzz/run.sh [SECONDS] [TARGET...]`.
+# Coverage-guided fuzzing with libFuzzer and AddressSanitizer:
+# `tests/fuzz/run.sh [SECONDS] [TARGET...]`.
 # SECONDS (60) are of each target, two targets at a time. Needs the nightly compiler and a C++
 # compiler; without them it says so and ends well. What fails is copied to regressions/TARGET.
 set -eu
@@ -32,7 +33,8 @@ run_one() {
     target="$1"
     corpus="$work/corpus/$target" found="$work/found/$target"
     mkdir -p "$corpus" "$found" "regressions/$target"
-    cargo run --quiet --profile fuzz --manifest-path Cargo.toml -- --target "$target" --seeds "$corpus"
+    cargo run --quiet --profile fuzz --manifest-path Cargo.toml -- \
+        --target "$target" --seeds "$corpus"
     length="$(cat "$corpus/../$target.bytes")"
     if ! CHAINRING_TARGET="$target" "$binary" -max_total_time="$seconds" -max_len="$length" \
         -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=64 -print_final_stats=1 \
