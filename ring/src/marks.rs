@@ -219,6 +219,7 @@ list! {
     // The node: the loop, its memory and its links.
     LoopHasNoRoom: "the loop took in only what gives room back";
     PacketMovedAside: "a packet that held up the receive buffer was moved";
+    PacketHeldBeside: "a packet was held beside another one of its origin and place";
     SidePoolFull: "the side pool had no room";
     OwnPoolFull: "the pool of own packets had no room";
     ForwardWaits: "a packet waited for room on the way to the successor";

@@ -22,6 +22,9 @@ mod mutants;
 const COMMIT: &str = env!("CHAINRING_COMMIT");
 /// Failures after which a swarm ends by itself.
 const FAILURES_MAX: usize = 20;
+/// Of the shortest course, so many faults are shown as text, and so much of a step.
+const FAULTS_SHOWN: usize = 100;
+const STEP_CHARS: usize = 300;
 /// How often a terminal hears of the progress.
 const PROGRESS: Duration = Duration::from_secs(5);
 
@@ -151,6 +154,7 @@ fn output(report: &Report) -> Output {
         "seconds": report.elapsed.as_secs_f64(),
         "events": report.events,
         "events_per_s": report.events_per_s(),
+        "events_per_cpu_s": report.events_per_cpu_s(),
         "simulated_hours": report.us as f64 / 3.6e9,
         "faults": { "packet": packet, "storage": storage, "macro": large },
         "faults_by_kind": by_kind.collect::<serde_json::Map<_, _>>(),
@@ -170,13 +174,15 @@ fn output(report: &Report) -> Output {
 fn text(report: &Report, not_hit: &[&str]) -> String {
     let (first, [packet, storage, large]) = (report.orders.first_seed, report.faults);
     let mut text = format!(
-        "{} worlds, first seed {first}: {} events, {:.0} a second on {} threads, {:.2} simulated hours\n\
+        "{} worlds, first seed {first}: {} events, {:.0} a second on {} threads ({:.0} in a second of \
+         processor time), {:.2} simulated hours\n\
          {} requests answered; all nodes equal at most {:.2} s after the faults (seed {})\n\
          faults: {packet} packet, {storage} storage, {large} macro\n",
         report.seeds,
         report.events,
         report.events_per_s(),
         report.orders.threads,
+        report.events_per_cpu_s(),
         report.us as f64 / 3.6e9,
         report.answered,
         report.healed_us as f64 / 1e6,
@@ -210,12 +216,18 @@ fn shrunk_text(shrunk: &Shrunk) -> String {
         known(shrunk.us),
         shrunk.failure.what,
     );
-    for fault in &shrunk.faults {
+    for fault in shrunk.faults.iter().take(FAULTS_SHOWN) {
         let (kind, place) = (fault.kind(), fault.place);
         let _ = writeln!(text, "{:>12}  {}: {place}{}", fault.at, kind.text(), shrunk.lasts(fault));
     }
-    text.push_str("its last steps:\n");
-    text.push_str(&shrunk.steps.join("\n"));
+    if let Some(more @ 1..) = shrunk.faults.len().checked_sub(FAULTS_SHOWN) {
+        let _ = writeln!(text, "              and {more} more, see --format json");
+    }
+    text.push_str("its last steps:");
+    for step in &shrunk.steps {
+        let cut = step.char_indices().nth(STEP_CHARS).map_or(step.len(), |(at, _)| at);
+        let _ = write!(text, "\n{}", &step[..cut]);
+    }
     text
 }
 

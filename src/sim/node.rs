@@ -63,7 +63,8 @@ impl Probe for Watch {
 impl Watch {
     /// What a step came to, but for those of no interest.
     fn tell(&self, core: &Core, input: &Input<'_>, actions: &[Action]) {
-        let idle = matches!(input, Input::Tick | Input::Continue | Input::Vote(_));
+        use Input::{Beat, Claim, Continue, Tick, Vote};
+        let idle = matches!(input, Tick | Continue | Vote(_) | Claim(_) | Beat { .. });
         if idle && actions.is_empty() {
             return;
         }
@@ -473,7 +474,7 @@ fn room(config: &Config) -> Room {
     let limits = &config.limits;
     let bytes = config.receive_bytes() + config.own_pool_bytes();
     let bytes = bytes + u64::from(limits.side_pool_bytes);
-    let packets = (bytes / u64::from(config.cluster.block)) as usize + 64;
+    let packets = (bytes / 512) as usize + 64;
     let windows = 4 * limits.window_instances as usize;
     Room { packets, notices: windows + 4096, log_items: windows + packets + 1024 }
 }

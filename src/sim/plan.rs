@@ -137,9 +137,13 @@ impl Plan {
         order[..most].iter().for_each(|node| victims[usize::from(*node)] = true);
         let load = load(&mut random, &limits, nodes);
         if durability == Durability::Memory {
-            // A node that forgot learns from what the others keep: all of it, or nobody forgets.
+            // Who lags learns from what the others keep: a window of it, or all for who forgot.
             match random.below(4) {
-                0 => victims.fill(false),
+                0 => {
+                    victims.fill(false);
+                    let window = u64::from(limits.window_instances * limits.packet_bytes);
+                    limits.memory_log_bytes = limits.memory_log_bytes.max(3 * window);
+                }
                 _ => limits.memory_log_bytes = 32 << 20,
             }
         }

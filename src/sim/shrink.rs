@@ -2,7 +2,7 @@
 //!
 //! Delta debugging: parts are left out, and what still breaks the same invariant is gone on with.
 //! First everything at once, then halves, then ever smaller parts; large faults before small ones;
-//! between them the plan itself is made simpler. Invariants: what is kept always fails by the same
+//! between them the plan itself is made simpler, for a short run makes the rest cheap. Invariants: what is kept always fails by the same
 //! name; candidates run side by side, and of those that fail the first is taken.
 
 use crate::sim::faults::{Class, Name};
@@ -156,15 +156,16 @@ impl Shrinker<'_> {
     }
 
     fn work(&mut self) {
-        loop {
+        let mut grain = 4;
+        while !self.is_late() {
             let before = self.size();
-            self.leave_out(|fault| fault.kind().class() == Class::Macro);
+            self.leave_out(|fault| fault.kind().class() == Class::Macro, usize::MAX);
             self.simplify();
-            self.leave_out(|fault| fault.kind().class() != Class::Macro);
-            self.leave_out(|_| true);
-            if self.size() == before || self.is_late() {
+            self.leave_out(|fault| fault.kind().class() != Class::Macro, grain);
+            if grain == usize::MAX && self.size() == before {
                 return;
             }
+            grain = grain.saturating_mul(8);
         }
     }
 
@@ -176,14 +177,15 @@ impl Shrinker<'_> {
         (self.tape.len(), self.best.plan.clone())
     }
 
-    /// Leaves out as many as it can of the faults that are meant.
-    fn leave_out(&mut self, meant: fn(&Fault) -> bool) {
+    /// Leaves out as many as it can of the faults that are meant, in no more than so many parts.
+    fn leave_out(&mut self, meant: fn(&Fault) -> bool, grain: usize) {
         let names = |tape: &[Fault]| {
             tape.iter().filter(|fault| meant(fault)).map(|fault| fault.name).collect::<Vec<_>>()
         };
         let mut part = names(&self.tape).len();
+        let finest = (part / grain).max(1);
         let mut done = 0;
-        while part > 0 && !self.is_late() {
+        while part >= finest && !self.is_late() {
             let list = names(&self.tape);
             let rest = list.get(done..).unwrap_or_default();
             let candidates: Vec<Trial> = rest.chunks(part).map(|part| self.without(part)).collect();

@@ -91,6 +91,8 @@ pub struct Report {
     pub healed_seed: u64,
     /// Time that threads spent in worlds.
     pub busy: Duration,
+    /// Processor time of it.
+    pub processor: Duration,
     /// Wall time.
     pub elapsed: Duration,
     /// Xor of the digests of all worlds.
@@ -123,6 +125,11 @@ impl Report {
         self.events as f64 / self.busy.as_secs_f64().max(1e-9) * self.orders.threads as f64
     }
 
+    /// Inputs consumed in a second of processor time: what a core of its own would do.
+    pub fn events_per_cpu_s(&self) -> f64 {
+        self.events as f64 / self.processor.as_secs_f64().max(1e-9)
+    }
+
     fn add(&mut self, outcome: &Outcome) {
         self.events += outcome.events;
         self.us += outcome.us;
@@ -138,6 +145,12 @@ impl Report {
         }
         self.digest ^= outcome.digest.wrapping_mul(outcome.seed | 1);
     }
+}
+
+/// Processor time of this thread.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
 /// Says which seed a panic is of, and ends the process where panics abort it.
@@ -201,6 +214,7 @@ pub fn swarm(orders: Orders, tell: &(dyn Fn(&Report) + Sync)) -> Report {
         healed_us: 0,
         healed_seed: 0,
         busy: Duration::ZERO,
+        processor: Duration::ZERO,
         elapsed: Duration::ZERO,
         digest: 0,
         failures: Vec::new(),
@@ -215,12 +229,13 @@ pub fn swarm(orders: Orders, tell: &(dyn Fn(&Report) + Sync)) -> Report {
                     if late || done || stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    let began = Instant::now();
+                    let (began, processor) = (Instant::now(), processor_time());
                     let seed = orders.first_seed.wrapping_add(number);
                     let plan = Plan::new(seed, orders.events);
                     let (outcome, failure) = run(plan, orders.telling());
                     let mut report = report.lock().expect("no panic while it is held");
                     report.busy += began.elapsed();
+                    report.processor += processor_time().saturating_sub(processor);
                     report.elapsed = start.elapsed();
                     if let Some(outcome) = &outcome {
                         report.add(outcome);
