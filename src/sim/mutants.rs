@@ -58,3 +58,33 @@ pub fn median_and_worst(hunts: &[Hunt]) -> Option<(u64, u64)> {
 pub fn named(name: &str) -> Option<Mutant> {
     Mutant::ALL.iter().copied().find(|mutant| mutant.name() == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn needed(seeds: &[u64]) -> Vec<Hunt> {
+        let failure = Failure { seed: 1, name: "A3".to_owned(), what: String::new() };
+        let hunt = |seeds: &u64| Hunt {
+            mutant: Mutant::AcceptBelowPromise,
+            caught: (*seeds > 0).then(|| (failure.clone(), *seeds)),
+            panicked: 0,
+            unsettled: 0,
+            seeds: 5000,
+            took: Duration::ZERO,
+        };
+        seeds.iter().map(hunt).collect()
+    }
+
+    #[test]
+    fn only_who_was_caught_counts() {
+        assert_eq!(median_and_worst(&needed(&[])), None);
+        assert_eq!(median_and_worst(&needed(&[0, 0])), None);
+        assert_eq!(median_and_worst(&needed(&[7, 0])), Some((7, 7)));
+        assert_eq!(median_and_worst(&needed(&[900, 0, 1, 30])), Some((30, 900)));
+        assert_eq!(named("AcceptBelowPromise"), Some(Mutant::AcceptBelowPromise));
+        assert_eq!(named("acceptbelowpromise"), None);
+        let named = |name| Failure { seed: 1, name: String::from(name), what: String::new() };
+        assert!(named("A3").is_named() && !named(PANIC).is_named() && !named("L1").is_named());
+    }
+}
