@@ -78,10 +78,8 @@ pub enum Command {
     #[command(after_help = "Example:\n  chainring inspect ring/1")]
     Inspect(InspectArgs),
     /// Run clusters in a simulated world that tries to break them; ends with 1 if it could.
-    #[command(
-        after_help = "Example:\n  chainring sim --seconds 60\n  chainring sim --seed 4711"
-    )]
-    Sim(SimArgs),
+    #[command(after_help = "Example:\n  chainring sim --seconds 60\n  chainring sim --seed 4711")]
+    Sim(sim::SimArgs),
     /// Compare the decided logs of nodes by content.
     #[command(after_help = "Example:\n  chainring verify ring/1 ring/2 ring/3")]
     Verify(VerifyArgs),
@@ -210,32 +208,6 @@ pub struct InspectArgs {
     pub dir: PathBuf,
 }
 
-/// Arguments of `sim`.
-#[derive(Debug, Args)]
-pub struct SimArgs {
-    /// Run this world, and show its course if it fails.
-    #[arg(long, conflicts_with_all = ["seeds", "seconds", "first_seed"])]
-    pub seed: Option<u64>,
-    /// Run so many worlds.
-    #[arg(long)]
-    pub seeds: Option<u64>,
-    /// Run worlds for so many seconds.
-    #[arg(long)]
-    pub seconds: Option<u64>,
-    /// The first seed; by default the clock's.
-    #[arg(long)]
-    pub first_seed: Option<u64>,
-    /// Events of a world until its faults end.
-    #[arg(long, default_value_t = crate::sim::plan::EVENTS)]
-    pub events: u64,
-    /// Tell every step of every core on stderr.
-    #[arg(long, requires = "seed")]
-    pub trace: bool,
-    /// Worlds at a time; by default one for each processor.
-    #[arg(long)]
-    pub threads: Option<usize>,
-}
-
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -328,6 +300,11 @@ mod tests {
             "init --dir d --nodes 3 --node 1=a:1,2",
             "verify",
             "config",
+            "sim --seed 1 --seeds 2",
+            "sim --seed 1 --seconds 2",
+            "sim --seeds 0",
+            "sim --seeds 2 --trace",
+            "sim --threads 0",
         ] {
             let arguments = std::iter::once("chainring").chain(line.split(' '));
             assert!(Cli::try_parse_from(arguments).is_err(), "{line}");

@@ -167,7 +167,8 @@ impl Packets {
         }
         assert_eq!(self.held[slot], Some(ix));
         // Another one that was held beside it is found in its place.
-        let next = self.beside.iter().position(|ix| slot == self::slot(&self.slab[*ix as usize].id));
+        let next =
+            self.beside.iter().position(|ix| slot == self::slot(&self.slab[*ix as usize].id));
         self.held[slot] = next.map(|index| self.beside.swap_remove(index));
     }
 

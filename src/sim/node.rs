@@ -50,7 +50,7 @@ pub struct Watch {
 
 impl Probe for Watch {
     fn stepped(&mut self, core: &Core, input: &Input<'_>, actions: &[Action]) {
-        if self.shared.told {
+        if self.shared.journal.wants_steps() {
             self.tell(core, input, actions);
         }
         self.shared.observer.borrow_mut().stepped(self.node, core, input, actions);
@@ -63,13 +63,16 @@ impl Probe for Watch {
 impl Watch {
     /// What a step came to, but for those of no interest.
     fn tell(&self, core: &Core, input: &Input<'_>, actions: &[Action]) {
-        let idle = matches!(input, Input::Tick | Input::Continue | Input::Vote(_));
+        use Input::{Beat, Claim, Continue, Tick, Vote};
+        let idle = matches!(input, Tick | Continue | Vote(_) | Claim(_) | Beat { .. });
         if idle && actions.is_empty() {
             return;
         }
         let now = self.shared.agenda.borrow().now();
         let at = (core.received().0, core.durable().0, core.delivered().0);
-        eprintln!("{now:>12} node {} {at:?} {input:?} -> {actions:?}", self.node.0);
+        let node = self.node.0;
+        let line = format!("{now:>12} node {node} {at:?} {input:?} -> {actions:?}");
+        self.shared.journal.step(line);
     }
 }
 

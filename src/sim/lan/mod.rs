@@ -10,6 +10,7 @@ mod flow;
 
 use crate::sim::agenda::{Agenda, What};
 use crate::sim::faults::{Faults, Kind};
+use crate::sim::journal::Place;
 use crate::sim::random::Random;
 use chainring_ring::header::Kind as FrameKind;
 use flow::{End, Flow, HELD};
@@ -368,8 +369,10 @@ impl Lan {
         let flow = &mut connection.flows[side];
         self.frames += 1;
         let mark = u64::from_le_bytes(flow.frame()[..8].try_into().expect("a header"));
-        self.digest = (self.digest ^ mark ^ now).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+        self.digest =
+            (self.digest ^ mark ^ now).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
         self.eyes.borrow_mut().frame(from, to, flow.frame());
+        let way = Place::Way(from, to);
         let mut faults = self.faults.borrow_mut();
         if at == HELD {
             faults.count(Kind::Cut, 1);
@@ -387,28 +390,28 @@ impl Lan {
             false => (0, 0),
         };
         if faults.draw(Kind::Lose, lose) {
-            faults.took(Kind::Lose, now);
+            faults.took(Kind::Lose, now, way);
             flow.lose();
             return true;
         }
         let twice = faults.draw(Kind::Double, double);
         if twice {
-            faults.took(Kind::Double, now);
+            faults.took(Kind::Double, now, way);
         }
         if faults.draw(Kind::Hold, weather.hold) {
-            faults.took(Kind::Hold, now);
+            faults.took(Kind::Hold, now, way);
             let mean = u64::from(weather.delay_us + weather.jitter_us) + 1;
             at += 10 * mean + faults.stream(Kind::Hold).below(40 * mean);
         }
         if faults.draw(Kind::Spoil, weather.spoil) {
-            faults.took(Kind::Spoil, now);
+            faults.took(Kind::Spoil, now, way);
             let frame = flow.frame_mut();
             let place = faults.stream(Kind::Spoil).below(frame.len() as u64) as usize;
             frame[place] ^= 1 << faults.stream(Kind::Spoil).below(8);
         }
         let broken = faults.draw(Kind::Break, weather.broken);
         if broken {
-            faults.took(Kind::Break, now);
+            faults.took(Kind::Break, now, way);
         }
         drop(faults);
         let at = self.connections[index].flows[side].pass(at, twice);

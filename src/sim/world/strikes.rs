@@ -8,6 +8,7 @@ use crate::mail::Command;
 use crate::sim::agenda::What;
 use crate::sim::disk::{CrashPlan, Rot};
 use crate::sim::faults::Kind;
+use crate::sim::journal::Place;
 use crate::sim::node::Turned;
 use crate::sim::observer::Stopped;
 use crate::sim::plan::Strike;
@@ -28,8 +29,8 @@ impl World {
             return;
         }
         if self.strike(&strike, index) {
-            let now = self.now();
-            self.shared.faults.borrow_mut().struck(strike.kind, u64::from(index), now);
+            let (now, place) = (self.now(), Place::Node(strike.node));
+            self.shared.faults.borrow_mut().struck(strike.kind, u64::from(index), now, place);
         }
     }
 
@@ -255,8 +256,8 @@ impl World {
             }
             let placed = self.random.pick(&sealed);
             let at = placed.at + self.random.below(u64::from(placed.bytes));
-            let rot = [Rot::Flip, Rot::Zero, Rot::Garbage, Rot::Latent]
-                [self.random.below(4) as usize];
+            let rot =
+                [Rot::Flip, Rot::Zero, Rot::Garbage, Rot::Latent][self.random.below(4) as usize];
             let path = segment_path(&dir, placed.segment);
             if sim.disk.rot(&path, at, rot, &mut self.random) {
                 let kind = if rot == Rot::Latent { Kind::Latent } else { Kind::Rot };
