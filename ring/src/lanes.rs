@@ -102,6 +102,12 @@ impl Lane {
         self.next = self.next.max(sequence.next());
     }
 
+    /// True if nothing that is held would have to be let go for [`Lane::declare_missing`].
+    pub fn can_declare(&self, to: Sequence) -> bool {
+        let end = self.next.0.min(to.0.saturating_sub(self.packets()));
+        (self.oldest().0..end).all(|sequence| self.ticket(Sequence(sequence)).is_none())
+    }
+
     /// Everything up to `to` that has not come will not come on the link.
     pub fn declare_missing(&mut self, to: Sequence) {
         let from = self.next.0.max(to.0.saturating_sub(self.packets()));
@@ -217,6 +223,17 @@ mod tests {
         assert_eq!(lane.ticket(Sequence(0)), None);
         assert_eq!(lane.judge(Sequence(0)), Verdict::Known);
         assert_eq!(lane.judge(Sequence(1)), Verdict::Next);
+    }
+
+    #[test]
+    fn what_is_held_is_not_pushed_out() {
+        let mut lane = lane_of(4);
+        lane.hold(Sequence(0), 1);
+        assert!(lane.can_declare(Sequence(4)) && !lane.can_declare(Sequence(5)));
+        lane.declare_missing(Sequence(4));
+        assert_eq!(lane.ticket(Sequence(0)), Some(1));
+        lane.delivered(Sequence(1));
+        assert!(lane.can_declare(Sequence(1000)));
     }
 
     #[test]

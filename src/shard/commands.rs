@@ -216,7 +216,7 @@ impl<M: Machine> Shard<M> {
         let next = next.is_some_and(|slot| slot.order.entry == Entry::Value(id));
         if let Some(ix) = self.insert_fetched(&header, frame, next) {
             self.fetched += 1;
-            self.judge(ix, Input::Value(id));
+            self.judge(ix, Input::Fetched(id));
         }
     }
 
