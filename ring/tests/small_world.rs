@@ -1,6 +1,6 @@
-//! Small worlds, exhaustively: three nodes, competing coordinators, a few instances, and every order
-//! in which anything can happen. `CHAINRING_STATES` sets how many states are visited, `CHAINRING_SCOPE`
-//! picks one scope.
+//! Small worlds, exhaustively: three nodes, competing coordinators, a few instances, and every
+//! order in which anything can happen. `CHAINRING_STATES` sets how many states are visited,
+//! `CHAINRING_SCOPE` picks one scope.
 
 mod small_world {
     pub mod check;
