@@ -73,7 +73,10 @@ impl World {
         let mut what = format!("{} requests are open;", self.clients.open);
         for sim in &self.nodes {
             let state = match &sim.alive {
-                Some(alive) => format!("{} {:?}", say(alive.shard.core()), alive.problems()),
+                Some(alive) => {
+                    let (core, standing) = (say(alive.shard.core()), alive.shard.standing());
+                    format!("{core}, {standing}, {:?}", alive.problems())
+                }
                 None => "down".to_owned(),
             };
             what.push_str(&format!(" node {}: {state};", sim.id().0));
