@@ -74,9 +74,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  chainring inspect ring/1")]
     Inspect(InspectArgs),
     /// Run clusters in a simulated world that tries to break them; ends with 1 if it could.
-    #[command(
-        after_help = "Example:\n  chainring sim --seconds 60\n  chainring sim --seed 4711"
-    )]
+    #[command(after_help = "Example:\n  chainring sim --seconds 60\n  chainring sim --seed 4711")]
     Sim(SimArgs),
     /// Compare the decided logs of nodes by content.
     #[command(after_help = "Example:\n  chainring verify ring/1 ring/2 ring/3")]

@@ -91,7 +91,9 @@ impl Faults {
     pub fn new(seed: u64, only: Option<BTreeSet<Name>>, record: bool) -> Faults {
         let kinds = Kind::ALL.len();
         Faults {
-            streams: (0..kinds as u64).map(|kind| Random::stream(seed, "faults").split(kind)).collect(),
+            streams: (0..kinds as u64)
+                .map(|kind| Random::stream(seed, "faults").split(kind))
+                .collect(),
             draws: vec![0; kinds],
             counts: vec![0; kinds],
             only,

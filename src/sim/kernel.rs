@@ -388,14 +388,7 @@ impl Kernel for SimKernel {
         self.ops.push(Op::Send { link: link.link(), from: ranges, token });
     }
 
-    fn write(
-        &mut self,
-        file: &Handle,
-        from: &[Range],
-        offset: u64,
-        durable: bool,
-        token: Token,
-    ) {
+    fn write(&mut self, file: &Handle, from: &[Range], offset: u64, durable: bool, token: Token) {
         let Handle::Segment { number: segment, target } = *file else {
             unreachable!("connections are not written")
         };
@@ -434,8 +427,7 @@ impl Kernel for SimKernel {
 fn group_of(bytes: &[u8]) -> Group {
     let header = block::peek(bytes).expect("the writer plans a block");
     let decoded = block::decode(&header, &bytes[..header.size as usize]).expect("a whole block");
-    let mut group =
-        Group { number: decoded.number, sealed: decoded.sealed, ..Group::default() };
+    let mut group = Group { number: decoded.number, sealed: decoded.sealed, ..Group::default() };
     block::orders(&decoded, bytes, &mut group.orders).expect("its own orders");
     let mut at = decoded.bytes as usize;
     for _ in 0..decoded.values.count {

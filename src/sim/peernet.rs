@@ -89,12 +89,11 @@ impl Net for SimNet {
     async fn connect(&self, address: &str) -> io::Result<SimStream> {
         let index = self.lan.borrow_mut().dial(self.life.node, node_of(address));
         let stream = SimStream::new(&self.lan, index, 0);
-        let state = poll_fn(|context| {
-            match self.lan.borrow_mut().dial_state(index, context.waker()) {
+        let state =
+            poll_fn(|context| match self.lan.borrow_mut().dial_state(index, context.waker()) {
                 Dial::Pending => Poll::Pending,
                 state => Poll::Ready(state),
-            }
-        });
+            });
         match state.await {
             Dial::Refused => Err(io::ErrorKind::ConnectionRefused.into()),
             // As a network that swallows what it gets: the caller has its own patience.

@@ -129,15 +129,9 @@ pub fn install_hook() {
 ///
 /// # Errors
 /// [`Failure`]: an invariant was violated, or the code panicked.
-pub fn run_seed(
-    seed: u64,
-    events: u64,
-    telling: Telling,
-) -> (Option<Outcome>, Option<Failure>) {
+pub fn run_seed(seed: u64, events: u64, telling: Telling) -> (Option<Outcome>, Option<Failure>) {
     SEED.set(Some(seed));
-    let ran = catch_unwind(AssertUnwindSafe(|| {
-        World::new(Plan::new(seed, events), telling).run()
-    }));
+    let ran = catch_unwind(AssertUnwindSafe(|| World::new(Plan::new(seed, events), telling).run()));
     SEED.set(None);
     match ran {
         Ok(outcome) => {

@@ -365,7 +365,8 @@ impl Lan {
         let flow = &mut connection.flows[side];
         self.frames += 1;
         let mark = u64::from_le_bytes(flow.frame()[..8].try_into().expect("a header"));
-        self.digest = (self.digest ^ mark ^ now).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+        self.digest =
+            (self.digest ^ mark ^ now).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
         self.eyes.borrow_mut().frame(from, to, flow.frame());
         let mut faults = self.faults.borrow_mut();
         if at == HELD {

@@ -263,7 +263,8 @@ impl Observer {
             verdict.check(super::Invariant::L1, node, op.answer.is_some(), what);
             if let Some(Answer::Appended(first, last)) = op.answer {
                 let records = &clients.records[op.first..op.first + op.count];
-                let kept = clients.dropped.get(op.topic.0 as usize).is_none_or(|from| first >= *from);
+                let kept =
+                    clients.dropped.get(op.topic.0 as usize).is_none_or(|from| first >= *from);
                 let lost = records.iter().find(|record| kept && record.offset.is_none());
                 let what = || format!("{:?} at {first} to {last}: lost {lost:?}", op.id);
                 verdict.check(B5, node, lost.is_none(), what);

@@ -23,9 +23,8 @@ impl World {
         }
         let now = self.now();
         if !self.last_requests && now >= self.healed_at + LAST_REQUESTS_US {
-            self.last_requests = (0..self.plan.nodes).fold(true, |all, node| {
-                self.request(node, None) && all
-            });
+            self.last_requests =
+                (0..self.plan.nodes).fold(true, |all, node| self.request(node, None) && all);
         }
         if self.last_requests && self.clients.open == 0 && self.are_equal() {
             self.equal_at = Some(now);
@@ -62,9 +61,7 @@ impl World {
         let mut cores = self.nodes.iter().map(|sim| Some(sim.alive.as_ref()?.shard.core()));
         let Some(Some(first)) = cores.next() else { return false };
         let position = first.delivered();
-        let same = |core: Option<&Core>| {
-            core.is_some_and(|core| core.delivered() == position)
-        };
+        let same = |core: Option<&Core>| core.is_some_and(|core| core.delivered() == position);
         let shown = |sim: &crate::sim::node::SimNode| {
             let alive = sim.alive.as_ref();
             alive.is_some_and(|alive| alive.clerk.catalog.borrow().delivered() == position)

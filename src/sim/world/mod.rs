@@ -320,9 +320,7 @@ impl World {
             Err(_) => None,
         };
         let command = match target {
-            Some(target) => {
-                Command::Segment { number, handle: Handle::Segment { number, target } }
-            }
+            Some(target) => Command::Segment { number, handle: Handle::Segment { number, target } },
             None => {
                 let at = self.now() + SEGMENT_AGAIN_US;
                 self.put(at, What::Segment { node, life, number });

@@ -255,8 +255,8 @@ impl World {
             }
             let placed = self.random.pick(&sealed);
             let at = placed.at + self.random.below(u64::from(placed.bytes));
-            let rot = [Rot::Flip, Rot::Zero, Rot::Garbage, Rot::Latent]
-                [self.random.below(4) as usize];
+            let rot =
+                [Rot::Flip, Rot::Zero, Rot::Garbage, Rot::Latent][self.random.below(4) as usize];
             let path = segment_path(&dir, placed.segment);
             if sim.disk.rot(&path, at, rot, &mut self.random) {
                 let kind = if rot == Rot::Latent { Kind::Latent } else { Kind::Rot };
