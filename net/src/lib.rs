@@ -16,5 +16,6 @@ mod outbound;
 pub mod pool;
 mod refusal;
 pub mod socket;
+mod sync;
 pub mod uring;
 pub mod wire;

@@ -10,20 +10,18 @@
 //! least one of them sees the other, and the eventfd is written only when somebody may block.
 #![allow(unsafe_code)]
 
+use crate::sync::{Arc, AtomicBool, AtomicUsize, EventFd, Slot};
 use crossbeam_utils::CachePadded;
-use rustix::event::{EventfdFlags, eventfd};
-use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
 
 struct Shared<T> {
     /// Letters taken since start.
     head: CachePadded<AtomicUsize>,
     /// Letters put since start.
     tail: CachePadded<AtomicUsize>,
-    slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
+    slots: Box<[Slot<MaybeUninit<T>>]>,
 }
 
 // SAFETY: a slot is touched by the writer only while it holds no letter and by the reader only
@@ -33,18 +31,18 @@ unsafe impl<T: Send> Sync for Shared<T> {}
 unsafe impl<T: Send> Send for Shared<T> {}
 
 impl<T> Shared<T> {
-    fn slot(&self, index: usize) -> *mut MaybeUninit<T> {
-        self.slots[index & (self.slots.len() - 1)].get()
+    fn slot(&self, index: usize) -> &Slot<MaybeUninit<T>> {
+        &self.slots[index & (self.slots.len() - 1)]
     }
 }
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
-        let (head, tail) = (*self.head.get_mut(), *self.tail.get_mut());
+        let (head, tail) = (self.head.load(Ordering::Relaxed), self.tail.load(Ordering::Relaxed));
         let mut index = head;
         while index != tail {
             // SAFETY: both ends are gone; slots from head to tail hold letters nobody took.
-            unsafe { (*self.slot(index)).assume_init_drop() };
+            self.slot(index).with_mut(|slot| unsafe { (*slot).assume_init_drop() });
             index = index.wrapping_add(1);
         }
     }
@@ -74,7 +72,7 @@ pub struct Receiver<T> {
 pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     assert!(capacity > 0);
     let slots =
-        (0..capacity.next_power_of_two()).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
+        (0..capacity.next_power_of_two()).map(|_| Slot::new(MaybeUninit::uninit())).collect();
     let shared = Arc::new(Shared {
         head: CachePadded::new(AtomicUsize::new(0)),
         tail: CachePadded::new(AtomicUsize::new(0)),
@@ -99,7 +97,7 @@ impl<T> Sender<T> {
         }
         // SAFETY: the slot at tail holds no letter (fewer than `capacity` are in), and the reader
         // does not touch it before the store below.
-        unsafe { (*self.shared.slot(self.tail)).write(letter) };
+        self.shared.slot(self.tail).with_mut(|slot| unsafe { (*slot).write(letter) });
         self.tail = self.tail.wrapping_add(1);
         self.shared.tail.store(self.tail, Ordering::Release);
         Ok(())
@@ -123,7 +121,8 @@ impl<T> Receiver<T> {
         }
         // SAFETY: head < tail, so the slot holds a letter, published by the release store of tail;
         // the writer does not touch it before the store below.
-        let letter = unsafe { (*self.shared.slot(self.head)).assume_init_read() };
+        let slot = self.shared.slot(self.head);
+        let letter = slot.with_mut(|slot| unsafe { (*slot).assume_init_read() });
         self.head = self.head.wrapping_add(1);
         self.shared.head.store(self.head, Ordering::Release);
         Some(letter)
@@ -133,7 +132,7 @@ impl<T> Receiver<T> {
 struct Bell {
     mail: CachePadded<AtomicBool>,
     asleep: CachePadded<AtomicBool>,
-    eventfd: OwnedFd,
+    eventfd: EventFd,
 }
 
 /// Wakes one thread that blocks on an eventfd; two atomics while it is awake. Clone freely.
@@ -149,7 +148,7 @@ impl Waker {
     /// # Errors
     /// The kernel's, if there is no eventfd to be had.
     pub fn new() -> std::io::Result<Waker> {
-        let eventfd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        let eventfd = EventFd::new()?;
         let no = || CachePadded::new(AtomicBool::new(false));
         Ok(Waker(Arc::new(Bell { mail: no(), asleep: no(), eventfd })))
     }
@@ -161,8 +160,7 @@ impl Waker {
         if bell.mail.swap(true, Ordering::SeqCst) || !bell.asleep.load(Ordering::SeqCst) {
             return;
         }
-        // It can only fail when the counter is full, and then the fd is readable anyway.
-        let _ = rustix::io::write(&bell.eventfd, &1u64.to_ne_bytes());
+        bell.eventfd.write();
     }
 
     /// Sleeper: takes the mark "there is mail"; read the mailboxes after, not before.
@@ -187,13 +185,24 @@ impl Waker {
 
     /// Sleeper: empties the eventfd after it was readable.
     pub fn drain(&self) {
-        // Nonblocking: "nothing there" is as good as emptied.
-        let _ = rustix::io::read(&self.0.eventfd, &mut [0u8; 8]);
+        self.0.eventfd.drain();
     }
 
     /// The eventfd (nonblocking), for a poll or a reactor.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.0.eventfd.as_fd()
+    }
+
+    /// Blocks until the eventfd is readable: what a model has instead of a poll.
+    #[cfg(any(loom, shuttle))]
+    pub fn wait(&self) {
+        self.0.eventfd.wait();
+    }
+
+    /// Whether the eventfd is readable.
+    #[cfg(any(loom, shuttle))]
+    pub fn readable(&self) -> bool {
+        self.0.eventfd.readable()
     }
 }
 
@@ -203,75 +212,7 @@ impl AsFd for Waker {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rustix::event::{PollFd, PollFlags, poll};
-
-    #[test]
-    fn full_gives_the_letter_back() {
-        let (mut sender, mut receiver) = channel(3);
-        for letter in 0..4 {
-            sender.try_send(letter).unwrap();
-        }
-        assert_eq!(sender.try_send(4), Err(4));
-        assert_eq!(receiver.try_recv(), Some(0));
-        sender.try_send(4).unwrap();
-        assert_eq!((1..=4).map(|_| receiver.try_recv().unwrap()).sum::<i32>(), 10);
-        assert_eq!(receiver.try_recv(), None);
-    }
-
-    /// Every letter is dropped exactly once: those taken, and those left when both ends go.
-    #[test]
-    fn letters_are_dropped_once() {
-        let counter = Arc::new(());
-        let (mut sender, mut receiver) = channel(8);
-        for _ in 0..13 {
-            sender.try_send(Arc::clone(&counter)).unwrap();
-            drop(receiver.try_recv());
-        }
-        for _ in 0..5 {
-            sender.try_send(Arc::clone(&counter)).unwrap();
-        }
-        assert_eq!(Arc::strong_count(&counter), 6);
-        drop(sender);
-        assert_eq!(Arc::strong_count(&counter), 6);
-        drop(receiver);
-        assert_eq!(Arc::strong_count(&counter), 1);
-    }
-
-    /// Two threads, a small box, the reader blocking on the eventfd: order kept, no lost wake-up.
-    #[test]
-    fn two_threads_lose_nothing() {
-        let count = if cfg!(miri) { 200u64 } else { 300_000 };
-        let waker = Waker::new().unwrap();
-        let (mut sender, mut receiver) = channel(64);
-        let bell = waker.clone();
-        let writer = std::thread::spawn(move || {
-            for letter in 0..count {
-                let mut letter = Box::new(letter);
-                while let Err(back) = sender.try_send(letter) {
-                    letter = back;
-                    std::thread::yield_now();
-                }
-                bell.wake();
-            }
-        });
-        let mut expected = 0;
-        while expected < count {
-            waker.take();
-            while let Some(letter) = receiver.try_recv() {
-                assert_eq!(*letter, expected);
-                expected += 1;
-            }
-            if expected < count && waker.prepare_sleep() {
-                let timeout = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
-                let mut fds = [PollFd::new(&waker, PollFlags::IN)];
-                assert_eq!(poll(&mut fds, Some(&timeout)).unwrap(), 1, "lost wake-up");
-                waker.awake();
-                waker.drain();
-            }
-        }
-        writer.join().unwrap();
-    }
-}
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
