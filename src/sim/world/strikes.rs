@@ -43,7 +43,7 @@ impl World {
         match strike.kind {
             Kind::Crash if up && may_crash => self.crash(node, false, strike.lasts),
             Kind::Power if up && may_crash => {
-                if strike.detail % 4 == 0 {
+                if strike.detail.is_multiple_of(4) {
                     // In the middle of whatever is written next.
                     self.nodes[usize::from(node)].disk.fail_after(1 + strike.detail / 4 % 12);
                 } else {
