@@ -37,6 +37,8 @@ pub const LIVENESS_US: u64 = 30_000_000;
 const LOOK_US: u64 = 20_000;
 /// Once healed, every node is sent a request after this.
 const LAST_REQUESTS_US: u64 = 1_000_000;
+/// A machine whose power failed in the middle of an operation is back after this.
+const DARK_US: u64 = 50_000;
 /// A segment that could not be made is tried again after this, as in production.
 const SEGMENT_AGAIN_US: u64 = 2_000_000;
 /// Ballots that may be opened after healing.
@@ -274,8 +276,17 @@ impl World {
         if turned != Turned::On {
             self.on_ended(node, turned);
         }
+        self.notice_dark(node);
         if self.events >= self.plan.events && !self.healing {
             self.heal();
+        }
+    }
+
+    /// Power that failed in the middle of an operation takes the whole machine.
+    fn notice_dark(&mut self, node: u8) {
+        let sim = &self.nodes[usize::from(node)];
+        if sim.alive.is_some() && sim.disk.is_dark() {
+            self.crash(node, true, DARK_US);
         }
     }
 
@@ -327,6 +338,7 @@ impl World {
             }
         };
         self.nodes[usize::from(node)].order(&self.shared, command);
+        self.notice_dark(node);
     }
 
     fn outcome(self) -> Outcome {
