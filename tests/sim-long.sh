@@ -4,7 +4,7 @@
 # It goes on after a part that fails, and ends with 1 then.
 set -eu
 cd "$(dirname "$0")/.."
-all="worlds seeds clean mutants digests small crash fuzz"
+all="worlds seeds clean mutants digests small crash fuzz models sanitizers"
 parts="${*:-$all}"
 target="${CARGO_TARGET_DIR:-$PWD/target}"
 
@@ -44,6 +44,9 @@ run() {
         ;;
     # Hostile bytes at every decoder.
     fuzz) cargo run --locked --profile fuzz --package chainring-fuzz -- --seconds 600 ;;
+    # Threads: mailboxes and the shard's start and end under models; unsafe code under sanitizers.
+    models) tests/models.sh long ;;
+    sanitizers) tests/sanitize.sh ;;
     *)
         echo "no part is called $1; there are: $all" >&2
         return 2
