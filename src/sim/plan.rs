@@ -115,6 +115,8 @@ pub struct Plan {
 
 /// Events of a world until its faults end, unless told otherwise.
 pub const EVENTS: u64 = 200_000;
+/// One world of so many is without faults.
+const CALM: u64 = 32;
 /// The time in which they should have happened, at most.
 const SAFETY_US: u64 = 4_000_000_000;
 
@@ -167,7 +169,23 @@ impl Plan {
         let least = plan.config(0).side_pool_least() as u32;
         plan.limits.side_pool_bytes = least << random.below(2);
         plan.strikes = strikes(&mut random, &plan);
+        if Random::stream(seed, "calm").below(CALM) == 0 {
+            plan.calm();
+        }
         plan
+    }
+
+    /// Nothing goes wrong: what must hold then, and only then, is watched in such a world.
+    fn calm(&mut self) {
+        let weather = &mut self.weather;
+        for rate in [&mut weather.lose, &mut weather.double, &mut weather.hold, &mut weather.spoil]
+        {
+            *rate = 0;
+        }
+        weather.broken = 0;
+        let Storage { write_us, jitter_us, keep, torn, .. } = self.storage;
+        self.storage = Storage { write_us, jitter_us, keep, torn, ..Storage::default() };
+        self.strikes.clear();
     }
 
     /// The configuration of one node.
