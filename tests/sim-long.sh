@@ -44,7 +44,8 @@ run() {
     # Hostile bytes at every decoder.
     fuzz) cargo run --locked --profile fuzz --package chainring-fuzz -- --seconds 600 ;;
     *)
-        echo "no part is called $1; there are: worlds seeds clean mutants digests small crash fuzz" >&2
+        echo "no part is called $1; there are:" \
+            "worlds seeds clean mutants digests small crash fuzz" >&2
         return 2
         ;;
     esac
