@@ -5,7 +5,8 @@
 
 use std::collections::BinaryHeap;
 
-/// Something that happens at a time. Nodes are numbered from 0; a `life` that is over hears nothing.
+/// Something that happens at a time. Nodes are numbered from 0; a `life` that is over hears
+/// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
     /// A shard takes a turn, unless it was called for another time since.
