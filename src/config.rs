@@ -11,6 +11,7 @@ mod text;
 use chainring_ring::header::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, HEADER_BYTES, round_up};
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NODES_MAX, NodeId};
 use chainring_ring::window::{WINDOW_MAX, WINDOW_MIN};
+use chainring_ring::lanes::lane_packets;
 use chainring_storage::block::ORDERS_PER_GROUP_MAX;
 pub use limits::Limits;
 use serde::Deserialize;
@@ -318,8 +319,12 @@ impl Config {
             return Err(value("limits.packet_bytes", l.packet_bytes, wanted));
         }
         let most = u64::from(self.packet_max());
-        if u64::from(l.side_pool_bytes) < most {
-            let wanted = format!("{most} or more: one packet with the largest record");
+        let least = self.side_pool_least();
+        if u64::from(l.side_pool_bytes) < least || !l.side_pool_bytes.is_multiple_of(1 << 12) {
+            let wanted = format!(
+                "a multiple of 4096, {least} or more: what all origins may have undelivered, and \
+                 one largest packet"
+            );
             return Err(value("limits.side_pool_bytes", l.side_pool_bytes, wanted));
         }
         // And the segment's header.
@@ -359,6 +364,15 @@ impl Config {
         let overhead = HEADER_BYTES + RUN_HEADER_BYTES + RECORD_PREFIX_BYTES;
         let body = self.limits.record_bytes as usize + overhead;
         round_up(body.max(self.limits.packet_bytes as usize), self.cluster.block) as u32
+    }
+
+    /// Fewest bytes of the side pool: of every origin a window of bytes, in as many packets as a
+    /// lane holds, each rounded up to 4096; and one largest packet.
+    pub fn side_pool_least(&self) -> u64 {
+        let lane = lane_packets(u64::from(self.limits.window_instances)) * 4096;
+        let origin = u64::from(self.limits.window_bytes) + lane;
+        let largest = u64::from(self.packet_max()).next_multiple_of(4096);
+        (self.cluster.nodes.len() as u64 * origin + largest).next_multiple_of(4096)
     }
 
     /// Bytes of the largest commit group: order block, values up to the limit, one packet more,

@@ -320,3 +320,35 @@ fn every_dependency_is_argued() {
     let idle: Vec<_> = idle.filter(|name| !used.contains(name) && !argued(name)).collect();
     none("listed in the workspace, neither used nor argued", &idle);
 }
+
+/// Names in the list of a file of the core: lines of `Name: "..."`.
+fn listed(path: &str) -> Vec<String> {
+    let text = files::read(path).text;
+    let list = text.split("list! {\n").nth(1).expect("a list");
+    let named = list.lines().filter_map(|line| line.trim().split_once(": \""));
+    let names: Vec<String> = named.map(|(name, _)| name.to_owned()).collect();
+    assert!(!names.is_empty(), "{path} lists nothing");
+    names
+}
+
+#[test]
+fn marks_and_mutants_are_planted_where_the_lists_say() {
+    let product: Vec<_> = rust().into_iter().filter(|file| !is_test(&file.path)).collect();
+    let holds = |what: &str| product.iter().any(|file| file.text.contains(what));
+    let mut wrong = Vec::new();
+    for name in listed("ring/src/marks.rs") {
+        if !holds(&format!("mark!({name})")) && !holds(&format!("Mark::{name},")) {
+            wrong.push(format!("mark {name} is nowhere"));
+        }
+    }
+    let testing = files::read("docs/TESTING.md").text;
+    for name in listed("ring/src/mutants.rs") {
+        if !holds(&format!("mutant!({name})")) {
+            wrong.push(format!("mutant {name} is nowhere"));
+        }
+        if !testing.lines().any(|line| line.starts_with(&format!("| `{name}` |"))) {
+            wrong.push(format!("mutant {name} has no row in docs/TESTING.md"));
+        }
+    }
+    none("marks and mutants", &wrong);
+}

@@ -21,6 +21,8 @@ pub enum Input<'a> {
     /// fetched, or was filled here. Answered first of all by [`Action::Keep`] or
     /// [`Action::Drop`].
     Value(ValueId),
+    /// The same for a value that was asked for with [`Action::Fetch`].
+    Fetched(ValueId),
     /// The predecessor does not hold what of this session lies below `to` and has not come.
     Missing {
         /// Whose values.

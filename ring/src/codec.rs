@@ -56,7 +56,9 @@ pub fn put_order(order: &Order, out: &mut [u8]) {
     let out = &mut out[..ORDER_BYTES];
     let (kind, origin, session, sequence) = match order.entry {
         Entry::Noop => (NOOP, NodeId(0), Session::NONE, Sequence(0)),
-        Entry::Barrier => (BARRIER, NodeId(0), Session::NONE, Sequence(0)),
+        Entry::Barrier(Ballot { round, node, incarnation }) => {
+            (BARRIER, node, Session { incarnation, start: round }, Sequence(0))
+        }
         Entry::Value(id) => (VALUE, id.origin, id.session, id.sequence),
         Entry::Close { origin, below } => (CLOSE, origin, below, Sequence(0)),
     };
@@ -88,7 +90,11 @@ pub fn order_at(bytes: &[u8]) -> Result<Order, FrameError> {
     let session = session_at(bytes, 12);
     let entry = match bytes[0] {
         NOOP => Entry::Noop,
-        BARRIER => Entry::Barrier,
+        BARRIER => Entry::Barrier(Ballot {
+            round: session.start,
+            node: origin,
+            incarnation: session.incarnation,
+        }),
         // Whoever holds values keeps them by origin.
         VALUE | CLOSE if origin.0 == 0 || usize::from(origin.0) > NODES_MAX => {
             return Err(FrameError::Body);
@@ -192,7 +198,7 @@ mod tests {
         let session = Session { incarnation: Incarnation(4), start: 9 };
         let id = ValueId { origin: NodeId(7), session, sequence: Sequence(11) };
         let close = Entry::Close { origin: NodeId(2), below: session };
-        for entry in [Entry::Noop, Entry::Barrier, Entry::Value(id), close] {
+        for entry in [Entry::Noop, Entry::Barrier(ballot()), Entry::Value(id), close] {
             for decided in [false, true] {
                 let (instance, base) = (Instance(77), Instance(70));
                 let order = Order { instance, ballot: ballot(), base, entry, decided };

@@ -249,7 +249,7 @@ impl Core {
                 return false;
             }
             let index = tip.inherited.len() - (tip.barrier.0 - tip.next.0) as usize;
-            let entry = tip.inherited.get(index).copied().unwrap_or(Entry::Barrier);
+            let entry = tip.inherited.get(index).copied().unwrap_or(Entry::Barrier(self.promised));
             self.order(entry, out);
             if mutant!(NewBeforeInherited) {
                 return false;

@@ -198,7 +198,8 @@ impl Core {
             Input::Tick => self.tick(out),
             Input::Continue => {}
             Input::Campaign => self.campaign(out),
-            Input::Value(id) => self.on_value(id, out),
+            Input::Value(id) => self.on_value(id, false, out),
+            Input::Fetched(id) => self.on_value(id, true, out),
             Input::Missing { origin, session, to } => self.on_missing(origin, session, to, out),
             Input::Order(order) => self.on_order(order, out),
             Input::Vote(vote) => self.on_vote(&vote),
@@ -231,8 +232,9 @@ impl Core {
         self.mend(out);
     }
 
-    /// A value lies in memory.
-    fn on_value(&mut self, id: ValueId, out: &mut Actions) {
+    /// A value lies in memory. One that was `fetched` was asked for: it may lie beyond what came on
+    /// the link, for an order can name a value of which the ones before are nowhere.
+    fn on_value(&mut self, id: ValueId, fetched: bool, out: &mut Actions) {
         let successor = self.successor();
         if !self.settings.nodes.contains(&id.origin) {
             return out.push(Action::Drop(id));
@@ -242,12 +244,16 @@ impl Core {
         }
         let ticket = self.appended + 1;
         let lane = self.lanes.of_mut(id.origin).expect("a node of the configuration");
+        if fetched && lane.judge(id.sequence) == Verdict::Gap && lane.can_declare(id.sequence) {
+            mark!(FetchedValueJumps);
+            lane.declare_missing(id.sequence);
+        }
         let verdict = lane.judge(id.sequence);
         match verdict {
             Verdict::Next | Verdict::Missing => {
                 lane.hold(id.sequence, ticket);
                 self.appended = ticket;
-                let next = verdict == Verdict::Next;
+                let next = verdict == Verdict::Next && !fetched;
                 if !next {
                     mark!(MissingValueCame);
                 }
@@ -266,7 +272,7 @@ impl Core {
                     mark!(LaneOverrun);
                 }
                 out.push(Action::Drop(id));
-                if id.origin != self.settings.me {
+                if id.origin != self.settings.me && !fetched {
                     out.push(Action::ResetData);
                 }
             }
@@ -304,6 +310,12 @@ impl Core {
         let successor = self.successor();
         let lane = self.lanes.of_mut(node).expect("a node of the configuration");
         if lane.session() == session && to > lane.next() {
+            // What this node holds it may have voted for; it has to be delivered first.
+            if !lane.can_declare(to) {
+                mark!(DeclareHasToWait);
+                self.liveness.values_refused = true;
+                return;
+            }
             mark!(DeclaredMissing);
             lane.declare_missing(to);
             if successor.is_some_and(|successor| successor != node) {

@@ -15,7 +15,8 @@ use crate::{mark, mutant};
 pub struct Damage {
     /// The promise that was recovered: no forgotten vote is above it.
     promised: Ballot,
-    /// The newest barrier of a higher ballot.
+    /// The newest barrier of a higher ballot, its own: not one that it inherited, behind which
+    /// there may be more to propose again.
     barrier: Option<(Ballot, Instance)>,
 }
 
@@ -29,7 +30,7 @@ impl Core {
     /// An order was accepted.
     pub(crate) fn note_barrier(&mut self, order: &Order) {
         if let Some(damage) = &mut self.damage
-            && order.entry == Entry::Barrier
+            && order.entry == Entry::Barrier(order.ballot)
             && order.ballot > damage.promised
         {
             mark!(BarrierSeenByDamaged);

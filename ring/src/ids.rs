@@ -102,8 +102,9 @@ pub struct Epoch(pub u32);
 pub enum Entry {
     /// Nothing; fills a hole that Phase 1 found.
     Noop,
-    /// Nothing; ends the range that a new ballot inherited.
-    Barrier,
+    /// Nothing; ends the range that this ballot inherited. A later ballot that inherits it
+    /// proposes it again as it is: the ballot says that it ends nothing there.
+    Barrier(Ballot),
     /// The value of this id, if it is the next of its origin; otherwise nothing.
     Value(ValueId),
     /// Every later occurrence of a value of this origin from a session lower than `below` is

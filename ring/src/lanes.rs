@@ -102,6 +102,12 @@ impl Lane {
         self.next = self.next.max(sequence.next());
     }
 
+    /// True if nothing that is held would have to be let go for [`Lane::declare_missing`].
+    pub fn can_declare(&self, to: Sequence) -> bool {
+        let end = self.next.0.min(to.0.saturating_sub(self.packets()));
+        (self.oldest().0..end).all(|sequence| self.ticket(Sequence(sequence)).is_none())
+    }
+
     /// Everything up to `to` that has not come will not come on the link.
     pub fn declare_missing(&mut self, to: Sequence) {
         let from = self.next.0.max(to.0.saturating_sub(self.packets()));
@@ -126,6 +132,17 @@ impl Lane {
         if self.next < self.first {
             self.next = self.first;
         }
+    }
+
+    /// Counts tickets from `persisted` on, and keeps none of what is past.
+    fn rebase(&mut self, persisted: u64) {
+        let mut tickets = vec![MISSING; self.tickets.len()].into_boxed_slice();
+        for sequence in self.oldest().0..self.next.0 {
+            let held = self.ticket(Sequence(sequence));
+            let rebased = held.map(|ticket| ticket.saturating_sub(persisted));
+            tickets[self.place(Sequence(sequence))] = rebased.unwrap_or(MISSING);
+        }
+        self.tickets = tickets;
     }
 
     /// Values that it has room for: a power of two.
@@ -168,6 +185,11 @@ impl Lanes {
         self.lanes.get_mut(usize::from(node.0).checked_sub(1)?)
     }
 
+    /// Counts tickets from `persisted` on.
+    pub(crate) fn rebase(&mut self, persisted: u64) {
+        self.lanes.iter_mut().for_each(|lane| lane.rebase(persisted));
+    }
+
     /// The log ticket of a held, undelivered value.
     pub fn ticket(&self, id: &ValueId) -> Option<u64> {
         let lane = self.of(id.origin)?;
@@ -201,6 +223,17 @@ mod tests {
         assert_eq!(lane.ticket(Sequence(0)), None);
         assert_eq!(lane.judge(Sequence(0)), Verdict::Known);
         assert_eq!(lane.judge(Sequence(1)), Verdict::Next);
+    }
+
+    #[test]
+    fn what_is_held_is_not_pushed_out() {
+        let mut lane = lane_of(4);
+        lane.hold(Sequence(0), 1);
+        assert!(lane.can_declare(Sequence(4)) && !lane.can_declare(Sequence(5)));
+        lane.declare_missing(Sequence(4));
+        assert_eq!(lane.ticket(Sequence(0)), Some(1));
+        lane.delivered(Sequence(1));
+        assert!(lane.can_declare(Sequence(1000)));
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Core {
             Entry::Close { origin, below } => self.close(origin, below, out),
             Entry::Value(_) => mark!(OccurrenceIsNothing),
             Entry::Noop => mark!(NoopDelivered),
-            Entry::Barrier => mark!(BarrierDelivered),
+            Entry::Barrier(_) => mark!(BarrierDelivered),
         }
         out.push(Action::Deliver { order, counts });
     }

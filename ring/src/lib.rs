@@ -18,6 +18,7 @@ pub mod votes;
 pub mod window;
 
 mod acceptor;
+mod canonical;
 pub mod coordinator;
 mod learner;
 pub mod liveness;

@@ -67,6 +67,8 @@ list! {
     // The core: values and sessions.
     MissingValueCame: "a value that had been declared missing came";
     ValueKnownAlready: "a value came twice, or after its delivery";
+    FetchedValueJumps: "a fetched value lay beyond what had come of its origin";
+    DeclareHasToWait: "a declaration would have pushed a held value out of its lane";
     LaneGap: "a value came before the one before it: the link lost something";
     LaneOverrun: "an origin has more undelivered values than its lane takes";
     SessionOver: "a value came of a session that is over";
@@ -219,6 +221,7 @@ list! {
     // The node: the loop, its memory and its links.
     LoopHasNoRoom: "the loop took in only what gives room back";
     PacketMovedAside: "a packet that held up the receive buffer was moved";
+    PacketHeldBeside: "a packet was held beside another one of its origin and place";
     SidePoolFull: "the side pool had no room";
     OwnPoolFull: "the pool of own packets had no room";
     ForwardWaits: "a packet waited for room on the way to the successor";

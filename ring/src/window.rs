@@ -92,6 +92,13 @@ impl Window {
         self.slots[place] = Some(slot);
     }
 
+    /// Counts tickets from `persisted` on.
+    pub(crate) fn rebase(&mut self, persisted: u64) {
+        for slot in self.slots.iter_mut().flatten() {
+            slot.ticket = slot.ticket.saturating_sub(persisted);
+        }
+    }
+
     /// Lets go of everything below `first`.
     pub fn advance(&mut self, first: Instance) {
         let steps = first.0.saturating_sub(self.first.0).min(self.span());

@@ -102,6 +102,7 @@ fn candidate(nodes: u8, own: &Says, out: &mut Actions) -> Core {
 
 fn appended(out: &Actions) -> Vec<Entry> {
     let entry = |action: &Action| match action {
+        Action::AppendOrder(order) if order.entry == Entry::Barrier(order.ballot) => Some(END),
         Action::AppendOrder(order) => Some(order.entry),
         _ => None,
     };
@@ -121,7 +122,8 @@ const A: Entry =
 const B: Entry =
     Entry::Close { origin: NodeId(2), below: Session { incarnation: Incarnation(1), start: 102 } };
 const IDLE: Entry = Entry::Noop;
-const END: Entry = Entry::Barrier;
+/// The ballot's own barrier, whatever its ballot.
+const END: Entry = Entry::Barrier(Ballot::ZERO);
 
 fn cases() -> Vec<Case> {
     let case = |name, nodes, answers, opens| Case { name, nodes, answers, opens };
@@ -343,4 +345,23 @@ fn the_promise_before_is_never_understated() {
     restarted.step(Input::Prepare { ballot: ballot(6) }, &mut out);
     restarted.step(Input::Promised(ballot(6)), &mut out);
     assert_eq!(restarted.promised_before(), ballot(5));
+}
+
+/// The next ballot inherits the barrier of the one before, and behind it what the damaged node
+/// voted for and lost: only its own barrier ends what it inherited.
+#[test]
+fn damage_does_not_end_at_a_barrier_that_was_inherited() {
+    let recovered = Recovered { promised: ballot(1), damaged: true, ..Recovered::default() };
+    let (mut core, mut out) = (core(3, recovered), Actions::new());
+    let entries = [Entry::Barrier(ballot(1)), A, Entry::Barrier(ballot(2))];
+    for (instance, entry) in (0..).zip(entries) {
+        assert!(core.is_damaged(), "before {instance}");
+        core.step(Input::Order(order(instance, 2, entry)), &mut out);
+        if instance == 0 {
+            core.step(Input::Promised(ballot(2)), &mut out);
+        }
+        core.step(Input::Persisted(core.appended()), &mut out);
+    }
+    assert!(!core.is_damaged());
+    assert!(out.as_slice().contains(&Action::Mended));
 }

@@ -20,9 +20,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Features compiled in. A release has none; a test compares this with Cargo.toml.
-pub const FEATURES: &[&str] = &[];
+pub const FEATURES: &[&str] = if cfg!(feature = "mutants") { &["mutants"] } else { &[] };
 /// What `--version` prints behind the name.
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nfeatures: none");
+const VERSION: &str = if cfg!(feature = "mutants") {
+    concat!(env!("CARGO_PKG_VERSION"), "\nfeatures: mutants")
+} else {
+    concat!(env!("CARGO_PKG_VERSION"), "\nfeatures: none")
+};
 
 /// A replicated log appliance: one order of records at wire speed, in memory or on disk.
 #[derive(Debug, Parser)]
@@ -75,7 +79,7 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Run clusters in a simulated world that tries to break them; ends with 1 if it could.
     #[command(after_help = "Example:\n  chainring sim --seconds 60\n  chainring sim --seed 4711")]
-    Sim(SimArgs),
+    Sim(sim::SimArgs),
     /// Compare the decided logs of nodes by content.
     #[command(after_help = "Example:\n  chainring verify ring/1 ring/2 ring/3")]
     Verify(VerifyArgs),
@@ -204,32 +208,6 @@ pub struct InspectArgs {
     pub dir: PathBuf,
 }
 
-/// Arguments of `sim`.
-#[derive(Debug, Args)]
-pub struct SimArgs {
-    /// Run this world, and show its course if it fails.
-    #[arg(long, conflicts_with_all = ["seeds", "seconds", "first_seed"])]
-    pub seed: Option<u64>,
-    /// Run so many worlds.
-    #[arg(long)]
-    pub seeds: Option<u64>,
-    /// Run worlds for so many seconds.
-    #[arg(long)]
-    pub seconds: Option<u64>,
-    /// The first seed; by default the clock's.
-    #[arg(long)]
-    pub first_seed: Option<u64>,
-    /// Events of a world until its faults end.
-    #[arg(long, default_value_t = crate::sim::plan::EVENTS)]
-    pub events: u64,
-    /// Tell every step of every core on stderr.
-    #[arg(long, requires = "seed")]
-    pub trace: bool,
-    /// Worlds at a time; by default one for each processor.
-    #[arg(long)]
-    pub threads: Option<usize>,
-}
-
 /// Arguments of `verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -303,8 +281,9 @@ mod tests {
         let features = manifest.get("features").and_then(toml::Value::as_table);
         let names: Vec<&str> =
             features.map(|table| table.keys().map(String::as_str).collect()).unwrap_or_default();
-        assert_eq!(names, FEATURES);
-        assert!(VERSION.ends_with("features: none"));
+        assert_eq!(names, ["mutants"], "every feature is listed by the version");
+        let listed = if FEATURES.is_empty() { "none".to_owned() } else { FEATURES.join(", ") };
+        assert!(VERSION.ends_with(&format!("features: {listed}")));
     }
 
     #[test]
@@ -321,6 +300,11 @@ mod tests {
             "init --dir d --nodes 3 --node 1=a:1,2",
             "verify",
             "config",
+            "sim --seed 1 --seeds 2",
+            "sim --seed 1 --seconds 2",
+            "sim --seeds 0",
+            "sim --seeds 2 --trace",
+            "sim --threads 0",
         ] {
             let arguments = std::iter::once("chainring").chain(line.split(' '));
             assert!(Cli::try_parse_from(arguments).is_err(), "{line}");

@@ -42,8 +42,10 @@ limits! {
     /// Instances that are open at a time, a power of two from 16 to 4096. 4096 x 48 bytes of order
     /// = 192 KiB for the largest answer to a new ballot. Equal on all nodes.
     window_instances: u32 = 4096,
-    /// Memory for packets that would hold up the receive buffer. 16 MiB = 16 largest packets.
-    side_pool_bytes: u32 = 16 << 20,
+    /// Memory for packets that would hold up the receive buffer, or were fetched. 32 MiB: what 7
+    /// origins may have undelivered, each a window of bytes in packets that take 4 KiB at least
+    /// (512 of them), and one largest packet for the value that is delivered next.
+    side_pool_bytes: u32 = 32 << 20,
     /// The log kept in memory (memory durability), oldest dropped first. 1 GiB.
     memory_log_bytes: u64 = 1 << 30,
     /// One segment file, written with zeros in advance. 64 MiB holds 16 groups of at most 4 MiB.

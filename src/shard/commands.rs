@@ -211,18 +211,26 @@ impl<M: Machine> Shard<M> {
     /// A fetched value.
     fn take_value(&mut self, frame: &[u8]) {
         let Ok(header) = Header::decode(frame, u32::MAX) else { return self.bad_frames += 1 };
-        if let Some(ix) = self.insert_fetched(&header, frame) {
+        let id = header.value_id();
+        let next = self.core.window().get(self.core.delivered());
+        let next = next.is_some_and(|slot| slot.order.entry == Entry::Value(id));
+        if let Some(ix) = self.insert_fetched(&header, frame, next) {
             self.fetched += 1;
-            self.judge(ix, Input::Value(header.value_id()));
+            self.judge(ix, Input::Fetched(id));
         }
     }
 
-    fn insert_fetched(&mut self, header: &Header, frame: &[u8]) -> Option<PacketIx> {
+    /// Puts a fetched value into the side pool; for the one that is delivered next there is room.
+    fn insert_fetched(&mut self, header: &Header, frame: &[u8], next: bool) -> Option<PacketIx> {
         if frame.len() != header.size as usize {
             self.bad_frames += 1;
             return None;
         }
-        let Some(range) = self.side.take(header.size) else {
+        let range = match next {
+            true => self.side.take_next(header.size),
+            false => self.side.take(header.size),
+        };
+        let Some(range) = range else {
             mark!(FetchedHasNoRoom);
             return None;
         };
@@ -262,7 +270,7 @@ impl<M: Machine> Shard<M> {
             self.judge_absent(id, input);
         } else if let Some(header) = frame {
             let frame = &entries.frames[entries.at..][..header.size as usize];
-            let Some(ix) = self.insert_fetched(&header, frame) else { return false };
+            let Some(ix) = self.insert_fetched(&header, frame, true) else { return false };
             self.fetched += 1;
             self.judge(ix, input);
         } else if !self.core.table().counts(&id) {

@@ -165,7 +165,7 @@ impl<M: Machine> Shard<M> {
             durability,
             packets: Packets::new(room.packets),
             own: OwnPool::new(regions.own),
-            side: SidePool::new(regions.side),
+            side: SidePool::new(regions.side, config.packet_max()),
             batcher: Batcher::new(batch),
             journal,
             memory,

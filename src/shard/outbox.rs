@@ -2,7 +2,9 @@
 //!
 //! Invariants: notices leave in order of delivery, those of an instance not before its place in
 //! the log is known; answers to requests leave behind the records they speak of, so that who has
-//! an answer can read what it says. A full mailbox holds the outbox back, a full outbox the loop.
+//! an answer can read what it says. Whatever does not speak of deliveries overtakes them: a place
+//! may wait for the very segment, or link, that it asks for. A full mailbox holds the outbox back,
+//! a full outbox the loop.
 
 use crate::mail::{Append, Notice, Place};
 use crate::shard::packets::{NOTICE, PacketIx, Packets};
@@ -16,9 +18,14 @@ enum Item {
     Plain(Notice),
 }
 
+/// Words that have room without growing; of each kind there are few at a time.
+const WORDS: usize = 1024;
+
 /// The outbox.
 pub struct Outbox {
     items: VecDeque<Item>,
+    /// What does not speak of deliveries.
+    words: VecDeque<Notice>,
     notices: Sender<Notice>,
     waker: Waker,
     /// Notices that may wait.
@@ -29,12 +36,13 @@ pub struct Outbox {
 impl Outbox {
     /// An outbox in front of a mailbox, for `limit` notices; `waker` wakes whoever reads it.
     pub fn new(notices: Sender<Notice>, waker: Waker, limit: usize) -> Outbox {
-        Outbox { items: VecDeque::with_capacity(limit), notices, waker, limit, sent: false }
+        let (items, words) = (VecDeque::with_capacity(limit), VecDeque::with_capacity(WORDS));
+        Outbox { items, words, notices, waker, limit, sent: false }
     }
 
     /// Free places.
     pub fn room(&self) -> usize {
-        self.limit.saturating_sub(self.items.len())
+        self.limit.saturating_sub(self.items.len() + self.words.len())
     }
 
     /// An entry was delivered; its packet, if it has one, is needed until its place is told.
@@ -42,9 +50,19 @@ impl Outbox {
         self.items.push_back(Item::Instance(order, packet));
     }
 
-    /// A notice that follows what is there.
+    /// A notice that follows those of its kind.
     pub fn push(&mut self, notice: Notice) {
-        self.items.push_back(Item::Plain(notice));
+        match notice {
+            Notice::NeedSegment { .. }
+            | Notice::Resume { .. }
+            | Notice::LinkDown { .. }
+            | Notice::Direct { .. }
+            | Notice::FetchValue { .. }
+            | Notice::CatchUp { .. }
+            | Notice::Read { .. }
+            | Notice::Session(_) => self.words.push_back(notice),
+            _ => self.items.push_back(Item::Plain(notice)),
+        }
     }
 
     /// A request is answered.
@@ -54,6 +72,13 @@ impl Outbox {
 
     /// Sends what can be sent. A place counts as known when it is planned.
     pub fn flush(&mut self, packets: &mut Packets) {
+        while let Some(notice) = self.words.pop_front() {
+            if let Err(notice) = self.notices.try_send(notice) {
+                self.words.push_front(notice);
+                break;
+            }
+            self.sent = true;
+        }
         while let Some(item) = self.items.front() {
             if let Item::Instance(_, Some(ix)) = item
                 && packets.get(*ix).place.is_none()
@@ -86,6 +111,36 @@ impl Outbox {
 
     /// True if nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.items.is_empty() && self.words.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::packets::Home;
+    use chainring_net::mailbox::channel;
+    use chainring_ring::ids::{Ballot, Entry, Instance, ValueId};
+
+    /// A delivered value waits for its place in the log, and the log for a segment.
+    #[test]
+    fn the_word_for_a_segment_overtakes_what_waits_for_it() {
+        let (notices, mut told) = channel(8);
+        let mut outbox = Outbox::new(notices, Waker::new().unwrap(), 8);
+        let mut packets = Packets::new(2);
+        let ix = packets.insert(ValueId::default(), Default::default(), Home::Gone, 0);
+        packets.need(ix, NOTICE);
+        let (instance, base, ballot) = (Instance(0), Instance(0), Ballot::ZERO);
+        let order = Order { instance, ballot, base, entry: Entry::Noop, decided: true };
+        outbox.instance(order, Some(ix));
+        outbox.push(Notice::Drained);
+        outbox.push(Notice::NeedSegment { number: 7 });
+        outbox.flush(&mut packets);
+        assert!(matches!(told.try_recv(), Some(Notice::NeedSegment { number: 7 })));
+        assert!(told.try_recv().is_none() && !outbox.is_empty());
+        packets.get_mut(ix).place = Some(Place::default());
+        outbox.flush(&mut packets);
+        assert!(matches!(told.try_recv(), Some(Notice::Instance { .. })));
+        assert!(matches!(told.try_recv(), Some(Notice::Drained)));
     }
 }

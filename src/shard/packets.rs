@@ -59,6 +59,9 @@ const MEMORY: u8 = DELIVERY | PLAN | WRITE | FORWARD;
 /// Users that hold a range fast: the kernel reads it.
 const KERNEL: u8 = WRITE | FORWARD;
 
+/// Packets held beside that have room without growing: answers of a catch-up, taken one by one.
+const BESIDE: usize = 64;
+
 /// All packets of a shard.
 #[derive(Debug)]
 pub struct Packets {
@@ -66,6 +69,10 @@ pub struct Packets {
     free: Vec<PacketIx>,
     /// By origin and sequence, the undelivered packet.
     held: Box<[Option<PacketIx>]>,
+    /// Undelivered packets whose place in `held` another one has: a node that lags is brought
+    /// values of an old session, or of long ago, while new ones of the same origin come in. They
+    /// are delivered as they come, so there are few.
+    beside: Vec<PacketIx>,
     /// Received packets in order of arrival: position behind it, and which one; `None` once the
     /// memory is not needed.
     received: VecDeque<(u64, Option<PacketIx>)>,
@@ -80,6 +87,7 @@ impl Packets {
             slab: Vec::with_capacity(limit),
             free: Vec::with_capacity(limit),
             held: vec![None; lanes].into_boxed_slice(),
+            beside: Vec::with_capacity(BESIDE),
             received: VecDeque::with_capacity(limit),
             own: VecDeque::with_capacity(limit),
         }
@@ -133,28 +141,44 @@ impl Packets {
     /// It is undelivered: found by its id from now on.
     pub fn hold(&mut self, ix: PacketIx) {
         let slot = slot(&self.slab[ix as usize].id);
-        self.held[slot] = Some(ix);
+        match self.held[slot] {
+            None => self.held[slot] = Some(ix),
+            Some(_) => {
+                mark!(PacketHeldBeside);
+                self.beside.push(ix);
+            }
+        }
         self.need(ix, DELIVERY);
     }
 
     /// The undelivered packet of a value.
     pub fn find(&self, id: &ValueId) -> Option<PacketIx> {
-        let ix = self.held[slot(id)]?;
-        (self.slab[ix as usize].id == *id).then_some(ix)
+        let held = self.held[slot(id)]?;
+        let is = |ix: &PacketIx| self.slab[*ix as usize].id == *id;
+        Some(held).filter(is).or_else(|| self.beside.iter().copied().find(is))
     }
 
     /// It is delivered, or never will be.
     pub fn unhold(&mut self, ix: PacketIx) {
         let slot = slot(&self.slab[ix as usize].id);
+        if let Some(index) = self.beside.iter().position(|beside| *beside == ix) {
+            self.beside.swap_remove(index);
+            return;
+        }
         assert_eq!(self.held[slot], Some(ix));
-        self.held[slot] = None;
+        // Another one that was held beside it is found in its place.
+        let next =
+            self.beside.iter().position(|ix| slot == self::slot(&self.slab[*ix as usize].id));
+        self.held[slot] = next.map(|index| self.beside.swap_remove(index));
     }
 
     /// The undelivered packets of an origin's sessions lower than `below`, one by one.
     pub fn next_of_closed(&self, origin: NodeId, below: Session) -> Option<PacketIx> {
         let first = (usize::from(origin.0) - 1) * LANE_PACKETS_MAX as usize;
         let lane = &self.held[first..first + LANE_PACKETS_MAX as usize];
-        lane.iter().flatten().copied().find(|ix| self.slab[*ix as usize].id.session < below)
+        let id = |ix: &PacketIx| self.slab[*ix as usize].id;
+        let closed = |ix: &PacketIx| id(ix).origin == origin && id(ix).session < below;
+        lane.iter().flatten().chain(&self.beside).copied().find(closed)
     }
 
     /// A user is done with it. Returns the range if it goes back to the side pool.
@@ -272,6 +296,24 @@ mod tests {
         packets.done(first, FORWARD);
         assert_eq!(packets.free_received(), Some(1024));
         assert!(packets.is_empty());
+    }
+
+    /// A lagging node is brought a value of an old session while one of the new session waits.
+    #[test]
+    fn two_sessions_of_an_origin_are_held_at_a_time() {
+        let mut packets = Packets::new(8);
+        let older = id(5);
+        let newer = ValueId { session: Session { start: 2, ..older.session }, ..older };
+        let waiting = packets.insert(newer, range(0), Home::Received, 512);
+        packets.hold(waiting);
+        let brought = packets.insert(older, range(9000), Home::Side, 0);
+        packets.hold(brought);
+        assert_eq!((packets.find(&newer), packets.find(&older)), (Some(waiting), Some(brought)));
+        assert_eq!(packets.next_of_closed(older.origin, newer.session), Some(brought));
+        packets.unhold(waiting);
+        assert_eq!((packets.find(&newer), packets.find(&older)), (None, Some(brought)));
+        packets.unhold(brought);
+        assert_eq!(packets.find(&older), None);
     }
 
     #[test]

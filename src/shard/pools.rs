@@ -74,27 +74,40 @@ impl OwnPool {
 /// Bytes of a chunk of the side pool.
 const CHUNK: u32 = 4096;
 
-/// Chunks of memory, first fit.
+/// Chunks of memory, first fit. Room for one largest packet is kept for the value that is delivered
+/// next: whatever else was fetched or moved here may wait for just that one.
 #[derive(Debug)]
 pub struct SidePool {
     region: Range,
     taken: Box<[bool]>,
+    /// Chunks at the end, for the next value only.
+    kept: usize,
     /// Ranges handed out.
     count: usize,
 }
 
 impl SidePool {
-    /// A pool over the region.
-    pub fn new(region: Range) -> SidePool {
+    /// A pool over the region, in packets of up to `largest` bytes.
+    pub fn new(region: Range, largest: u32) -> SidePool {
         let chunks = (region.bytes / CHUNK) as usize;
-        SidePool { region, taken: vec![false; chunks].into_boxed_slice(), count: 0 }
+        let kept = largest.div_ceil(CHUNK) as usize;
+        SidePool { region, taken: vec![false; chunks].into_boxed_slice(), kept, count: 0 }
     }
 
     /// A range of exactly `bytes`; `None` if there is no room.
     pub fn take(&mut self, bytes: u32) -> Option<Range> {
+        self.take_below(self.taken.len().saturating_sub(self.kept), bytes)
+    }
+
+    /// The same for the value that is delivered next.
+    pub fn take_next(&mut self, bytes: u32) -> Option<Range> {
+        self.take_below(self.taken.len(), bytes)
+    }
+
+    fn take_below(&mut self, end: usize, bytes: u32) -> Option<Range> {
         let need = bytes.div_ceil(CHUNK) as usize;
         let mut run = 0;
-        for at in 0..self.taken.len() {
+        for at in 0..end {
             run = if self.taken[at] { 0 } else { run + 1 };
             if run == need {
                 let first = at + 1 - need;
@@ -166,11 +179,13 @@ mod tests {
 
     #[test]
     fn side_ranges_come_back() {
-        let mut pool = SidePool::new(Range { offset: 0, bytes: 5 * CHUNK });
+        let mut pool = SidePool::new(Range { offset: 0, bytes: 7 * CHUNK }, 2 * CHUNK);
         let first = pool.take(CHUNK + 1).unwrap();
         let second = pool.take(2 * CHUNK).unwrap();
         assert_eq!(first.end().div_ceil(CHUNK) * CHUNK, second.offset);
         assert!(pool.take(2 * CHUNK).is_none());
+        let next = pool.take_next(2 * CHUNK).expect("room is kept for the next one");
+        pool.give_back(next);
         pool.give_back(first);
         assert_eq!(pool.take(2 * CHUNK).unwrap().offset, 0);
         assert_eq!(pool.count(), 2);

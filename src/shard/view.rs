@@ -40,6 +40,22 @@ impl<M: Machine> Shard<M> {
         self.failure.is_some()
     }
 
+    /// What holds it up, for people.
+    pub fn standing(&self) -> String {
+        let next = self.core.window().get(self.core.delivered()).map(|slot| slot.order.entry);
+        let log = self.journal.as_ref().map(|journal| {
+            (journal.pending_orders(), journal.room(), journal.is_blocked(), journal.full)
+        });
+        format!(
+            "next {next:?}, {} packets ({} aside), {} answers wait, room {}, notices {}, log {log:?}",
+            self.packets.len(),
+            self.side.count(),
+            self.entries.len(),
+            self.has_room(),
+            self.outbox.room(),
+        )
+    }
+
     /// Inputs consumed: events and commands taken, ticks that fired.
     pub fn inputs(&self) -> u64 {
         self.inputs

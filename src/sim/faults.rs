@@ -1,9 +1,10 @@
-//! Which faults happen: drawn from streams of their own, counted, and put on a tape.
+//! Which faults happen: drawn from streams of their own, counted, and written down.
 //!
 //! Every fault that took effect has a name: its kind and how many draws of that kind came before.
-//! A run that is given a tape lets only the faults on it happen; so a failure can be shrunk by
-//! leaving faults out. Invariant: a draw of one kind never moves the draws of another.
+//! A run that is given names lets these faults happen and no others; so a failure can be shrunk
+//! by leaving faults out. Invariant: a draw of one kind never moves the draws of another.
 
+use crate::sim::journal::{Fault, Journal, Place};
 use crate::sim::random::Random;
 use std::collections::BTreeSet;
 
@@ -81,14 +82,14 @@ pub struct Faults {
     counts: Vec<u64>,
     /// Only these may happen.
     only: Option<BTreeSet<Name>>,
-    tape: Option<Vec<(u64, Name)>>,
+    journal: Journal,
     /// No faults any more: the world heals.
     off: bool,
 }
 
 impl Faults {
-    /// Faults of a seed; with `only`, none but these.
-    pub fn new(seed: u64, only: Option<BTreeSet<Name>>, record: bool) -> Faults {
+    /// Faults of a seed; with `only`, exactly these, as far as they are drawn.
+    pub fn new(seed: u64, only: Option<BTreeSet<Name>>, journal: Journal) -> Faults {
         let kinds = Kind::ALL.len();
         Faults {
             streams: (0..kinds as u64)
@@ -97,7 +98,7 @@ impl Faults {
             draws: vec![0; kinds],
             counts: vec![0; kinds],
             only,
-            tape: record.then(Vec::new),
+            journal,
             off: false,
         }
     }
@@ -110,19 +111,14 @@ impl Faults {
         }
         let index = kind as usize;
         self.draws[index] += 1;
-        if !self.streams[index].chance(rate) {
-            return false;
-        }
+        let hit = self.streams[index].chance(rate);
         let name = (kind, self.draws[index]);
-        self.only.as_ref().is_none_or(|only| only.contains(&name))
+        self.only.as_ref().map_or(hit, |only| only.contains(&name))
     }
 
-    /// The fault drawn last of this kind took effect.
-    pub fn took(&mut self, kind: Kind, now: u64) {
-        self.count(kind, 1);
-        if let Some(tape) = &mut self.tape {
-            tape.push((now, (kind, self.draws[kind as usize])));
-        }
+    /// The fault drawn last of this kind took effect, at that place.
+    pub fn took(&mut self, kind: Kind, at: u64, place: Place) {
+        self.struck(kind, self.draws[kind as usize], at, place);
     }
 
     /// Whether the `index`-th large fault of the plan may happen.
@@ -131,11 +127,9 @@ impl Faults {
     }
 
     /// The `index`-th large fault of the plan took effect.
-    pub fn struck(&mut self, kind: Kind, index: u64, now: u64) {
+    pub fn struck(&mut self, kind: Kind, index: u64, at: u64, place: Place) {
         self.count(kind, 1);
-        if let Some(tape) = &mut self.tape {
-            tape.push((now, (kind, index)));
-        }
+        self.journal.fault(Fault { at, name: (kind, index), place });
     }
 
     /// So many faults of a kind took effect that nobody drew one by one.
@@ -165,10 +159,5 @@ impl Faults {
     /// Faults of one kind that took effect.
     pub fn counted_of(&self, kind: Kind) -> u64 {
         self.counts[kind as usize]
-    }
-
-    /// What happened, with its times, if it was recorded.
-    pub fn tape(&self) -> &[(u64, Name)] {
-        self.tape.as_deref().unwrap_or_default()
     }
 }

@@ -7,6 +7,7 @@
 use crate::sim::agenda::{Agenda, What};
 use crate::sim::disk::{Completion, DiskHandle, SECTOR, Target, WriteId};
 use crate::sim::faults::{Faults, Kind};
+use crate::sim::journal::{Journal, Place};
 use crate::sim::lan::Lan;
 use crate::sim::observer::Observer;
 use crate::sim::plan::Storage;
@@ -172,8 +173,8 @@ pub struct Shared {
     pub lan: Rc<RefCell<Lan>>,
     /// Who watches.
     pub observer: Rc<RefCell<Observer>>,
-    /// Every step is told on stderr.
-    pub told: bool,
+    /// What is written down.
+    pub journal: Journal,
 }
 
 /// The machine below one life of a node.
@@ -223,24 +224,24 @@ impl Ground {
 
     /// How a write ends.
     fn outcome(&self, write: &Writing, random: &mut Random) -> Completion {
-        let now = self.shared.agenda.borrow().now();
+        let (now, here) = (self.shared.agenda.borrow().now(), Place::Node(self.life.node));
         let (storage, mut faults) = (&self.storage, self.shared.faults.borrow_mut());
         let sectors = u64::from(write.bytes) / SECTOR as u64;
         if self.fails && faults.draw(Kind::WriteError, storage.write_error) {
-            faults.took(Kind::WriteError, now);
+            faults.took(Kind::WriteError, now, here);
             return Completion::Failed(Errno::IO);
         }
         if self.fails && sectors > 1 && faults.draw(Kind::WriteShort, storage.write_short) {
-            faults.took(Kind::WriteShort, now);
+            faults.took(Kind::WriteShort, now, here);
             let bytes = random.range(1..sectors) as u32 * SECTOR as u32;
             return Completion::Short { bytes };
         }
         if self.lies && faults.draw(Kind::WriteLost, storage.write_lost) {
-            faults.took(Kind::WriteLost, now);
+            faults.took(Kind::WriteLost, now, here);
             return Completion::Lost;
         }
         if self.lies && faults.draw(Kind::WriteAstray, storage.write_astray) {
-            faults.took(Kind::WriteAstray, now);
+            faults.took(Kind::WriteAstray, now, here);
             let at = (write.at / 4096 + 1 + random.below(8)) * 4096;
             return Completion::Misdirected { target: write.target, at };
         }
@@ -334,7 +335,8 @@ impl SimKernel {
         let mut faults = self.ground.shared.faults.borrow_mut();
         if faults.draw(Kind::Slow, storage.slow) {
             let now = self.ground.shared.agenda.borrow().now();
-            faults.took(Kind::Slow, now);
+            let here = Place::Node(self.ground.life.node);
+            faults.took(Kind::Slow, now, here);
             time *= 100;
         }
         time

@@ -11,12 +11,16 @@ pub mod agenda;
 pub mod clerk;
 pub mod disk;
 pub mod faults;
+pub mod journal;
 pub mod kernel;
 pub mod lan;
+#[cfg(feature = "mutants")]
+pub mod mutants;
 pub mod node;
 pub mod observer;
 pub mod peernet;
 pub mod plan;
 pub mod random;
+pub mod shrink;
 pub mod swarm;
 pub mod world;

@@ -50,7 +50,7 @@ pub struct Watch {
 
 impl Probe for Watch {
     fn stepped(&mut self, core: &Core, input: &Input<'_>, actions: &[Action]) {
-        if self.shared.told {
+        if self.shared.journal.wants_steps() {
             self.tell(core, input, actions);
         }
         self.shared.observer.borrow_mut().stepped(self.node, core, input, actions);
@@ -63,13 +63,16 @@ impl Probe for Watch {
 impl Watch {
     /// What a step came to, but for those of no interest.
     fn tell(&self, core: &Core, input: &Input<'_>, actions: &[Action]) {
-        let idle = matches!(input, Input::Tick | Input::Continue | Input::Vote(_));
+        use Input::{Beat, Claim, Continue, Tick, Vote};
+        let idle = matches!(input, Tick | Continue | Vote(_) | Claim(_) | Beat { .. });
         if idle && actions.is_empty() {
             return;
         }
         let now = self.shared.agenda.borrow().now();
         let at = (core.received().0, core.durable().0, core.delivered().0);
-        eprintln!("{now:>12} node {} {at:?} {input:?} -> {actions:?}", self.node.0);
+        let node = self.node.0;
+        let line = format!("{now:>12} node {node} {at:?} {input:?} -> {actions:?}");
+        self.shared.journal.step(line);
     }
 }
 
@@ -107,6 +110,13 @@ pub struct Alive {
     inputs: u64,
     /// It was told to stop in good order, and has drained.
     pub drained: bool,
+}
+
+impl Alive {
+    /// What it says is wrong between it and its peers.
+    pub fn problems(&self) -> Vec<String> {
+        self.peers.problems()
+    }
 }
 
 /// How a node's clock differs from the world's.
@@ -471,7 +481,7 @@ fn room(config: &Config) -> Room {
     let limits = &config.limits;
     let bytes = config.receive_bytes() + config.own_pool_bytes();
     let bytes = bytes + u64::from(limits.side_pool_bytes);
-    let packets = (bytes / u64::from(config.cluster.block)) as usize + 64;
+    let packets = (bytes / 512) as usize + 64;
     let windows = 4 * limits.window_instances as usize;
     Room { packets, notices: windows + 4096, log_items: windows + packets + 1024 }
 }

@@ -137,9 +137,13 @@ impl Plan {
         order[..most].iter().for_each(|node| victims[usize::from(*node)] = true);
         let load = load(&mut random, &limits, nodes);
         if durability == Durability::Memory {
-            // A node that forgot learns from what the others keep: all of it, or nobody forgets.
+            // Who lags learns from what the others keep: a window of it, or all for who forgot.
             match random.below(4) {
-                0 => victims.fill(false),
+                0 => {
+                    victims.fill(false);
+                    let window = u64::from(limits.window_instances * limits.packet_bytes);
+                    limits.memory_log_bytes = limits.memory_log_bytes.max(3 * window);
+                }
                 _ => limits.memory_log_bytes = 32 << 20,
             }
         }
@@ -160,6 +164,8 @@ impl Plan {
             mail_us: (1 + random.below(20) as u32, 1 + random.below(200) as u32),
             drift: (0..nodes).map(|_| random.below(2001) as i32 - 1000).collect(),
         };
+        let least = plan.config(0).side_pool_least() as u32;
+        plan.limits.side_pool_bytes = least << random.below(2);
         plan.strikes = strikes(&mut random, &plan);
         plan
     }
@@ -244,7 +250,6 @@ fn limits(random: &mut Random, block: u32) -> Limits {
     limits.window_instances = 32 << random.below(6);
     let overhead = 1024;
     let packet_max = packet_bytes.max((record_bytes + overhead).next_multiple_of(block));
-    limits.side_pool_bytes = (4 * packet_max).next_multiple_of(4096) << random.below(4);
     let group = 384 + limits.group_orders * 48 + group_bytes + packet_max + 4096;
     let least = (16 * group).next_multiple_of(4096).max(64 << 10);
     limits.segment_bytes = least << random.below(2);

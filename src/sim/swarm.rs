@@ -1,10 +1,13 @@
 //! Many worlds, one after another on each of several threads.
 //!
-//! Invariant: a world depends on its seed alone; threads share nothing but the number of the next
-//! seed. A panic in a world is a failure of its seed, said with the seed whatever the build does
-//! about panics.
+//! Invariants: a world depends on its seed alone; threads share nothing but the number of the next
+//! seed; whatever the threads do, the lowest seed that fails is among those that are reported. A
+//! panic in a world is a failure of its seed, said with the seed whatever the build does about
+//! panics.
 
 use crate::sim::faults::Kind;
+use crate::sim::journal::Journal;
+use crate::sim::observer::Invariant;
 use crate::sim::plan::Plan;
 use crate::sim::world::{Outcome, Telling, World};
 use std::cell::Cell;
@@ -13,12 +16,23 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Failures after which a swarm stops by itself.
-const FAILURES_MAX: usize = 20;
+/// The name of a failure that is a panic.
+pub const PANIC: &str = "panic";
 
 thread_local! {
     /// The seed that this thread runs.
     static SEED: Cell<Option<u64>> = const { Cell::new(None) };
+}
+/// Panics are expected, and said later.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// When a swarm ends before all its worlds have run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// After so many failures.
+    Failures(usize),
+    /// After the first violation of a named invariant other than that all ends well.
+    Named,
 }
 
 /// Which worlds, and how many.
@@ -34,15 +48,23 @@ pub struct Orders {
     pub events: u64,
     /// At a time.
     pub threads: usize,
-    /// Stop at the first failure.
-    pub stop_at_first: bool,
+    /// When to stop.
+    pub stop: Stop,
     /// Every step is told on stderr.
     pub told: bool,
 }
 
 impl Orders {
     fn telling(&self) -> Telling {
-        Telling { told: self.told, ..Telling::default() }
+        let journal = if self.told { Journal::loud() } else { Journal::default() };
+        Telling { journal, only: None }
+    }
+
+    fn is_enough(&self, failures: &[Failure]) -> bool {
+        match self.stop {
+            Stop::Failures(most) => failures.len() >= most,
+            Stop::Named => failures.iter().any(Failure::is_named),
+        }
     }
 }
 
@@ -69,6 +91,8 @@ pub struct Report {
     pub healed_seed: u64,
     /// Time that threads spent in worlds.
     pub busy: Duration,
+    /// Processor time of it.
+    pub processor: Duration,
     /// Wall time.
     pub elapsed: Duration,
     /// Xor of the digests of all worlds.
@@ -78,7 +102,7 @@ pub struct Report {
 }
 
 /// A world that failed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// Its seed.
     pub seed: u64,
@@ -88,14 +112,25 @@ pub struct Failure {
     pub what: String,
 }
 
+impl Failure {
+    /// True if it broke a named invariant, and did more than panic or not come to an end.
+    pub fn is_named(&self) -> bool {
+        self.name != PANIC && self.name != Invariant::L1.name()
+    }
+}
+
 impl Report {
-    /// Inputs consumed in a second of one thread.
-    pub fn events_per_s_and_thread(&self) -> f64 {
-        self.events as f64 / self.busy.as_secs_f64().max(1e-9)
+    /// Inputs consumed in a second, of all threads: of the time that they spent in worlds.
+    pub fn events_per_s(&self) -> f64 {
+        self.events as f64 / self.busy.as_secs_f64().max(1e-9) * self.orders.threads as f64
+    }
+
+    /// Inputs consumed in a second of processor time: what a core of its own would do.
+    pub fn events_per_cpu_s(&self) -> f64 {
+        self.events as f64 / self.processor.as_secs_f64().max(1e-9)
     }
 
     fn add(&mut self, outcome: &Outcome) {
-        self.seeds += 1;
         self.events += outcome.events;
         self.us += outcome.us;
         for (sum, count) in self.faults.iter_mut().zip(outcome.faults) {
@@ -112,11 +147,20 @@ impl Report {
     }
 }
 
+/// Processor time of this thread.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
 /// Says which seed a panic is of, and ends the process where panics abort it.
 pub fn install_hook() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let Some(seed) = SEED.get() else { return before(panic) };
+        if QUIET.load(Ordering::Relaxed) && !cfg!(panic = "abort") {
+            return;
+        }
         eprintln!("seed {seed}: {panic}");
         if cfg!(panic = "abort") {
             eprintln!("replay it with: chainring sim --seed {seed}");
@@ -125,29 +169,31 @@ pub fn install_hook() {
     }));
 }
 
-/// Runs one world.
-///
-/// # Errors
-/// [`Failure`]: an invariant was violated, or the code panicked.
-pub fn run_seed(seed: u64, events: u64, telling: Telling) -> (Option<Outcome>, Option<Failure>) {
+/// Panics in worlds are not said any more, or again, as they happen.
+pub fn set_quiet(quiet: bool) {
+    QUIET.store(quiet, Ordering::Relaxed);
+}
+
+/// Runs one world. What came of it, unless it panicked; how it failed, if it did.
+pub fn run(plan: Plan, telling: Telling) -> (Option<Outcome>, Option<Failure>) {
+    let (seed, summary) = (plan.seed, plan.summary());
     SEED.set(Some(seed));
-    let ran = catch_unwind(AssertUnwindSafe(|| World::new(Plan::new(seed, events), telling).run()));
+    let ran = catch_unwind(AssertUnwindSafe(|| World::new(plan, telling).run()));
     SEED.set(None);
+    let failure = |name: &str, what: &str| {
+        Some(Failure { seed, name: name.to_owned(), what: format!("{what} [{summary}]") })
+    };
     match ran {
         Ok(outcome) => {
-            let failure = outcome.violation.as_ref().map(|violation| Failure {
-                seed,
-                name: violation.invariant.name().to_owned(),
-                what: format!("{violation} [{}]", Plan::new(seed, events).summary()),
-            });
+            let violation = outcome.violation.as_ref();
+            let failure =
+                violation.and_then(|seen| failure(seen.invariant.name(), &seen.to_string()));
             (Some(outcome), failure)
         }
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            let what = text.unwrap_or_else(|| "no message".to_owned());
-            let what = format!("{what} [{}]", Plan::new(seed, events).summary());
-            (None, Some(Failure { seed, name: "panic".to_owned(), what }))
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            (None, failure(PANIC, text.unwrap_or("no message")))
         }
     }
 }
@@ -168,6 +214,7 @@ pub fn swarm(orders: Orders, tell: &(dyn Fn(&Report) + Sync)) -> Report {
         healed_us: 0,
         healed_seed: 0,
         busy: Duration::ZERO,
+        processor: Duration::ZERO,
         elapsed: Duration::ZERO,
         digest: 0,
         failures: Vec::new(),
@@ -182,18 +229,20 @@ pub fn swarm(orders: Orders, tell: &(dyn Fn(&Report) + Sync)) -> Report {
                     if late || done || stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    let began = Instant::now();
+                    let (began, processor) = (Instant::now(), processor_time());
                     let seed = orders.first_seed.wrapping_add(number);
-                    let (outcome, failure) = run_seed(seed, orders.events, orders.telling());
+                    let plan = Plan::new(seed, orders.events);
+                    let (outcome, failure) = run(plan, orders.telling());
                     let mut report = report.lock().expect("no panic while it is held");
                     report.busy += began.elapsed();
+                    report.processor += processor_time().saturating_sub(processor);
                     report.elapsed = start.elapsed();
                     if let Some(outcome) = &outcome {
                         report.add(outcome);
                     }
+                    report.seeds += 1;
                     report.failures.extend(failure);
-                    let failures = report.failures.len();
-                    if failures >= if orders.stop_at_first { 1 } else { FAILURES_MAX } {
+                    if orders.is_enough(&report.failures) {
                         stop.store(true, Ordering::Relaxed);
                     }
                     tell(&report);

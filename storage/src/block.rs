@@ -215,7 +215,11 @@ pub fn decode(header: &Header, bytes: &[u8]) -> Result<Block, FrameError> {
     };
     let length = PREFIX_BYTES as u64 + u64::from(block.orders) * ORDER_BYTES as u64;
     let empty = block.orders == 0 && values.count == 0 && values.bytes == 0;
-    let fits = length == u64::from(header.length) && block.sealed < block.number;
+    // A value frame is a block or more; without values nothing behind the block can be damaged.
+    let least = u64::from(values.count) * u64::from(BLOCK_BYTES_MIN);
+    let none = values == Values::default();
+    let values_fit = none || values.count > 0 && u64::from(values.bytes) >= least;
+    let fits = length == u64::from(header.length) && block.sealed < block.number && values_fit;
     match fits && body[76..80] == [0; 4] && block.seal == empty {
         true => Ok(block),
         false => Err(FrameError::Body),
@@ -249,7 +253,7 @@ mod tests {
             instance: Instance(instance),
             ballot,
             base: Instance(0),
-            entry: Entry::Barrier,
+            entry: Entry::Barrier(ballot),
             decided: false,
         };
         let orders: Vec<Order> = (40..40 + count).map(order).collect();

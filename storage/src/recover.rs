@@ -5,7 +5,7 @@
 //! this life over everything kept. Only then may the node send its first frame. A crash anywhere in
 //! between leads to the same decisions again.
 
-use crate::config::{GROUP_ALIGN, LogConfig, address, offset_of, segment_of};
+use crate::config::{GROUP_ALIGN, LogConfig, SEGMENT_BYTES_MAX, address, offset_of, segment_of};
 use crate::direct::AlignedBuf;
 use crate::disk::{Access, Disk, sync_dir};
 use crate::error::LogError;
@@ -208,7 +208,7 @@ fn resume(
     let resume = Resume {
         session: superblock.session(),
         at,
-        segment_bytes: length as u32 / GROUP_ALIGN * GROUP_ALIGN,
+        segment_bytes: length.min(SEGMENT_BYTES_MAX.into()) as u32 / GROUP_ALIGN * GROUP_ALIGN,
         // Above everything ever seen, so that no leftover carries a number of this life.
         number: scanned.highest.max(scanned.last) + 1,
         // Behind a lost tail nothing is followed: the gap has to be found again.

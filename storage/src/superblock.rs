@@ -22,7 +22,7 @@
 
 use crate::block::blank;
 use crate::config::{GROUP_ALIGN, Identity, offset_of, segment_of};
-use chainring_ring::codec::{CLAIM_BYTES, claim_at, put_claim};
+use chainring_ring::codec::{CLAIM_BYTES, check_positions, claim_at, put_claim};
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, u32_at, u64_at, u128_at};
 use chainring_ring::ids::{Ballot, Claim, Durability, Incarnation, Instance, Sequence, Session};
 use chainring_ring::mutant;
@@ -215,6 +215,8 @@ pub fn decode(bytes: &[u8]) -> Result<Copy, FrameError> {
     if body[70] & !(CLEAN | REMEMBERS) != 0 || body[71] != 0 || count > DAMAGE_MAX {
         return Err(FrameError::Reserved);
     }
+    // Groups are counted on from it.
+    check_positions(&[u64_at(body, 32)])?;
     let mut damage = Vec::with_capacity(DAMAGE_MAX);
     for bytes in body[80..].chunks(DAMAGE_BYTES).take(count) {
         let state = match bytes[16] {

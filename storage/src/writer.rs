@@ -239,7 +239,8 @@ impl LogWriter {
             return Err(LogError::TooLarge { bytes, limit });
         }
         let bytes = bytes as u32;
-        if self.segment_bytes - self.offset < bytes {
+        // A segment that lost its end may be shorter than where the log goes on.
+        if self.segment_bytes.saturating_sub(self.offset) < bytes {
             if self.ready == 0 {
                 mark!(LogLacksSegment);
                 return Err(LogError::NoSegment { number: self.segment + 1 });

@@ -8,6 +8,7 @@ use chainring::sim::disk::{Completion, DiskHandle, WriteId};
 use chainring::sim::random::Random;
 use chainring_ring::header::{HEADER_BYTES, Header, Kind};
 use chainring_ring::ids::*;
+use chainring_storage::superfile::read_superblock_on;
 use chainring_storage::{
     Disk, Group, GroupPlan, Identity, LogConfig, LogError, LogWriter, Place, Superblock,
     SuperblockFile, Values, create_segment, order_block_bytes, recover, segment_path,
@@ -82,7 +83,7 @@ pub fn dir() -> &'static Path {
     Path::new("/data")
 }
 
-fn identity() -> Identity {
+pub fn identity() -> Identity {
     Identity { cluster: ClusterId(7), epoch: Epoch(1), node: NodeId(2), ring: RingId(0) }
 }
 
@@ -304,7 +305,12 @@ fn check(disk: &DiskHandle, shape: Shape, oracle: &Oracle, kept: usize) -> Resul
         (started.writer.durable() <= highest, "numbers of groups fell"),
         (recovered.full, "no room on an endless disk"),
     ];
-    let broken = rules.iter().find(|(broken, _)| *broken).map(|(_, rule)| (*rule).to_owned());
+    let written = read_superblock_on(disk, dir()).map_err(|error| error.to_string())?;
+    let recorded = recovered.cuts.iter().all(|cut| written.damage.contains(cut));
+    let kept_in_mind = written == started.superblock && recorded;
+    let mut rules =
+        rules.into_iter().chain([(!kept_in_mind, "the superblock says something else")]);
+    let broken = rules.find(|(broken, _)| *broken).map(|(_, rule)| rule.to_owned());
     match wrong.or(broken) {
         Some(wrong) => Err(format!("{wrong}; {recovered:?}, read {read:?}")),
         None => Ok(started),

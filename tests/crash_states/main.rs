@@ -5,12 +5,17 @@ mod log;
 mod search;
 mod tape;
 
+use chainring::sim::disk::DiskHandle;
+use chainring::sim::random::Random;
+use chainring_ring::ids::Durability;
+use chainring_storage::{Disk, LogError, Superblock, SuperblockFile};
 use search::{Counts, Search, Seen};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+use tape::{Mode, Tape};
 
 /// States of the short form.
-const STATES: u64 = 20_000;
+const STATES: u64 = 100_000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect(name))
@@ -50,4 +55,35 @@ fn what_a_crash_leaves_is_what_the_oracle_says() {
         states as f64 / seconds
     );
     assert!(states >= wanted && sum(|c| c.in_recovery) > 0 && sum(|c| c.regrown) > 0);
+}
+
+/// The power fails at each operation of the making of a store: it is there whole, or not there.
+#[test]
+fn a_store_is_made_whole_or_not_at_all() {
+    let dir = log::dir();
+    let new = Superblock::new(log::identity(), Durability::Sync, 512, 3);
+    let (mut made, mut missing) = (0, 0);
+    for operation in 1.. {
+        let disk = DiskHandle::new(Random::new(0));
+        disk.create_dir_all(dir).unwrap();
+        disk.fail_after(operation);
+        let done = SuperblockFile::create(&disk, dir, &new, false).is_ok();
+        let mut tape = Tape::all(Mode::All, operation);
+        loop {
+            let crashed = disk.fork();
+            crashed.crash_by(&mut tape);
+            match SuperblockFile::open(&crashed, dir, &log::identity(), false) {
+                Ok((_, read)) if read == new => made += 1,
+                Err(LogError::NoSuperblock { .. }) if !done => missing += 1,
+                other => panic!("{} at operation {operation}: {other:?}", tape.shown()),
+            }
+            if !tape.advance() {
+                break;
+            }
+        }
+        if done {
+            break;
+        }
+    }
+    assert!(made > 1 && missing > 100, "{made} made, {missing} missing");
 }

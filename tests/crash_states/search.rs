@@ -277,11 +277,25 @@ impl<'a> Search<'a> {
             }
             let at = |wrong| format!("at operation {operation} of the recovery: {wrong}");
             self.crash(&started, oracle, INNER_WAYS_MAX).map_err(at)?;
+            if self.random.below(4) == 0 {
+                self.kill_recovery(&started, oracle).map_err(at)?;
+            }
             if left.is_none() || self.random.below(operation) == 0 {
                 started.crash_by(&mut Tape::some(self.random.split(operation), 0, 1));
                 left = Some(started);
             }
         }
         Ok(left)
+    }
+
+    /// The process is killed and the power fails only in the recovery behind that: what was in the
+    /// cache was seen by that one, and is lost after all.
+    fn kill_recovery(&mut self, started: &DiskHandle, oracle: &Oracle) -> Result<(), String> {
+        let disk = started.fork();
+        disk.kill_by(&mut Tape::all(Mode::KeptLost, 0));
+        disk.fail_after(self.random.range(1..40));
+        let whole = Log::try_start(&disk, self.shape);
+        let at = |wrong| format!("killed, and the next recovery crashed, {whole}: {wrong}");
+        self.crash(&disk, oracle, INNER_WAYS_MAX / 4).map_err(at)
     }
 }

@@ -16,7 +16,7 @@ pub struct File {
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// Folders and files at the top that belong to the project.
-const PARTS: [&str; 13] = [
+const PARTS: [&str; 14] = [
     ".ci",
     "bench",
     "docs",
@@ -29,6 +29,7 @@ const PARTS: [&str; 13] = [
     "Cargo.toml",
     "CHANGELOG.md",
     "README.md",
+    "build.rs",
     "rustfmt.toml",
 ];
 const ENDINGS: [&str; 6] = [".rs", ".toml", ".md", ".sh", ".py", ".ci/run"];

@@ -448,7 +448,7 @@ impl World {
         match message {
             Direct::Prepare(ballot) => self.step(at, Input::Prepare { ballot }),
             Direct::Reject(promised) => self.step(at, Input::Reject { promised }),
-            Direct::Value(id) => self.step(at, Input::Value(id)),
+            Direct::Value(id) => self.step(at, Input::Fetched(id)),
             Direct::Entries(orders, ballot) => {
                 for order in orders {
                     self.step(at, Input::Decided { order, ballot });

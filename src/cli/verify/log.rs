@@ -12,7 +12,7 @@ use chainring_storage::superfile::read_superblock;
 use chainring_storage::{
     AlignedBuf, Damage, DamageState, Identity, LogConfig, LogError, LogReader, Place, segment_path,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,8 @@ pub struct NodeLog {
     /// Orders in the log, superseded ones among them.
     pub orders: u64,
     pub damage: Vec<Damage>,
-    entries: Vec<Option<Order>>,
+    /// By instance. Not a list: what a damaged log names as an instance may be any number.
+    entries: BTreeMap<Instance, Order>,
     values: HashMap<ValueId, Place>,
     reader: LogReader,
     buffer: AlignedBuf,
@@ -63,7 +64,7 @@ impl NodeLog {
             alone: false,
             damage: &superblock.damage,
         };
-        let mut entries: Vec<Option<Order>> = Vec::new();
+        let mut entries = BTreeMap::new();
         let mut values = HashMap::new();
         let scanned = scan(&input, &mut |group| {
             for order in group.orders {
@@ -73,7 +74,7 @@ impl NodeLog {
                 values.insert(header.value_id(), *place);
             }
         })?;
-        let end = Instance(entries.len() as u64);
+        let end = entries.last_key_value().map_or(Instance(0), |(last, _)| last.next());
         let claim = if superblock.claim.position > scanned.claim.position {
             superblock.claim
         } else {
@@ -85,16 +86,14 @@ impl NodeLog {
         // damaged one it may be an older one that was left: there the claim authorises only what
         // was accepted at its ballot or later, or marked decided.
         let authorised = |order: &Order| !lost || order.decided || order.ballot >= claim.ballot;
-        let most = if lost { claim.position.0 } else { claim.position.0.min(end.0) };
-        let counts = |instance: &u64| {
-            entries.get(*instance as usize).copied().flatten().is_none_or(|o| authorised(&o))
-        };
-        let decided = (0..most).find(|instance| !counts(instance)).unwrap_or(most);
+        let most = if lost { claim.position } else { claim.position.min(end) };
+        let doubtful = entries.range(..most).find(|(_, order)| !authorised(order));
+        let decided = doubtful.map_or(most, |(instance, _)| *instance);
         Ok(NodeLog {
             dir: dir.to_owned(),
             identity,
             durability: superblock.durability,
-            decided: Instance(decided),
+            decided,
             end,
             orders: scanned.orders,
             damage: scanned.damage,
@@ -107,8 +106,7 @@ impl NodeLog {
 
     /// What the node has at an instance.
     pub fn entry(&self, instance: Instance) -> Option<Entry> {
-        let order = self.entries.get(instance.0 as usize)?;
-        order.map(|order| order.entry)
+        self.entries.get(&instance).map(|order| order.entry)
     }
 
     /// The node's copy of a value.
@@ -154,6 +152,10 @@ impl NodeLog {
     fn raw(&self, at: u64, bytes: u32) -> Option<Vec<u8>> {
         let mut file = std::fs::File::open(segment_path(&self.dir, segment_of(at))).ok()?;
         file.seek(SeekFrom::Start(offset_of(at).into())).ok()?;
+        // What a damaged header says of its size may be more than there is.
+        if u64::from(bytes) > file.metadata().ok()?.len() {
+            return None;
+        }
         let mut out = vec![0; bytes as usize];
         file.read_exact(&mut out).ok()?;
         Some(out)
@@ -168,14 +170,33 @@ fn raw_body(frame: &[u8], id: ValueId) -> Option<Vec<u8>> {
 }
 
 /// Keeps the order that counts: a decided one for good, else the highest ballot's.
-fn take(entries: &mut Vec<Option<Order>>, order: &Order) {
-    let index = order.instance.0 as usize;
-    if entries.len() <= index {
-        entries.resize(index + 1, None);
-    }
-    let slot = &mut entries[index];
+fn take(entries: &mut BTreeMap<Instance, Order>, order: &Order) {
     let counts = |old: &Order| !old.decided && (order.decided || order.ballot >= old.ballot);
-    if slot.as_ref().is_none_or(counts) {
-        *slot = Some(*order);
+    if entries.get(&order.instance).is_none_or(counts) {
+        entries.insert(order.instance, *order);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chainring_ring::ids::Ballot;
+
+    /// An order far beyond all others, as only damage or other code makes it, costs nothing.
+    #[test]
+    fn an_instance_may_be_any_number() {
+        let order = |instance, decided| Order {
+            instance: Instance(instance),
+            ballot: Ballot::ZERO,
+            base: Instance(0),
+            entry: Entry::Noop,
+            decided,
+        };
+        let mut entries = BTreeMap::new();
+        for (instance, decided) in [(5, true), (1 << 62, false), (5, false)] {
+            take(&mut entries, &order(instance, decided));
+        }
+        assert_eq!(entries.len(), 2);
+        assert!(entries[&Instance(5)].decided, "a decided one counts for good");
     }
 }

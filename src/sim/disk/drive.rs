@@ -232,7 +232,7 @@ impl Drive {
             hash.update(path.as_os_str().as_encoded_bytes());
             let file = &self.files[*file];
             hash.update(&file.stable_length.to_le_bytes());
-            file.stable.hash(&mut hash);
+            hash.update(&file.stable.digest().to_le_bytes());
         }
         hash.digest128()
     }

@@ -133,15 +133,22 @@ impl File {
 
     /// Lets each sector of a write come to stable media as `fates` says. True if one did not.
     pub fn land_partly(&mut self, pending: &Pending, fates: &mut dyn Fates) -> bool {
-        let zeros = matches!(pending.bytes, Bytes::Zeros(_));
-        if zeros && self.stable.is_zero(pending.at, pending.bytes.len()) {
+        if matches!(pending.bytes, Bytes::Zeros(_))
+            && self.stable.is_zero(pending.at, pending.bytes.len())
+        {
             return false;
         }
         fates.write();
         let mut altered = false;
         for (part, number) in pending.sectors() {
             let at = pending.at + part.start;
-            let same = zeros && self.stable.is_zero(at, part.end - part.start);
+            // What is there already cannot be lost.
+            let same = match &pending.bytes {
+                Bytes::Zeros(_) => self.stable.is_zero(at, part.end - part.start),
+                Bytes::Some(bytes) => {
+                    self.stable.holds(at, &bytes[part.start as usize..part.end as usize])
+                }
+            };
             let fate = if same { Fate::Kept } else { fates.sector(number) };
             altered |= fate != Fate::Kept;
             let part = match fate {

@@ -3,14 +3,22 @@
 //! Invariants: what was never written reads as zeros and costs nothing; a copy of an image shares
 //! its pages until one of the two is written.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// What a disk writes whole, or tears: bytes.
 pub const SECTOR: usize = 512;
 /// Unit of memory of an image.
 const PAGE: usize = 4096;
 
-type Page = [u8; PAGE];
+type Bytes = [u8; PAGE];
+
+#[derive(Clone, Debug)]
+struct Page {
+    bytes: Bytes,
+    /// Of the bytes and their place; looked for once, whoever shares the page.
+    digest: OnceLock<u128>,
+}
 
 /// Bytes at positions, zeros where nothing is.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +32,10 @@ impl Image {
         for (page, within, piece) in pieces(at, out.len()) {
             let out = &mut out[piece];
             match self.find(page) {
-                Ok(index) => out.copy_from_slice(&self.pages[index].1[within..within + out.len()]),
+                Ok(index) => {
+                    let held = &self.pages[index].1.bytes;
+                    out.copy_from_slice(&held[within..within + out.len()]);
+                }
                 Err(_) => out.fill(0),
             }
         }
@@ -39,12 +50,13 @@ impl Image {
                 }
                 Ok(index) => {
                     let page = Arc::make_mut(&mut self.pages[index].1);
-                    page[within..within + bytes.len()].copy_from_slice(bytes);
+                    page.bytes[within..within + bytes.len()].copy_from_slice(bytes);
+                    page.digest = OnceLock::new();
                 }
                 Err(_) if is_zero(bytes) => {}
                 Err(index) => {
-                    let mut fresh = [0; PAGE];
-                    fresh[within..within + bytes.len()].copy_from_slice(bytes);
+                    let mut fresh = Page { bytes: [0; PAGE], digest: OnceLock::new() };
+                    fresh.bytes[within..within + bytes.len()].copy_from_slice(bytes);
                     self.pages.insert(index, (page, Arc::new(fresh)));
                 }
             }
@@ -52,7 +64,7 @@ impl Image {
     }
 
     pub fn zero(&mut self, at: u64, bytes: u64) {
-        const ZEROS: Page = [0; PAGE];
+        const ZEROS: Bytes = [0; PAGE];
         let end = at + bytes;
         let first = self.find((at / PAGE as u64) as u32).unwrap_or_else(|index| index);
         let last = self.find(end.div_ceil(PAGE as u64) as u32).unwrap_or_else(|index| index);
@@ -62,6 +74,17 @@ impl Image {
             let (from, to) = (at.max(page), end.min(page + PAGE as u64));
             self.write(from, &ZEROS[..(to - from) as usize]);
         }
+    }
+
+    /// Whether these bytes lie here.
+    pub fn holds(&self, at: u64, bytes: &[u8]) -> bool {
+        pieces(at, bytes.len()).all(|(page, within, piece)| {
+            let bytes = &bytes[piece];
+            match self.find(page) {
+                Ok(index) => self.pages[index].1.bytes[within..within + bytes.len()] == *bytes,
+                Err(_) => is_zero(bytes),
+            }
+        })
     }
 
     /// Whether a range holds nothing but zeros.
@@ -74,17 +97,20 @@ impl Image {
             .all(|(page, held)| {
                 let page = u64::from(*page) * PAGE as u64;
                 let (from, to) = (at.max(page) - page, end.min(page + PAGE as u64) - page);
-                is_zero(&held[from as usize..to as usize])
+                is_zero(&held.bytes[from as usize..to as usize])
             })
     }
 
-    /// Adds what it holds to a digest.
-    pub fn hash(&self, hash: &mut xxhash_rust::xxh3::Xxh3) {
-        // A page of zeros is as good as none.
-        for (number, page) in self.pages.iter().filter(|(_, page)| !is_zero(&page[..])) {
-            hash.update(&number.to_le_bytes());
-            hash.update(&page[..]);
-        }
+    /// A digest of what it holds.
+    pub fn digest(&self) -> u128 {
+        let of = |(number, page): &(u32, Arc<Page>)| {
+            *page.digest.get_or_init(|| match is_zero(&page.bytes) {
+                // As good as no page.
+                true => 0,
+                false => xxh3_128_with_seed(&page.bytes, u64::from(*number)),
+            })
+        };
+        self.pages.iter().map(of).fold(0, |all, page| all ^ page)
     }
 
     /// Forgets what lies at and behind a position.
@@ -121,7 +147,7 @@ fn pieces(at: u64, bytes: usize) -> impl Iterator<Item = (u32, usize, core::ops:
 }
 
 pub(super) fn is_zero(bytes: &[u8]) -> bool {
-    const ZEROS: Page = [0; PAGE];
+    const ZEROS: Bytes = [0; PAGE];
     bytes.chunks(PAGE).all(|chunk| *chunk == ZEROS[..chunk.len()])
 }
 
@@ -154,6 +180,7 @@ mod tests {
                     assert_eq!(out, model[at..at + bytes], "a copy keeps what it had");
                 }
             }
+            assert!(image.holds(at as u64, &model[at..at + bytes]));
             assert_eq!(
                 image.is_zero(at as u64, bytes as u64),
                 model[at..at + bytes].iter().all(|byte| *byte == 0)

@@ -133,8 +133,13 @@ impl DiskHandle {
     /// The process is killed and the power stays: writes under way end in any state, what was
     /// written stays. Returns how many writes are not as they were written.
     pub fn kill(&self, random: &mut Random, plan: CrashPlan) -> u64 {
+        self.kill_by(&mut Chance::new(random, plan))
+    }
+
+    /// As [`DiskHandle::kill`], decided by `fates`.
+    pub fn kill_by(&self, fates: &mut dyn Fates) -> u64 {
         let mut drive = self.drive();
-        let altered = drive.killed(&mut Chance::new(random, plan));
+        let altered = drive.killed(fates);
         drive.counts.crashed += altered;
         altered
     }

@@ -108,6 +108,11 @@ fn every_sector_is_decided_by_itself() {
     disk.crash_by(&mut List(vec![Fate::Torn { from: 10, to: 20 }], 0, true));
     let after = read(&disk, "a").unwrap();
     assert_eq!((after[512 + 9], after[512 + 10], after[512 + 19], after[512 + 20]), (2, 9, 9, 2));
+    // What is there already is not asked for, and not altered.
+    let target = disk.target(&path("a")).unwrap();
+    disk.submit_write(target, 0, after[..1024].to_vec(), true);
+    let mut fates = lose_all();
+    assert_eq!((disk.crash_by(&mut fates), fates.1), (0, 0));
 }
 
 /// By chance, all of it happens: kept whole, lost, mixed.

@@ -10,7 +10,9 @@ mod flow;
 
 use crate::sim::agenda::{Agenda, What};
 use crate::sim::faults::{Faults, Kind};
+use crate::sim::journal::Place;
 use crate::sim::random::Random;
+use chainring_ring::header::Kind as FrameKind;
 use flow::{End, Flow, HELD};
 use rustix::io::Errno;
 use std::cell::RefCell;
@@ -20,6 +22,8 @@ use std::task::Waker;
 
 /// Most nodes.
 pub const NODES_MAX: usize = 8;
+/// Where a frame's kind lies in its header.
+const KIND_AT: usize = 54;
 /// A frame larger than this is let through as it comes: it would not fit into the buffer.
 const WHOLE_MAX: usize = 96 << 10;
 /// Bytes of a connection that are sent and not read: socket buffers of both sides.
@@ -368,6 +372,7 @@ impl Lan {
         self.digest =
             (self.digest ^ mark ^ now).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
         self.eyes.borrow_mut().frame(from, to, flow.frame());
+        let way = Place::Way(from, to);
         let mut faults = self.faults.borrow_mut();
         if at == HELD {
             faults.count(Kind::Cut, 1);
@@ -380,29 +385,33 @@ impl Lan {
             return true;
         }
         let weather = &self.weather;
-        if faults.draw(Kind::Lose, weather.lose) {
-            faults.took(Kind::Lose, now);
+        let (lose, double) = match may_vanish(flow.frame()) {
+            true => (weather.lose, weather.double),
+            false => (0, 0),
+        };
+        if faults.draw(Kind::Lose, lose) {
+            faults.took(Kind::Lose, now, way);
             flow.lose();
             return true;
         }
-        let twice = faults.draw(Kind::Double, weather.double);
+        let twice = faults.draw(Kind::Double, double);
         if twice {
-            faults.took(Kind::Double, now);
+            faults.took(Kind::Double, now, way);
         }
         if faults.draw(Kind::Hold, weather.hold) {
-            faults.took(Kind::Hold, now);
+            faults.took(Kind::Hold, now, way);
             let mean = u64::from(weather.delay_us + weather.jitter_us) + 1;
             at += 10 * mean + faults.stream(Kind::Hold).below(40 * mean);
         }
         if faults.draw(Kind::Spoil, weather.spoil) {
-            faults.took(Kind::Spoil, now);
+            faults.took(Kind::Spoil, now, way);
             let frame = flow.frame_mut();
             let place = faults.stream(Kind::Spoil).below(frame.len() as u64) as usize;
             frame[place] ^= 1 << faults.stream(Kind::Spoil).below(8);
         }
         let broken = faults.draw(Kind::Break, weather.broken);
         if broken {
-            faults.took(Kind::Break, now);
+            faults.took(Kind::Break, now, way);
         }
         drop(faults);
         let at = self.connections[index].flows[side].pass(at, twice);
@@ -555,6 +564,14 @@ impl Lan {
             }
         }
     }
+}
+
+/// Whether a frame may get lost or come twice: those of the ring and the direct ones. Questions and
+/// answers on the third connection rest on TCP, as handshakes do.
+fn may_vanish(frame: &[u8]) -> bool {
+    use FrameKind::{Orders, Prepare, Promise, Reject, Value, Votes};
+    let kinds = [Value, Orders, Votes, Prepare, Promise, Reject];
+    kinds.iter().any(|kind| *kind as u8 == frame[KIND_AT])
 }
 
 fn wake(waker: &mut Option<Waker>) {

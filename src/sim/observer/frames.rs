@@ -127,8 +127,8 @@ impl Observer {
         }
     }
 
-    /// A 1B is made: notes what it has to report. It may leave later; asked again the node has no
-    /// less.
+    /// A 1B is made: notes what it has to report, which is all that the node voted for and no
+    /// higher ballot has overwritten. It may leave later; asked again the node has no less.
     pub(super) fn answers(&mut self, node: NodeId, core: &Core, ballot: Ballot) {
         if self.nodes[usize::from(node.0)].answer.0 == ballot {
             return;
@@ -140,8 +140,9 @@ impl Observer {
             if index < core.delivered().0 {
                 // Decided here: at which ballot it is reported does not matter.
                 due.push((at, Ballot::ZERO));
-            } else if let Some(held) = self.history.cell(at).and_then(|cell| cell.held_by(node))
-                && self.is_had(node, &held.entry)
+            } else if let Some(cell) = self.history.cell(at)
+                && let Some(held) = cell.held_by(node)
+                && cell.is_voted(node, &held.entry)
             {
                 due.push((at, held.ballot));
             }

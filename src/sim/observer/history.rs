@@ -60,6 +60,11 @@ impl Cell {
         self.proposals().any(|p| p.stable.has(node) && p.entry == *entry)
     }
 
+    /// True if the node's vote covered this entry, at whatever ballot.
+    pub(super) fn is_voted(&self, node: NodeId, entry: &Entry) -> bool {
+        self.proposals().any(|p| p.voted.has(node) && p.entry == *entry)
+    }
+
     /// From now on the node's newest order is that of `ballot`.
     fn hold(&mut self, node: NodeId, ballot: Ballot) {
         for proposal in self.proposals_mut() {

@@ -72,7 +72,9 @@ impl Observer {
         let delivered = core.delivered();
         if !excused {
             for index in delivered.0 as usize..self.history.cells.len() {
-                let Some(kept) = self.history.cells[index].held_by(node) else { continue };
+                let cell = &self.history.cells[index];
+                let kept = cell.held_by(node).filter(|kept| cell.is_voted(node, &kept.entry));
+                let Some(kept) = kept else { continue };
                 let at = Instance(index as u64);
                 let slot = core.window().get(at);
                 let order = slot.is_some_and(|slot| slot.order.ballot >= kept.ballot);

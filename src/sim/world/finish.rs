@@ -23,8 +23,10 @@ impl World {
         }
         let now = self.now();
         if !self.last_requests && now >= self.healed_at + LAST_REQUESTS_US {
-            self.last_requests =
-                (0..self.plan.nodes).fold(true, |all, node| self.request(node, None) && all);
+            self.last_requests = true;
+            for node in 0..self.plan.nodes {
+                self.last_requests &= self.request(node, None);
+            }
         }
         if self.last_requests && self.clients.open == 0 && self.are_equal() {
             self.equal_at = Some(now);
@@ -73,7 +75,10 @@ impl World {
         let mut what = format!("{} requests are open;", self.clients.open);
         for sim in &self.nodes {
             let state = match &sim.alive {
-                Some(alive) => say(alive.shard.core()),
+                Some(alive) => {
+                    let (core, standing) = (say(alive.shard.core()), alive.shard.standing());
+                    format!("{core}, {standing}, {:?}", alive.problems())
+                }
                 None => "down".to_owned(),
             };
             what.push_str(&format!(" node {}: {state};", sim.id().0));

@@ -16,6 +16,7 @@ use crate::mail::{Command, Notice};
 use crate::sim::agenda::{Agenda, What};
 use crate::sim::disk::Rates;
 use crate::sim::faults::{Class, Faults, Kind, Name};
+use crate::sim::journal::Journal;
 use crate::sim::kernel::{Handle, Shared};
 use crate::sim::lan::{Eyes, Lan};
 use crate::sim::node::{SimNode, Turned};
@@ -36,6 +37,8 @@ pub const LIVENESS_US: u64 = 30_000_000;
 const LOOK_US: u64 = 20_000;
 /// Once healed, every node is sent a request after this.
 const LAST_REQUESTS_US: u64 = 1_000_000;
+/// A machine whose power failed in the middle of an operation is back after this.
+const DARK_US: u64 = 50_000;
 /// A segment that could not be made is tried again after this, as in production.
 const SEGMENT_AGAIN_US: u64 = 2_000_000;
 /// Ballots that may be opened after healing.
@@ -56,7 +59,9 @@ pub struct Outcome {
     pub faults: [u64; 3],
     /// By kind, in the order of [`Kind::ALL`].
     pub by_kind: Vec<u64>,
-    /// Records acknowledged.
+    /// Requests that were sent.
+    pub requests: u64,
+    /// Those that were answered.
     pub answered: u64,
     /// Starts that were refused, with the reason.
     pub refused: Vec<(u8, String)>,
@@ -64,19 +69,15 @@ pub struct Outcome {
     pub digest: u64,
     /// The first violation.
     pub violation: Option<Violation>,
-    /// What went wrong, in order, if it was recorded.
-    pub tape: Vec<(u64, Name)>,
 }
 
 /// How a world is run.
 #[derive(Clone, Debug, Default)]
 pub struct Telling {
-    /// No faults but these happen.
+    /// These faults happen, and no others.
     pub only: Option<BTreeSet<Name>>,
-    /// Those that happen are put on a tape.
-    pub record: bool,
-    /// Every step is told on stderr.
-    pub told: bool,
+    /// What is written down.
+    pub journal: Journal,
 }
 
 /// Hands frames to the observer.
@@ -126,10 +127,10 @@ pub struct World {
 impl World {
     /// A world before its beginning.
     pub fn new(plan: Plan, telling: Telling) -> World {
-        let Telling { only, record, told } = telling;
+        let Telling { only, journal } = telling;
         let seed = plan.seed;
         let agenda = Rc::new(RefCell::new(Agenda::default()));
-        let faults = Rc::new(RefCell::new(Faults::new(seed, only, record)));
+        let faults = Rc::new(RefCell::new(Faults::new(seed, only, journal.clone())));
         let observer = Rc::new(RefCell::new(Observer::new(Setup {
             nodes: (1..=plan.nodes).map(NodeId).collect(),
             durability: plan.durability,
@@ -141,7 +142,7 @@ impl World {
         let weather = plan.weather.clone();
         let lan = Lan::new(seed, weather, Rc::clone(&agenda), Rc::clone(&faults), eyes);
         let lan = Rc::new(RefCell::new(lan));
-        let shared = Shared { agenda, faults, lan, observer, told };
+        let shared = Shared { agenda, faults, lan, observer, journal };
         World {
             nodes: (0..plan.nodes).map(|index| SimNode::new(index, &plan)).collect(),
             clients: Clients::new(&plan),
@@ -275,8 +276,17 @@ impl World {
         if turned != Turned::On {
             self.on_ended(node, turned);
         }
+        self.notice_dark(node);
         if self.events >= self.plan.events && !self.healing {
             self.heal();
+        }
+    }
+
+    /// Power that failed in the middle of an operation takes the whole machine.
+    fn notice_dark(&mut self, node: u8) {
+        let sim = &self.nodes[usize::from(node)];
+        if sim.alive.is_some() && sim.disk.is_dark() {
+            self.crash(node, true, DARK_US);
         }
     }
 
@@ -328,6 +338,7 @@ impl World {
             }
         };
         self.nodes[usize::from(node)].order(&self.shared, command);
+        self.notice_dark(node);
     }
 
     fn outcome(self) -> Outcome {
@@ -343,11 +354,11 @@ impl World {
             healed_us: self.equal_at.map_or(0, |at| at - self.healed_at),
             faults: classes,
             by_kind: Kind::ALL.iter().map(|kind| faults.counted_of(*kind)).collect(),
+            requests: self.clients.answered + self.clients.open as u64,
             answered: self.clients.answered,
             refused: self.refused.clone(),
             digest: self.digest ^ self.shared.lan.borrow().digest,
             violation: self.violation.or(self.shared.observer.borrow().violation().cloned()),
-            tape: faults.tape().to_vec(),
         }
     }
 }

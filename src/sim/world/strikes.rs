@@ -8,6 +8,7 @@ use crate::mail::Command;
 use crate::sim::agenda::What;
 use crate::sim::disk::{CrashPlan, Rot};
 use crate::sim::faults::Kind;
+use crate::sim::journal::Place;
 use crate::sim::node::Turned;
 use crate::sim::observer::Stopped;
 use crate::sim::plan::Strike;
@@ -28,8 +29,8 @@ impl World {
             return;
         }
         if self.strike(&strike, index) {
-            let now = self.now();
-            self.shared.faults.borrow_mut().struck(strike.kind, u64::from(index), now);
+            let (now, place) = (self.now(), Place::Node(strike.node));
+            self.shared.faults.borrow_mut().struck(strike.kind, u64::from(index), now, place);
         }
     }
 
@@ -42,7 +43,7 @@ impl World {
         match strike.kind {
             Kind::Crash if up && may_crash => self.crash(node, false, strike.lasts),
             Kind::Power if up && may_crash => {
-                if strike.detail % 4 == 0 {
+                if strike.detail.is_multiple_of(4) {
                     // In the middle of whatever is written next.
                     self.nodes[usize::from(node)].disk.fail_after(1 + strike.detail / 4 % 12);
                 } else {

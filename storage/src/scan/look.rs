@@ -137,7 +137,9 @@ impl Scan<'_> {
             let rest = &bytes[before as usize..];
             let Some(header) = value_header(rest, &self.input.config.identity) else {
                 mark!(ValueHeaderDamaged);
-                return Ok(first_bad.or(Some(before)));
+                // Fewer frames than were written, all intact: the disk lost the write.
+                let bad = if rest.is_empty() { block.bytes } else { before };
+                return Ok(first_bad.or(Some(bad)));
             };
             let frame = &rest[..header.size as usize];
             match header.check_body(frame) {

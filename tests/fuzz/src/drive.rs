@@ -159,7 +159,8 @@ fn run_block(
     let (mut bytes, mut left) = (Vec::new(), 0);
     for _ in 0..BLOCK {
         if left == 0 {
-            left = 1 + random.below(1 << random.below(CHAIN));
+            let power = random.below(CHAIN);
+            left = 1 + random.below(1 << power);
             bytes.clear();
             bytes.extend_from_slice(&seeds[random.below(seeds.len())]);
         }

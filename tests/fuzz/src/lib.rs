@@ -55,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     targets::disk::SUPERBLOCK,
     targets::disk::BLOCK,
     targets::disk::SEGMENT,
+    targets::image::IMAGE,
 ];
 
 /// The target of a name.

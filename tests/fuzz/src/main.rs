@@ -4,6 +4,7 @@ use chainring_fuzz::counting::Counting;
 use chainring_fuzz::drive::{Done, Found, Plan, drive};
 use chainring_fuzz::trial::{Failure, judge, shrink};
 use chainring_fuzz::{TARGETS, Target, regressions, target};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -11,21 +12,23 @@ use std::time::{Duration, Instant};
 static ALLOCATOR: Counting = Counting;
 
 const USAGE: &str = "usage: [--seconds S] [--executions N] [--target T]... [--seed X] [--threads N]
-       [--input FILE --target T]
+       [--input FILE --target T] [--seeds DIR --target T] [--list]
 
-Without an end: 10 seconds. --executions are of each target. --input judges one file.
+Without an end: 10 seconds. --executions are of each target. --input judges one file, --seeds
+writes the target's seeds as files (and DIR.bytes, its longest input), --list names the targets.
 Ends with 1 if an input failed; it is kept in tests/fuzz/regressions/TARGET.";
 
 struct Arguments {
     plan: Plan,
     targets: Vec<&'static Target>,
     input: Option<String>,
+    seeds: Option<PathBuf>,
 }
 
 fn arguments() -> Option<Arguments> {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let mut plan = Plan { seed: 1, threads, time: None, executions: None };
-    let (mut targets, mut input) = (Vec::new(), None);
+    let (mut targets, mut input, mut seeds) = (Vec::new(), None, None);
     let mut words = std::env::args().skip(1);
     while let Some(name) = words.next() {
         let value = words.next()?;
@@ -36,6 +39,7 @@ fn arguments() -> Option<Arguments> {
             "--threads" => plan.threads = value.parse().ok()?,
             "--target" => targets.push(target(&value)?),
             "--input" => input = Some(value),
+            "--seeds" => seeds = Some(value.into()),
             _ => return None,
         }
     }
@@ -45,17 +49,29 @@ fn arguments() -> Option<Arguments> {
     if targets.is_empty() {
         targets = TARGETS.iter().collect();
     }
-    Some(Arguments { plan, targets, input })
+    Some(Arguments { plan, targets, input, seeds })
+}
+
+fn names() -> String {
+    TARGETS.iter().map(|target| target.name).collect::<Vec<_>>().join(" ")
 }
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("--list") {
+        println!("{}", names());
+        return ExitCode::SUCCESS;
+    }
     let Some(arguments) = arguments() else {
         eprintln!("{USAGE}");
-        eprintln!("targets: {}", TARGETS.iter().map(|t| t.name).collect::<Vec<_>>().join(" "));
+        eprintln!("targets: {}", names());
         return ExitCode::from(2);
     };
     if let Some(path) = &arguments.input {
         return input(arguments.targets[0], path);
+    }
+    if let Some(dir) = &arguments.seeds {
+        write_seeds(arguments.targets[0], dir).expect("the folder takes files");
+        return ExitCode::SUCCESS;
     }
     // A panic is an answer here, and is printed with its input.
     std::panic::set_hook(Box::new(|_| {}));
@@ -69,6 +85,14 @@ fn main() -> ExitCode {
         }
         None => ExitCode::SUCCESS,
     }
+}
+
+fn write_seeds(target: &Target, dir: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    for (index, seed) in (target.seeds)().iter().enumerate() {
+        std::fs::write(dir.join(format!("seed-{index}")), seed)?;
+    }
+    std::fs::write(dir.with_extension("bytes"), target.bytes_max.to_string())
 }
 
 fn input(target: &Target, path: &str) -> ExitCode {

@@ -42,7 +42,7 @@ pub fn mutate(
     random: &mut Random,
 ) {
     let at = random.below(bytes.len() + 1);
-    match random.below(if words.is_empty() { 14 } else { 20 }) {
+    match random.below(if words.is_empty() { 14 } else { 24 }) {
         0..=2 => flip(bytes, random),
         3 | 4 => put(bytes, &[random.next() as u8], random),
         5..=7 => {
@@ -74,6 +74,12 @@ pub fn mutate(
             let part = bytes[at..at + length].to_vec();
             let to = random.below(bytes.len() + 1);
             bytes.splice(to..to, part);
+        }
+        14..=17 => {
+            let digit = bytes[at..].iter_mut().find(|byte| byte.is_ascii_digit());
+            if let Some(digit) = digit {
+                *digit = b'0' + random.below(10) as u8;
+            }
         }
         _ => {
             let word = words[random.below(words.len())];

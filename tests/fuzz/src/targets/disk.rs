@@ -6,7 +6,7 @@ use crate::{Target, mutate};
 use chainring_ring::codec::{CLAIM_BYTES, ORDER_BYTES, POSITION_MAX, put_claim};
 use chainring_ring::header::{Header, Kind};
 use chainring_ring::ids::{Claim, Durability, Instance, NodeId, RingId, Sequence};
-use chainring_storage::block;
+use chainring_storage::block::{self, Values};
 use chainring_storage::segment::decode_header;
 use chainring_storage::superblock::{Choice, Copy, DAMAGE_MAX, SUPERBLOCK_BYTES, choose, decode};
 use chainring_storage::{Damage, DamageState, Identity, Superblock};
@@ -117,6 +117,9 @@ fn run_block(bytes: &[u8]) -> bool {
     assert!(block.orders as usize * ORDER_BYTES < bytes.len());
     assert_eq!(block.group_bytes(), u64::from(header.size) + u64::from(block.values.bytes));
     assert_eq!(block.seal, block.orders == 0 && block.values.count == 0);
+    let least = u64::from(block.values.count) * 512;
+    assert!(u64::from(block.values.bytes) >= least);
+    assert!(block.values.count > 0 || block.values == Values::default());
     let mut orders = Vec::new();
     let read = block::orders(&block, bytes, &mut orders);
     orders.iter().for_each(check_order);

@@ -103,7 +103,7 @@ fn is_header(bytes: &[u8]) -> bool {
         head[range].iter().rev().fold(0u128, |number, byte| number << 8 | u128::from(*byte))
     };
     let kinds = [1, 2, 3, 4, 5, 16, 17, 18, 32, 33, 34, 48, 49, 50, 64, 65, 66, 67];
-    let reserved = number(64..68) + number(69..72) + number(97..104) + number(112..128);
+    let reserved = number(64..68) | number(69..72) | number(97..104) | number(112..128);
     number(0..16) == xxhash_rust::xxh3::xxh3_128(&head[16..])
         && head[55] == VERSION
         && kinds.contains(&head[54])
@@ -152,7 +152,7 @@ pub(crate) fn check_order(order: &Order) {
             id.origin
         }
         Entry::Close { origin, .. } => origin,
-        Entry::Noop | Entry::Barrier => return,
+        Entry::Noop | Entry::Barrier(_) => return,
     };
     assert!((1..=NODES_MAX).contains(&usize::from(origin.0)), "nobody holds values of {origin:?}");
 }
@@ -227,7 +227,7 @@ pub(crate) fn orders() -> Vec<Order> {
         Entry::Value(ValueId { origin: NodeId(2), session, sequence: Sequence(sequence) })
     };
     let close = Entry::Close { origin: NodeId(3), below: session };
-    let entries = [value(9), Entry::Noop, Entry::Barrier, close, value(10)];
+    let entries = [value(9), Entry::Noop, Entry::Barrier(BALLOT), close, value(10)];
     let order = |(instance, entry)| Order {
         instance: Instance(instance),
         ballot: BALLOT,

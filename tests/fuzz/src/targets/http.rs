@@ -103,8 +103,7 @@ fn serve(limits: &Limits, bytes: &[u8], pieces: Option<Random>) -> Vec<Seen> {
     let (limits, counters) = (limits.clone(), Rc::default());
     let server = Server { limits, budget: budget.clone(), counters, handler };
     let mut client = Client { input: bytes, pieces, output: Vec::new() };
-    let stream = future::block_on(converse(&server, Pipe(&mut client)));
-    drop(stream);
+    let _ = future::block_on(converse(&server, Pipe(&mut client)));
     assert_eq!(budget.used(), 0, "all memory comes back");
     drop(server);
     let seen = Rc::into_inner(seen).expect("the handler is gone").into_inner();

@@ -8,6 +8,7 @@ pub mod disk;
 pub mod frames;
 pub mod hello;
 pub mod http;
+pub mod image;
 pub mod mesh;
 pub mod stream;
 

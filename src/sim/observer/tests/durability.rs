@@ -1,0 +1,144 @@
+//! D1 to D6: what is on stable media, what an acceptor reports, what a failure stops.
+
+use super::pair;
+use super::ring::{Bend, Ring, node};
+use crate::records::Digest;
+use crate::sim::observer::{Invariant, Stopped};
+use chainring_ring::actions::Input;
+use chainring_ring::ids::{Durability, Instance};
+
+use Durability::{Async, Sync};
+
+/// The mutant "ack before flush": the core is told, the disk was not.
+#[test]
+fn d1_a_vote_is_durable() {
+    pair(Invariant::D1, Sync, |ring, broken| {
+        ring.bend = broken.then_some((node(1), Bend::LoseGroups));
+        ring.value(0);
+        ring.run();
+    });
+}
+
+/// What comes behind a group that is not complete does not count.
+#[test]
+fn d1_groups_count_in_order() {
+    pair(Invariant::D1, Sync, |ring, broken| {
+        if broken {
+            ring.lose_group(1);
+        }
+        ring.value(0);
+        ring.pump(0);
+        ring.write(1);
+    });
+}
+
+#[test]
+fn async_votes_do_not_wait_for_the_disk() {
+    let mut ring = Ring::new(Async);
+    ring.bend = Some((node(1), Bend::LoseGroups));
+    ring.value(0);
+    ring.run();
+    assert_eq!(ring.observer.violation(), None);
+    assert_eq!(ring.cores[0].delivered(), Instance(2));
+}
+
+#[test]
+fn d3_an_answer_reports_all() {
+    pair(Invariant::D3, Sync, |ring, broken| {
+        ring.bend = broken.then_some((node(1), Bend::EmptyAnswers));
+        ring.value(0);
+        ring.pump(0);
+        ring.write(1);
+        ring.step(0, Input::Campaign);
+        ring.run();
+    });
+}
+
+#[test]
+fn d3_a_restart_finds_all_that_was_durable() {
+    pair(Invariant::D3, Sync, |ring, broken| {
+        ring.value(0);
+        ring.pump(0);
+        ring.write(1);
+        let mut recovered = ring.recovered(1);
+        assert!(!recovered.orders.is_empty() && !recovered.values.is_empty());
+        if broken {
+            recovered.orders.clear();
+        }
+        ring.restart(1, Stopped::Crash, recovered);
+    });
+}
+
+#[test]
+fn d3_an_order_without_its_value_is_not_enough() {
+    pair(Invariant::D3, Sync, |ring, broken| {
+        ring.value(0);
+        ring.pump(0);
+        ring.write(1);
+        let mut recovered = ring.recovered(1);
+        if broken {
+            recovered.values.clear();
+        }
+        ring.restart(1, Stopped::Crash, recovered);
+    });
+}
+
+/// Damage that is known, or a disk that lied, is no false answer.
+#[test]
+fn d3_what_is_unknown_is_excused() {
+    for lied in [false, true] {
+        let mut ring = Ring::new(Sync);
+        ring.value(0);
+        ring.pump(0);
+        ring.write(1);
+        let mut recovered = ring.recovered(1);
+        recovered.orders.clear();
+        recovered.values.clear();
+        recovered.damaged = !lied;
+        if lied {
+            ring.observer.disk_lied(node(1));
+        }
+        ring.restart(1, Stopped::Crash, recovered);
+        ring.step(0, Input::Campaign);
+        ring.run();
+        assert_eq!(ring.observer.violation(), None);
+    }
+}
+
+/// What was not durable at a crash may be gone.
+#[test]
+fn what_was_volatile_may_be_lost() {
+    let mut ring = Ring::new(Sync);
+    let before = ring.recovered(1);
+    ring.value(0);
+    ring.pump(0);
+    ring.restart(1, Stopped::Crash, before);
+    ring.run();
+    assert_eq!(ring.observer.violation(), None);
+}
+
+#[test]
+fn d4_a_failed_write_ends_the_life() {
+    pair(Invariant::D4, Sync, |ring, broken| {
+        ring.observer.io_failed(node(1));
+        ring.step(1, Input::Continue);
+        ring.later(1_000_000);
+        match broken {
+            true => ring.step(1, Input::Continue),
+            false => {
+                let recovered = ring.recovered(1);
+                ring.restart(1, Stopped::Failure, recovered);
+                ring.step(1, Input::Continue);
+            }
+        }
+    });
+}
+
+#[test]
+fn d6_equal_positions_have_equal_digests() {
+    pair(Invariant::D6, Sync, |ring, broken| {
+        ring.observer.digest(node(0), Instance(1), Digest(5));
+        ring.observer.digest(node(1), Instance(2), Digest(6));
+        ring.observer.digest(node(2), Instance(1), Digest(if broken { 6 } else { 5 }));
+    });
+}

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# The long form of all that hunts for faults by itself: `tests/sim-long.sh [PART...]`, by default
+# every part in turn, which takes hours. Each part prints the figures that docs/TESTING.md keeps.
+# It goes on after a part that fails, and ends with 1 then.
+set -eu
+cd "$(dirname "$0")/.."
+parts="${*:-worlds seeds clean mutants digests small crash fuzz}"
+target="${CARGO_TARGET_DIR:-$PWD/target}"
+
+sim() {
+    "$target/sim/chainring" sim "$@"
+}
+
+plain() {
+    cargo build --locked --profile sim --package chainring --bin chainring
+}
+
+planted() {
+    cargo build --locked --profile sim --package chainring --bin chainring --features mutants
+}
+
+run() {
+    case "$1" in
+    # Ten minutes of the default swarm: events a second, faults by class, healing, marks.
+    worlds) plain && sim --seconds 600 ;;
+    # Clean seeds.
+    seeds) plain && sim --seeds 3000 --first-seed 1 ;;
+    # The build with planted faults, and none of them chosen.
+    clean) planted && sim --mutant none --seeds 1000 --first-seed 1 ;;
+    # Every planted fault, until it is caught.
+    mutants) planted && sim --mutants --first-seed 1 ;;
+    # The same course of a seed in the builds for tests and for release.
+    digests) CHAINRING_DIGESTS=100 cargo test --locked --test sim a_seed_has_one_course ;;
+    # Every order of events in small worlds.
+    small)
+        CHAINRING_STATES=5000000 cargo test --locked --release --package chainring-ring \
+            --test small_world -- --nocapture
+        ;;
+    # Every state that a crash of the log writer can leave.
+    crash)
+        CHAINRING_CRASH_STATES=5000000 cargo test --locked --release --package chainring \
+            --test crash_states -- --nocapture
+        ;;
+    # Hostile bytes at every decoder.
+    fuzz) cargo run --locked --profile fuzz --package chainring-fuzz -- --seconds 600 ;;
+    *)
+        echo "no part is called $1; there are: worlds seeds clean mutants digests small crash fuzz" >&2
+        return 2
+        ;;
+    esac
+}
+
+failed=""
+for part in $parts; do
+    commit="$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)"
+    printf '\n== %s, commit %s, %s\n' "$part" "$commit" "$(date -u +%F)"
+    # In a shell of its own: `set -e` does not reach into a function whose result is asked for.
+    if ! bash -eu -c "$(declare -f run sim plain planted); target='$target'; run '$part'"; then
+        failed="$failed $part"
+    fi
+done
+[ -z "$failed" ] || { echo "failed:$failed" >&2; exit 1; }

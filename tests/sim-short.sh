@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The short form of all that hunts for faults by itself, for every change: simulated worlds,
+# planted faults, small worlds, crash states, hostile bytes. Less than 3 minutes on two cores, what
+# has to be built not counted; each step prints its figures. The long form is tests/sim-long.sh.
+set -eu
+cd "$(dirname "$0")/.."
+seconds="${1:-40}"
+
+step() {
+    printf '\n-- %s (%s s)\n' "$1" "$SECONDS"
+}
+
+target="${CARGO_TARGET_DIR:-$PWD/target}"
+
+step "worlds, $seconds seconds; of the release that the tests use too"
+cargo build --release --locked --package chainring --bin chainring
+"$target/release/chainring" sim --seconds "$seconds" --shrink-seconds 20
+
+step "planted faults: some that few worlds are enough for, and none"
+cargo build --locked --package chainring --bin chainring --features mutants
+"$target/debug/chainring" sim --mutant none --seconds 5 --events 20000
+"$target/debug/chainring" sim --first-seed 1 --seeds 60 --events 20000 --mutant \
+    AcceptBelowPromise,VoteBeforeFlush,PromiseNotPersisted,DeliveredOnAccept,SequenceSkipped
+
+step "small worlds"
+cargo test --locked --quiet --package chainring-ring --test small_world -- --nocapture
+
+step "crash states of the log"
+cargo test --locked --quiet --package chainring --test crash_states -- --nocapture
+
+step "hostile bytes"
+cargo test --locked --quiet --package chainring-fuzz
+
+printf '\n-- done (%s s)\n' "$SECONDS"
