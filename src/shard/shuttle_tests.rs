@@ -24,7 +24,7 @@ use shuttle::sync::atomic::{AtomicBool, Ordering};
 use std::sync::atomic::AtomicU64;
 
 /// Schedules of an ordinary run, unless `CHAINRING_SCHEDULES` says otherwise.
-const SCHEDULES: usize = 300;
+const SCHEDULES: usize = 2000;
 const TOPIC: &str = "t";
 
 fn config(durability: Durability) -> Config {
@@ -33,7 +33,7 @@ fn config(durability: Durability) -> Config {
         record_bytes: 100,
         packet_bytes: 1024,
         window_bytes: 4096,
-        side_pool_bytes: 8192,
+        side_pool_bytes: 64 << 10,
         memory_log_bytes: 8192,
         group_bytes: 1024,
         group_orders: 64,
