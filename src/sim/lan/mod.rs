@@ -96,8 +96,6 @@ struct Host {
     listening: bool,
     accepted: VecDeque<u32>,
     listener: Option<Waker>,
-    /// Its shard has to be told.
-    stirred: bool,
 }
 
 /// The network.
@@ -112,6 +110,8 @@ pub struct Lan {
     blocked: [[bool; NODES_MAX]; NODES_MAX],
     connections: Vec<Connection>,
     healed: bool,
+    /// Nodes whose shards have to look at their connections again, a bit each.
+    stirred: u8,
     /// Digest of what went over the network.
     pub digest: u64,
     /// Frames that left.
@@ -137,6 +137,7 @@ impl Lan {
             blocked: Default::default(),
             connections: Vec::new(),
             healed: false,
+            stirred: 0,
             digest: 0,
             frames: 0,
         }
@@ -433,10 +434,8 @@ impl Lan {
             wake(&mut side.reader);
             wake(&mut side.writer);
         }
-        let nodes = [0, 1].map(|side| usize::from(connection.sides[side].node));
-        for node in nodes {
-            self.hosts[node].stirred = true;
-        }
+        let nodes = [0, 1].map(|side| connection.sides[side].node);
+        nodes.iter().for_each(|node| self.stirred |= 1 << node);
         self.announce(index, side, at);
         self.announce(index, 1 - side, at);
     }
@@ -454,7 +453,7 @@ impl Lan {
         connection.flows[1 - side].reset();
         wake(&mut connection.sides[side].reader);
         wake(&mut connection.sides[side].writer);
-        self.hosts[usize::from(connection.sides[side].node)].stirred = true;
+        self.stirred |= 1 << connection.sides[side].node;
     }
 
     /// Bytes or an end arrive. Returns the node that has to look.
@@ -501,7 +500,7 @@ impl Lan {
             let count = flow.read(&mut into[..most]);
             let sender = &mut connection.sides[side ^ 1];
             wake(&mut sender.writer);
-            self.hosts[usize::from(sender.node)].stirred |= was_full;
+            self.stirred |= u8::from(was_full) << sender.node;
             return Some(Ok(count));
         }
         match flow.end {
@@ -527,9 +526,9 @@ impl Lan {
         flow.end_arrived || flow.end == End::Reset
     }
 
-    /// True if a shard of this node has to look at its connections again.
-    pub fn take_stirred(&mut self, node: u8) -> bool {
-        std::mem::take(&mut self.hosts[usize::from(node)].stirred)
+    /// The nodes whose shards have to look at their connections again, a bit each.
+    pub fn take_stirred(&mut self) -> u8 {
+        std::mem::take(&mut self.stirred)
     }
 
     /// Cuts or mends the way from one node to another.
