@@ -489,5 +489,7 @@ fn lanes_of(core: &Core) -> impl Iterator<Item = (NodeId, Session, Sequence)> {
     })
 }
 
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
 #[cfg(test)]
 mod tests;

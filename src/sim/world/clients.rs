@@ -138,7 +138,7 @@ impl World {
         let (node, busy) = (one.node, one.open >= clients.load.open);
         if one.left > 0 && !busy {
             one.left -= 1;
-            if clients.random.below(8) == 0 {
+            if clients.random.below(4) == 0 {
                 self.read_something(node);
             } else if !self.request(node, Some(client)) {
                 self.clients.list[usize::from(client)].left = 0;
