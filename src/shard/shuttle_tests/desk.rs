@@ -65,7 +65,7 @@ pub fn wire(config: &Config, disk: DiskHandle, still: Still, own: Waker) -> Wire
     const CONTROL: u32 = 1 << 16;
     let plan = || crate::node::arena_plan(config, &[], CONTROL);
     let arena = ARENA.take().filter(|arena| arena.total() as u64 == plan().total());
-    let arena = arena.unwrap_or_else(|| Arena::new(&plan()).unwrap());
+    let arena = arena.unwrap_or_else(|| Arena::new(&plan()).expect("memory for a small node"));
     let desk = Desk {
         arena: Some(arena),
         disk,
@@ -92,10 +92,10 @@ impl Kernel for Desk {
     type Handle = Target;
 
     fn arena(&self) -> &Arena {
-        self.arena.as_ref().unwrap()
+        self.arena.as_ref().expect("given back at the end")
     }
     fn arena_mut(&mut self) -> &mut Arena {
-        self.arena.as_mut().unwrap()
+        self.arena.as_mut().expect("given back at the end")
     }
     fn now(&self) -> Instant {
         self.start + Duration::from_micros(self.time.get())
