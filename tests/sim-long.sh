@@ -59,7 +59,8 @@ for part in $parts; do
     commit="$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)"
     printf '\n== %s, commit %s, %s\n' "$part" "$commit" "$(date -u +%F)"
     # In a shell of its own: `set -e` does not reach into a function whose result is asked for.
-    if ! bash -eu -c "$(declare -f run sim plain planted); target='$target'; all='$all'; run '$part'"; then
+    words="$(declare -f run sim plain planted); target='$target'; all='$all'"
+    if ! bash -eu -c "$words; run '$part'"; then
         failed="$failed $part"
     fi
 done

@@ -2,7 +2,8 @@
 //! accepting, closing one side or one direction.
 //!
 //! Invariants: a dialed connection comes about or not after one way there and back, as host and
-//! partitions are then; what was sent before a side closes still comes, unless the kernel resets it.
+//! partitions are then; what was sent before a side closes still comes, unless the kernel resets
+//! the connection.
 
 use super::flow::{End, Flow};
 use super::{Connection, Dial, Host, Lan, Side, wake};
