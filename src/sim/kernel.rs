@@ -339,6 +339,11 @@ impl SimKernel {
             faults.took(Kind::Slow, now, here);
             time *= 100;
         }
+        if faults.draw(Kind::Hang, storage.hang) {
+            let now = self.ground.shared.agenda.borrow().now();
+            faults.took(Kind::Hang, now, Place::Node(self.ground.life.node));
+            time += 2_000_000 + faults.stream(Kind::Hang).below(6_000_000);
+        }
         time
     }
 }
