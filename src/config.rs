@@ -10,8 +10,8 @@ mod text;
 
 use chainring_ring::header::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, HEADER_BYTES, round_up};
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NODES_MAX, NodeId};
-use chainring_ring::window::{WINDOW_MAX, WINDOW_MIN};
 use chainring_ring::lanes::lane_packets;
+use chainring_ring::window::{WINDOW_MAX, WINDOW_MIN};
 use chainring_storage::block::ORDERS_PER_GROUP_MAX;
 pub use limits::Limits;
 use serde::Deserialize;

@@ -128,7 +128,7 @@ pub fn format(config: &Config) -> Result<(), RecoverError> {
     format_on(&FileSystem, config)
 }
 
-/// As [`format`], on any disk.
+/// As [`format()`], on any disk.
 ///
 /// # Errors
 /// [`RecoverError`].

@@ -232,10 +232,13 @@ fn real_logs_are_identical_in_every_durability_and_number_of_nodes() {
 #[test]
 fn time_ends_a_load_without_number() {
     let dir = Dir::new();
+    let start = std::time::Instant::now();
     let (output, json) = demo(&dir, &["--durability", "memory", "--seconds", "1"], &[]);
+    assert!(start.elapsed().as_secs() >= 1, "{json}");
     assert_eq!(output.status.code(), Some(0), "{json}");
     assert_eq!(json["identical"], true, "{json}");
-    assert!(json["seconds"].as_f64().unwrap() >= 1.0, "{json}");
+    // Up to the last delivery: a source that gets no processor before the end ships no more.
+    assert!(json["seconds"].as_f64().unwrap() > 0.5, "{json}");
     let (records, bytes) = (json["records"].as_u64().unwrap(), json["bytes"].as_u64().unwrap());
     assert!(records > 0 && bytes == 200 * records, "{json}");
 }

@@ -4,7 +4,8 @@
 # It goes on after a part that fails, and ends with 1 then.
 set -eu
 cd "$(dirname "$0")/.."
-parts="${*:-worlds seeds clean mutants digests small crash fuzz}"
+all="worlds seeds clean mutants digests small crash fuzz models sanitizers"
+parts="${*:-$all}"
 target="${CARGO_TARGET_DIR:-$PWD/target}"
 
 sim() {
@@ -43,8 +44,11 @@ run() {
         ;;
     # Hostile bytes at every decoder.
     fuzz) cargo run --locked --profile fuzz --package chainring-fuzz -- --seconds 600 ;;
+    # Threads: mailboxes and the shard's start and end under models; unsafe code under sanitizers.
+    models) tests/models.sh long ;;
+    sanitizers) tests/sanitize.sh ;;
     *)
-        echo "no part is called $1; there are: worlds seeds clean mutants digests small crash fuzz" >&2
+        echo "no part is called $1; there are: $all" >&2
         return 2
         ;;
     esac
@@ -55,7 +59,8 @@ for part in $parts; do
     commit="$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)"
     printf '\n== %s, commit %s, %s\n' "$part" "$commit" "$(date -u +%F)"
     # In a shell of its own: `set -e` does not reach into a function whose result is asked for.
-    if ! bash -eu -c "$(declare -f run sim plain planted); target='$target'; run '$part'"; then
+    words="$(declare -f run sim plain planted); target='$target'; all='$all'"
+    if ! bash -eu -c "$words; run '$part'"; then
         failed="$failed $part"
     fi
 done

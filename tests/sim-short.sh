@@ -19,8 +19,10 @@ cargo build --release --locked --package chainring --bin chainring
 step "planted faults: some that few worlds are enough for, and none"
 cargo build --locked --package chainring --bin chainring --features mutants
 "$target/debug/chainring" sim --mutant none --seconds 5 --events 20000
-"$target/debug/chainring" sim --first-seed 1 --seeds 60 --events 20000 --mutant \
-    AcceptBelowPromise,VoteBeforeFlush,PromiseNotPersisted,DeliveredOnAccept,SequenceSkipped
+planted=(PromiseNotPersisted AcceptBelowPromise VoteBeforeFlush VoteCountedTwice PromiseCountedTwice
+    HolesFilledBlindly DeliverWithoutValue ReplayBeyondClaim)
+mutants="$(IFS=,; echo "${planted[*]}")"
+"$target/debug/chainring" sim --first-seed 1 --seeds 200 --events 20000 --mutant "$mutants"
 
 step "small worlds"
 cargo test --locked --quiet --package chainring-ring --test small_world -- --nocapture

@@ -101,7 +101,8 @@ impl ArenaPlan {
         Ok(())
     }
 
-    fn regions(&self) -> Regions {
+    /// Where the regions will lie.
+    pub fn regions(&self) -> Regions {
         let mut offset = 2 * self.receive;
         let mut next = |bytes| {
             let range = Range { offset, bytes };
@@ -120,7 +121,7 @@ impl ArenaPlan {
 }
 
 /// Where the regions lie.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Regions {
     /// Receive buffer, first copy; packets that wrap reach into the mirror behind it.
     pub receive: Range,

@@ -346,7 +346,7 @@ impl Campaign {
             // Nothing higher can hide in damage than what the node had promised.
             let bounded = report.is_some_and(|report| report.ballot >= answer.before);
             if answer.damaged && !have && bounded {
-                mark!(UnknownCountsByBound);
+                mark!(UnknownBounded);
             }
             have || !answer.damaged || bounded || mutant!(UnknownCounts)
         };

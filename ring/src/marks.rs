@@ -112,7 +112,7 @@ list! {
     UndamagedAnswersTooFew: "a quorum answered, but too few with undamaged logs";
     CandidateIsBehind: "a candidate had to learn first what others have delivered";
     CandidateLogIsBehind: "a candidate's own log had to follow first";
-    UnknownCountsByBound: "an unknown answer counted, for nothing higher can hide behind it";
+    UnknownBounded: "an unknown answer counted, for nothing higher can hide behind it";
     CandidateFetches: "a candidate lacked a value that was reported to it";
     ReportsDiffer: "two answers report different entries at one instance";
     BallotInheritsNothing: "a ballot was opened without anything to propose again";

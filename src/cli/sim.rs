@@ -53,7 +53,7 @@ pub struct SimArgs {
     #[arg(long, default_value_t = 60)]
     pub shrink_seconds: u64,
     /// Tell every step of every core on stderr.
-    #[arg(long, requires = "seed")]
+    #[arg(long, requires = "seed", conflicts_with_all = ["seeds", "seconds", "first_seed"])]
     pub trace: bool,
     /// Plant this fault: a name, none, or list for all names.
     #[cfg(feature = "mutants")]

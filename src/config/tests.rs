@@ -76,9 +76,15 @@ fn every_bad_value_is_refused_by_its_key() {
         ("limits.packet_bytes", |c| c.limits.packet_bytes = 512 << 10),
         ("limits.segment_bytes", |c| c.limits.segment_bytes = 1 << 20),
         ("limits.log_bytes", |c| c.limits.log_bytes = 64 << 20),
-        ("limits.side_pool_bytes", |c| c.limits.side_pool_bytes = 1 << 20),
+        ("limits.side_pool_bytes", |c| {
+            c.limits.side_pool_bytes = c.side_pool_least() as u32 - 4096;
+        }),
+        ("limits.side_pool_bytes", |c| c.limits.window_bytes = 64 << 20),
         ("limits.memory_log_bytes", |c| c.limits.memory_log_bytes = 1 << 20),
-        ("limits.window_bytes", |c| c.limits.window_bytes = 64 << 20),
+        ("limits.window_bytes", |c| {
+            c.limits.window_bytes = 64 << 20;
+            c.limits.side_pool_bytes = 256 << 20;
+        }),
         ("limits.window_instances", |c| c.limits.window_instances = 8),
         ("limits.window_instances", |c| c.limits.window_instances = 48),
         ("limits.window_instances", |c| c.limits.window_instances = 8192),

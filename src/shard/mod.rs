@@ -238,6 +238,11 @@ impl<M: Machine> Shard<M> {
         self.times.turn(now_us);
         self.take_events();
         self.take_commands();
+        if self.stop.is_some() {
+            // Nothing may follow the mark: a record taken now would be told of and not be there.
+            self.outbox.flush(&mut self.packets);
+            return None;
+        }
         self.tick();
         self.propose();
         self.step(Input::Continue);
@@ -489,5 +494,7 @@ fn lanes_of(core: &Core) -> impl Iterator<Item = (NodeId, Session, Sequence)> {
     })
 }
 
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
 #[cfg(test)]
 mod tests;

@@ -3,10 +3,10 @@
 //! Invariants: time never goes back; things of one time happen in the order in which they were put
 //! down, so that a seed has one course only.
 
-use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Something that happens at a time. Nodes are numbered from 0; a `life` that is over hears nothing.
+/// Something that happens at a time. Nodes are numbered from 0; a `life` that is over hears
+/// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
     /// A shard takes a turn, unless it was called for another time since.
@@ -93,10 +93,38 @@ pub enum What {
     Phase,
 }
 
+/// Something put down: when, and in which order among all; of what it is the order knows nothing.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    key: u128,
+    what: What,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    /// The first comes last: the heap gives the greatest.
+    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
+        other.key.cmp(&self.key)
+    }
+}
+
 /// The queue.
 #[derive(Debug, Default)]
 pub struct Agenda {
-    heap: BinaryHeap<Reverse<(u64, u64, What)>>,
+    heap: BinaryHeap<Entry>,
     now: u64,
     put: u64,
 }
@@ -110,13 +138,14 @@ impl Agenda {
     /// Puts something down; what lies in the past happens next.
     pub fn put(&mut self, at: u64, what: What) {
         self.put += 1;
-        self.heap.push(Reverse((at.max(self.now), self.put, what)));
+        let key = u128::from(at.max(self.now)) << 64 | u128::from(self.put);
+        self.heap.push(Entry { key, what });
     }
 
     /// Takes the next thing, and brings the time forward to it.
     pub fn take(&mut self) -> Option<What> {
-        let Reverse((at, _, what)) = self.heap.pop()?;
-        self.now = at;
+        let Entry { key, what } = self.heap.pop()?;
+        self.now = (key >> 64) as u64;
         Some(what)
     }
 }

@@ -41,6 +41,8 @@ pub enum Class {
     Storage,
     /// A node or a part of the network.
     Macro,
+    /// Nothing but time: not counted.
+    Time,
 }
 
 kinds! {
@@ -59,7 +61,7 @@ kinds! {
     WriteLost, Storage, "a write is reported and lost";
     WriteAstray, Storage, "a write lands elsewhere";
     Full, Storage, "the disk is full";
-    Slow, Storage, "a write takes very long";
+    Slow, Time, "a write takes very long";
     Latent, Storage, "a sector cannot be read any more";
     Crash, Macro, "a process is killed";
     Power, Macro, "a machine loses power";

@@ -14,7 +14,7 @@ use crate::sim::plan::Storage;
 use crate::sim::random::Random;
 use chainring_net::kernel::{Kernel, Token};
 use chainring_net::mailbox::Waker;
-use chainring_net::pool::{Arena, Range};
+use chainring_net::pool::{Arena, ArenaPlan, Range, Regions};
 use chainring_ring::header::Header;
 use chainring_ring::ids::{NodeId, Order, ValueId};
 use chainring_storage::block;
@@ -249,9 +249,36 @@ impl Ground {
     }
 }
 
+thread_local! {
+    /// Packet memory of lives that are over: to map it anew costs more than to clear it.
+    static SPARE: RefCell<VecDeque<Arena>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// Most arenas kept by a thread.
+const SPARE_MAX: usize = 32;
+
+/// Zeroed packet memory.
+///
+/// # Panics
+/// If there is no memory for a small node.
+pub fn arena(plan: &ArenaPlan) -> Arena {
+    let kept = SPARE.with_borrow_mut(|spare| {
+        let index = spare.iter().position(|arena| *arena.regions() == plan.regions())?;
+        spare.remove(index)
+    });
+    let Some(mut arena) = kept else { return Arena::new(plan).expect("memory for a small node") };
+    let Regions { receive, own, side, blocks, control_in, control_out } = plan.regions();
+    let [first, second] = control_out;
+    for range in [receive, own, side, blocks, control_in, first, second] {
+        arena.receive_into(range, |bytes| bytes.fill(0));
+    }
+    arena
+}
+
 /// A kernel of one life of a node.
 pub struct SimKernel {
-    arena: Arena,
+    /// There until the kernel goes.
+    arena: Option<Arena>,
     ground: Ground,
     random: Random,
     ops: Vec<Op>,
@@ -265,7 +292,7 @@ impl SimKernel {
     /// A kernel over `arena`.
     pub fn new(arena: Arena, ground: Ground, random: Random) -> SimKernel {
         SimKernel {
-            arena,
+            arena: Some(arena),
             ground,
             random,
             ops: Vec::with_capacity(8),
@@ -304,7 +331,11 @@ impl SimKernel {
 
     fn receive(&mut self, link: (u32, u8), into: Range) -> Option<i32> {
         let mut lan = self.ground.shared.lan.borrow_mut();
-        let received = self.arena.receive_into(into, |bytes| lan.receive(link.0, link.1, bytes));
+        let received = self
+            .arena
+            .as_mut()
+            .expect(HAS_ARENA)
+            .receive_into(into, |bytes| lan.receive(link.0, link.1, bytes));
         received.map(|result| result.map_or_else(|errno| -errno, |count| count as i32))
     }
 
@@ -313,7 +344,7 @@ impl SimKernel {
         let mut lan = self.ground.shared.lan.borrow_mut();
         let mut sent = 0;
         for range in from {
-            match lan.send(link.0, link.1, self.arena.bytes(*range)) {
+            match lan.send(link.0, link.1, self.arena().bytes(*range)) {
                 Ok(count) => {
                     sent += count;
                     if count < range.bytes as usize {
@@ -348,14 +379,31 @@ impl SimKernel {
     }
 }
 
+/// Why a kernel has its memory.
+const HAS_ARENA: &str = "given back when the kernel goes";
+
+impl Drop for SimKernel {
+    fn drop(&mut self) {
+        let arena = self.arena.take().expect(HAS_ARENA);
+        // A thread that ends drops its worlds behind its spare memory: then it just goes.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            spare.push_back(arena);
+            if spare.len() > SPARE_MAX {
+                spare.pop_front();
+            }
+        });
+    }
+}
+
 impl Kernel for SimKernel {
     type Handle = Handle;
 
     fn arena(&self) -> &Arena {
-        &self.arena
+        self.arena.as_ref().expect(HAS_ARENA)
     }
     fn arena_mut(&mut self) -> &mut Arena {
-        &mut self.arena
+        self.arena.as_mut().expect(HAS_ARENA)
     }
     /// Goes on only for who waits: a node that stops in good order does, for its last writes.
     fn now(&self) -> Instant {
@@ -401,7 +449,7 @@ impl Kernel for SimKernel {
         };
         let length = from.iter().map(|range| range.bytes as usize).sum();
         let mut bytes = Vec::with_capacity(length);
-        from.iter().for_each(|range| bytes.extend_from_slice(self.arena.bytes(*range)));
+        from.iter().for_each(|range| bytes.extend_from_slice(self.arena().bytes(*range)));
         let group = group_of(&bytes);
         let id = self.ground.disk.submit_write(target, offset, bytes, durable);
         let (at, bytes) = (offset, length as u32);

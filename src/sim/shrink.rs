@@ -2,8 +2,10 @@
 //!
 //! Delta debugging: parts are left out, and what still breaks the same invariant is gone on with.
 //! First everything at once, then halves, then ever smaller parts; large faults before small ones;
-//! between them the plan itself is made simpler, for a short run makes the rest cheap. Invariants: what is kept always fails by the same
-//! name; candidates run side by side, and of those that fail the first is taken.
+//! between them the plan itself is made simpler, for a short run makes the rest cheap.
+//!
+//! Invariants: what is kept always fails by the same name; candidates run side by side, and of
+//! those that fail the first is taken.
 
 use crate::sim::faults::{Class, Name};
 use crate::sim::journal::{Fault, Journal};

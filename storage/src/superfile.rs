@@ -134,8 +134,9 @@ impl SuperblockFile {
 
     /// Writes the copies one after another, each durable before the next begins, so that at most
     /// one is torn; first those that do not hold the superblock before this one, so that two that
-    /// agree are left at every moment, however often the power fails. Each is read back, since a disk may lose a write or put it elsewhere and say
-    /// that it is done. Blocks. Allocates nothing.
+    /// agree are left at every moment, however often the power fails. Each is read back, since a
+    /// disk may lose a write or put it elsewhere and say that it is done. Blocks. Allocates
+    /// nothing.
     ///
     /// # Errors
     /// [`LogError::Poisoned`] if fewer than three copies hold it, now or before.

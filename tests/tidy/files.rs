@@ -66,8 +66,8 @@ pub fn below(folder: &str) -> Vec<File> {
 pub fn is_test(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     let (name, folders) = parts.split_last().expect("split gives at least one part");
-    let in_folder = folders.iter().any(|folder| matches!(*folder, "tests" | "examples"));
-    in_folder || *name == "tests.rs" || name.ends_with("_tests.rs")
+    let tests = |name: &str| matches!(name, "tests" | "examples") || name.ends_with("_tests");
+    folders.iter().any(|folder| tests(folder)) || *name == "tests.rs" || name.ends_with("_tests.rs")
 }
 
 fn walk(path: &str, found: &mut Vec<File>) {

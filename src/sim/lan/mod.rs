@@ -6,6 +6,7 @@
 //! protocol must bear it. Invariants: everything happens by the agenda; a side that is closed hears
 //! nothing more; what a partition holds up comes when it heals or never.
 
+mod connect;
 mod flow;
 
 use crate::sim::agenda::{Agenda, What};
@@ -102,8 +103,6 @@ struct Host {
     listening: bool,
     accepted: VecDeque<u32>,
     listener: Option<Waker>,
-    /// Its shard has to be told.
-    stirred: bool,
 }
 
 /// The network.
@@ -118,6 +117,8 @@ pub struct Lan {
     blocked: [[bool; NODES_MAX]; NODES_MAX],
     connections: Vec<Connection>,
     healed: bool,
+    /// Nodes whose shards have to look at their connections again, a bit each.
+    stirred: u8,
     /// Digest of what went over the network.
     pub digest: u64,
     /// Frames that left.
@@ -143,6 +144,7 @@ impl Lan {
             blocked: Default::default(),
             connections: Vec::new(),
             healed: false,
+            stirred: 0,
             digest: 0,
             frames: 0,
         }
@@ -154,161 +156,6 @@ impl Lan {
 
     fn put(&self, at: u64, what: What) {
         self.agenda.borrow_mut().put(at, what);
-    }
-
-    /// A node's process runs and listens.
-    pub fn host_up(&mut self, node: u8) {
-        let host = &mut self.hosts[usize::from(node)];
-        *host = Host { up: true, listening: true, ..Host::default() };
-    }
-
-    /// A node's process is gone. With its machine (`power`) nobody is told; otherwise the kernel
-    /// resets its connections.
-    pub fn host_down(&mut self, node: u8, power: bool) {
-        let host = &mut self.hosts[usize::from(node)];
-        (host.listening, host.up) = (false, !power);
-        (host.listener, host.accepted) = (None, VecDeque::new());
-        for index in 0..self.connections.len() {
-            for side in 0..2 {
-                let own = &mut self.connections[index].sides[side];
-                if own.node == node && !own.closed {
-                    (own.closed, own.reader, own.writer) = (true, None, None);
-                    self.abandon(index, side, power);
-                }
-            }
-        }
-    }
-
-    /// A machine has power again; its process may be down still.
-    pub fn host_powered(&mut self, node: u8) {
-        self.hosts[usize::from(node)].up = true;
-    }
-
-    /// The side of a process that is gone.
-    fn abandon(&mut self, index: usize, side: usize, power: bool) {
-        let at = self.arrival(index, side, 0);
-        let connection = &mut self.connections[index];
-        connection.flows[1 - side].discard();
-        if power {
-            // What the network has taken arrives; then there is silence.
-            return;
-        }
-        connection.flows[side].pass_part(at);
-        connection.flows[side].end = End::Closed;
-        self.announce(index, side, at);
-    }
-
-    /// Dials; the outcome comes by [`Lan::dial_state`].
-    pub fn dial(&mut self, from: u8, to: u8) -> u32 {
-        let side = |node| Side { node, closed: false, reader: None, writer: None };
-        let connection = Connection {
-            dial: Dial::Pending,
-            sides: [side(from), side(to)],
-            flows: [Flow::new(), Flow::new()],
-            busy: [0; 2],
-            give_up: [false; 2],
-            timed_out: [false; 2],
-        };
-        self.connections.push(connection);
-        let index = self.connections.len() as u32 - 1;
-        let at = self.now() + u64::from(2 * self.weather.delay_us) + 1;
-        self.put(at, What::Dialed { connection: index });
-        index
-    }
-
-    /// A dialed connection comes about or not.
-    pub fn on_dialed(&mut self, index: u32) {
-        let connection = &self.connections[index as usize];
-        let [from, to] = [0, 1].map(|side| usize::from(connection.sides[side].node));
-        if connection.sides[0].closed || connection.dial != Dial::Pending {
-            return;
-        }
-        let blocked = self.blocked[from][to] || self.blocked[to][from];
-        let host = &mut self.hosts[to];
-        let dial = match () {
-            () if blocked || !host.up => Dial::Unreachable,
-            () if !host.listening => Dial::Refused,
-            () => Dial::Open,
-        };
-        if dial == Dial::Open {
-            host.accepted.push_back(index);
-            wake(&mut host.listener);
-        }
-        let connection = &mut self.connections[index as usize];
-        connection.dial = dial;
-        wake(&mut connection.sides[0].reader);
-    }
-
-    /// How a dialed connection stands.
-    pub fn dial_state(&mut self, index: u32, waker: &Waker) -> Dial {
-        let connection = &mut self.connections[index as usize];
-        if connection.dial == Dial::Pending {
-            connection.sides[0].reader = Some(waker.clone());
-        }
-        connection.dial
-    }
-
-    /// The next connection accepted at a node.
-    pub fn accept(&mut self, node: u8, waker: &Waker) -> Option<u32> {
-        let host = &mut self.hosts[usize::from(node)];
-        let accepted = host.accepted.pop_front();
-        if accepted.is_none() {
-            host.listener = Some(waker.clone());
-        }
-        accepted
-    }
-
-    /// Closes a side, as the last handle of it goes.
-    pub fn close(&mut self, index: u32, side: u8) {
-        let (index, side) = (index as usize, usize::from(side));
-        let own = &mut self.connections[index].sides[side];
-        if own.closed {
-            return;
-        }
-        (own.closed, own.reader, own.writer) = (true, None, None);
-        let at = self.arrival(index, side, 0);
-        let connection = &mut self.connections[index];
-        // Unread bytes make a kernel reset the connection; what was sent may be lost then.
-        let unread = connection.flows[1 - side].has_bytes();
-        connection.flows[1 - side].discard();
-        connection.flows[side].pass_part(at);
-        if connection.flows[side].end == End::Open {
-            connection.flows[side].end = End::Closed;
-            if unread && self.random.below(2) == 0 {
-                connection.flows[side].reset();
-            }
-        }
-        self.announce(index, side, at);
-    }
-
-    /// Ends both directions; the handle stays.
-    pub fn shutdown(&mut self, index: u32, side: u8) {
-        let (index, side) = (index as usize, usize::from(side));
-        let at = self.arrival(index, side, 0);
-        let connection = &mut self.connections[index];
-        if connection.sides[side].closed {
-            return;
-        }
-        connection.flows[side].pass_part(at);
-        if connection.flows[side].end == End::Open {
-            connection.flows[side].end = End::Closed;
-        }
-        let incoming = &mut connection.flows[1 - side];
-        incoming.discard();
-        (incoming.end, incoming.end_arrived) = (End::Closed, true);
-        self.announce(index, side, at);
-    }
-
-    /// Ends what this side sends.
-    pub fn shutdown_write(&mut self, index: u32, side: u8) {
-        let (index, side) = (index as usize, usize::from(side));
-        let at = self.arrival(index, side, 0);
-        let flow = &mut self.connections[index].flows[side];
-        flow.pass_part(at);
-        if flow.end == End::Open {
-            flow.end = End::Closed;
-        }
-        self.announce(index, side, at);
     }
 
     fn announce(&mut self, index: usize, from: usize, at: u64) {
@@ -447,10 +294,8 @@ impl Lan {
             wake(&mut side.reader);
             wake(&mut side.writer);
         }
-        let nodes = [0, 1].map(|side| usize::from(connection.sides[side].node));
-        for node in nodes {
-            self.hosts[node].stirred = true;
-        }
+        let nodes = [0, 1].map(|side| connection.sides[side].node);
+        nodes.iter().for_each(|node| self.stirred |= 1 << node);
         self.announce(index, side, at);
         self.announce(index, 1 - side, at);
     }
@@ -469,7 +314,7 @@ impl Lan {
         connection.timed_out[side] = true;
         wake(&mut connection.sides[side].reader);
         wake(&mut connection.sides[side].writer);
-        self.hosts[usize::from(connection.sides[side].node)].stirred = true;
+        self.stirred |= 1 << connection.sides[side].node;
     }
 
     /// Bytes or an end arrive. Returns the node that has to look.
@@ -516,7 +361,7 @@ impl Lan {
             let count = flow.read(&mut into[..most]);
             let sender = &mut connection.sides[side ^ 1];
             wake(&mut sender.writer);
-            self.hosts[usize::from(sender.node)].stirred |= was_full;
+            self.stirred |= u8::from(was_full) << sender.node;
             return Some(Ok(count));
         }
         match flow.end {
@@ -543,9 +388,9 @@ impl Lan {
         flow.end_arrived || flow.end == End::Reset
     }
 
-    /// True if a shard of this node has to look at its connections again.
-    pub fn take_stirred(&mut self, node: u8) -> bool {
-        std::mem::take(&mut self.hosts[usize::from(node)].stirred)
+    /// The nodes whose shards have to look at their connections again, a bit each.
+    pub fn take_stirred(&mut self) -> u8 {
+        std::mem::take(&mut self.stirred)
     }
 
     /// Cuts or mends the way from one node to another.

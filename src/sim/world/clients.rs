@@ -14,6 +14,8 @@ use crate::sim::random::Random;
 use bytes::Bytes;
 use chainring_ring::header::HEADER_BYTES;
 
+/// By then all links are up where nothing goes wrong.
+const ALL_LINKED_US: u64 = 5_000_000;
 /// A topic that did not come into being is proposed again after this.
 const CREATE_AGAIN_US: u64 = 2_000_000;
 
@@ -109,8 +111,10 @@ impl Clients {
 impl World {
     /// Every client has its first call.
     pub(super) fn start_clients(&mut self) {
+        // A link that is not up yet is no fault, but what is sent then goes another way.
+        let from = if self.plan.is_fault_free() { ALL_LINKED_US } else { 50_000 };
         for client in 0..self.clients.list.len() as u16 {
-            let at = 50_000 + self.clients.random.below(200_000);
+            let at = from + self.clients.random.below(200_000);
             self.shared.agenda.borrow_mut().put(at, What::Client { client });
         }
     }
@@ -134,7 +138,7 @@ impl World {
         let (node, busy) = (one.node, one.open >= clients.load.open);
         if one.left > 0 && !busy {
             one.left -= 1;
-            if clients.random.below(8) == 0 {
+            if clients.random.below(4) == 0 {
                 self.read_something(node);
             } else if !self.request(node, Some(client)) {
                 self.clients.list[usize::from(client)].left = 0;

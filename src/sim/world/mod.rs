@@ -254,11 +254,12 @@ impl World {
 
     /// Whoever was woken by what happened gets a turn.
     fn look_around(&mut self) {
+        let stirred = self.shared.lan.borrow_mut().take_stirred();
         for node in 0..self.plan.nodes {
             if self.nodes[usize::from(node)].is_flagged() {
                 self.nodes[usize::from(node)].mail_later(&self.shared);
             }
-            if self.shared.lan.borrow_mut().take_stirred(node) {
+            if stirred >> node & 1 == 1 {
                 self.call(node);
             }
         }

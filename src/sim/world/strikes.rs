@@ -277,7 +277,8 @@ impl World {
         sim.booting = false;
         self.shared.lan.borrow_mut().host_powered(node);
         let fuse = self.random.below(8);
-        if fuse == 0 && !self.healing && self.plan.durability == Durability::Sync {
+        let calm = self.healing || self.plan.is_fault_free();
+        if fuse == 0 && !calm && self.plan.durability == Durability::Sync {
             // Power fails again, in the middle of the start.
             sim.disk.fail_after(1 + self.random.below(20));
         }
