@@ -1,8 +1,8 @@
 //! The loop on a machine without a kernel: what leaves a shard whose disk fails.
 
 use super::*;
-use crate::mail::Append;
 use crate::device::{Device, Port, Probe};
+use crate::mail::Append;
 use chainring_net::mailbox::{Waker, channel};
 use chainring_net::wire::{Counters, Event, LinkKind, Refused};
 use chainring_ring::actions::Action;

@@ -331,7 +331,8 @@ impl SimKernel {
 
     fn receive(&mut self, link: (u32, u8), into: Range) -> Option<i32> {
         let mut lan = self.ground.shared.lan.borrow_mut();
-        let received = self.arena.as_mut().expect(HAS_ARENA).receive_into(into, |bytes| lan.receive(link.0, link.1, bytes));
+        let arena = self.arena.as_mut().expect(HAS_ARENA);
+        let received = arena.receive_into(into, |bytes| lan.receive(link.0, link.1, bytes));
         received.map(|result| result.map_or_else(|errno| -errno, |count| count as i32))
     }
 
