@@ -71,6 +71,16 @@ kinds! {
     Campaign, Macro, "a node is told to campaign";
     Clock, Macro, "a clock jumps";
     Stop, Macro, "a node is stopped in good order";
+    HeadRot, Storage, "the header of a segment rots";
+    CopyRot, Storage, "copies of a superblock rot";
+    LastRot, Storage, "the last write rots while the machine is down";
+    SegmentLost, Storage, "a segment is lost";
+    Misplaced, Storage, "a group lies where another one should";
+    Hang, Storage, "a write hangs for seconds";
+    Late, Packet, "a hello is held up for seconds";
+    Foreign, Macro, "a node is given what is another's";
+    Mistake, Macro, "a node is started with a mistake in its configuration";
+    Stranger, Macro, "somebody connects and says nothing";
 }
 
 /// A fault that took effect: its kind, and its place among the draws of that kind.

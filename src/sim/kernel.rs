@@ -331,8 +331,11 @@ impl SimKernel {
 
     fn receive(&mut self, link: (u32, u8), into: Range) -> Option<i32> {
         let mut lan = self.ground.shared.lan.borrow_mut();
-        let arena = self.arena.as_mut().expect(HAS_ARENA);
-        let received = arena.receive_into(into, |bytes| lan.receive(link.0, link.1, bytes));
+        let received = self
+            .arena
+            .as_mut()
+            .expect(HAS_ARENA)
+            .receive_into(into, |bytes| lan.receive(link.0, link.1, bytes));
         received.map(|result| result.map_or_else(|errno| -errno, |count| count as i32))
     }
 
@@ -366,6 +369,11 @@ impl SimKernel {
             let here = Place::Node(self.ground.life.node);
             faults.took(Kind::Slow, now, here);
             time *= 100;
+        }
+        if faults.draw(Kind::Hang, storage.hang) {
+            let now = self.ground.shared.agenda.borrow().now();
+            faults.took(Kind::Hang, now, Place::Node(self.ground.life.node));
+            time += 2_000_000 + faults.stream(Kind::Hang).below(6_000_000);
         }
         time
     }

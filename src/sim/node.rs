@@ -14,14 +14,14 @@ use crate::shard::{Room, Shard, ShardParts, links};
 use crate::sim::agenda::What;
 use crate::sim::clerk::{Clerk, ClerkHost, DiskReader};
 use crate::sim::disk::DiskHandle;
-use crate::sim::kernel::{Desk, Ground, Handle, Life, Shared, SimKernel, arena};
+use crate::sim::kernel::{Desk, Ground, Handle, Life, Placed, Shared, SimKernel, arena};
 use crate::sim::peernet::{SimNet, Timers};
 use crate::sim::plan::Plan;
 use crate::sim::random::Random;
 use chainring_net::mailbox::{Receiver, Waker, channel};
 use chainring_net::uring::UringOptions;
 use chainring_net::wire::{Wait, Wire, WireOptions};
-use chainring_ring::actions::{Action, Input};
+use chainring_ring::actions::{ACTIONS_MAX, Action, Input};
 use chainring_ring::core::Core;
 use chainring_ring::ids::NodeId;
 use chainring_storage::{AlignedBuf, LogConfig, LogReader, Superblock};
@@ -178,6 +178,10 @@ pub struct SimNode {
     pub incarnation: u32,
     /// Sectors of its log that rotted.
     pub rotten: u32,
+    /// Its last life ends by the power's going, right behind a stop in good order.
+    pub unplugged: bool,
+    /// What its last life wrote last.
+    pub last: Option<Placed>,
     random: Random,
     turn_us: (u32, u32),
     mail_us: (u32, u32),
@@ -205,6 +209,8 @@ impl SimNode {
             victim: plan.victims[usize::from(index)],
             incarnation: 1,
             rotten: 0,
+            unplugged: false,
+            last: None,
             random: Random::stream(plan.seed, "node").split(number),
             turn_us: plan.turn_us,
             mail_us: plan.mail_us,
@@ -233,7 +239,7 @@ impl SimNode {
             life,
             storage: plan.storage.clone(),
             fails: self.victim || plan.durability == chainring_ring::ids::Durability::Sync,
-            lies: self.victim,
+            lies: self.victim && !plan.beyond,
         };
         let alive = self.begin(opened, ground)?;
         (self.called, self.busy_until) = (None, 0);
@@ -481,5 +487,5 @@ fn room(config: &Config) -> Room {
     let bytes = bytes + u64::from(limits.side_pool_bytes);
     let packets = (bytes / 512) as usize + 64;
     let windows = 4 * limits.window_instances as usize;
-    Room { packets, notices: windows + 4096, log_items: windows + packets + 1024 }
+    Room { packets, notices: windows + ACTIONS_MAX, log_items: windows + packets + 1024 }
 }

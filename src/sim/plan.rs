@@ -7,7 +7,7 @@
 
 use crate::config::{Cluster, Config, Limits, Member, Node, durability_name};
 use crate::sim::faults::Kind;
-use crate::sim::lan::Weather;
+use crate::sim::lan::{BUFFER_BYTES, Weather};
 use crate::sim::random::Random;
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NodeId};
 
@@ -38,8 +38,11 @@ pub struct Storage {
     pub keep: u32,
     /// The same for torn.
     pub torn: u32,
-    /// The disk is full after so many bytes; 0 for never.
-    pub full_bytes: u64,
+    /// A write hangs for seconds.
+    pub hang: u32,
+    /// What was written last rots, when power fails in the middle of a start; of a node that may
+    /// be damaged only.
+    pub last_rot: u32,
 }
 
 /// A large fault.
@@ -111,6 +114,8 @@ pub struct Plan {
     pub mail_us: (u32, u32),
     /// How much faster each node's clock runs, in a million.
     pub drift: Vec<i32>,
+    /// More goes wrong than the ring is made to bear: it may stand still for good, and no more.
+    pub beyond: bool,
 }
 
 /// Events of a world until its faults end, unless told otherwise.
@@ -137,7 +142,10 @@ impl Plan {
         let most = usize::from(nodes - 1) / 2;
         let mut victims = vec![false; usize::from(nodes)];
         order[..most].iter().for_each(|node| victims[usize::from(*node)] = true);
-        let load = load(&mut random, &limits, nodes);
+        let mut load = load(&mut random, &limits, nodes);
+        if random.below(10) == 0 && limits.record_bytes > 1000 {
+            (load.record_bytes, load.records) = (limits.record_bytes, 3);
+        }
         if durability == Durability::Memory {
             // Who lags learns from what the others keep: a window of it, or all for who forgot.
             match random.below(4) {
@@ -154,8 +162,8 @@ impl Plan {
             nodes,
             durability,
             block,
+            weather: weather(&mut random, &limits),
             limits,
-            weather: weather(&mut random),
             storage: storage(&mut random),
             victims,
             strikes: Vec::new(),
@@ -165,7 +173,9 @@ impl Plan {
             turn_us: (1 + random.below(10) as u32, random.below(30) as u32),
             mail_us: (1 + random.below(20) as u32, 1 + random.below(200) as u32),
             drift: (0..nodes).map(|_| random.below(2001) as i32 - 1000).collect(),
+            beyond: false,
         };
+        plan.go_beyond(&mut random);
         let least = plan.config(0).side_pool_least() as u32;
         plan.limits.side_pool_bytes = least << random.below(2);
         plan.strikes = strikes(&mut random, &plan);
@@ -186,6 +196,41 @@ impl Plan {
         let Storage { write_us, jitter_us, keep, torn, .. } = self.storage;
         self.storage = Storage { write_us, jitter_us, keep, torn, ..Storage::default() };
         self.strikes.clear();
+    }
+
+    /// Some worlds are worse than the fault model: all that is asked of them is that nothing false
+    /// is ever said. A node alone has damage that nobody can mend; a majority forgets; a log has
+    /// no room for good; the only copies of what somebody lacks are dropped.
+    fn go_beyond(&mut self, random: &mut Random) {
+        let alone = self.nodes == 1;
+        let memory = self.durability == Durability::Memory;
+        let one_in = if alone {
+            3
+        } else if memory {
+            8
+        } else {
+            40
+        };
+        self.beyond = random.below(one_in) == 0;
+        if !self.beyond {
+            return;
+        }
+        self.safety_us = SAFETY_US / 4;
+        let all = alone || (random.coin() && self.durability != Durability::Sync);
+        let limits = &mut self.limits;
+        match () {
+            () if all => self.victims.fill(true),
+            () if memory => {
+                let packet = limits.packet_bytes.max(limits.record_bytes + 4096);
+                limits.memory_log_bytes = u64::from(8 * packet);
+            }
+            () => limits.log_bytes = u64::from(limits.segment_bytes) * (2 + random.below(4)),
+        }
+    }
+
+    /// True if the content of this node's disk may be spoilt at rest.
+    pub fn may_spoil(&self, node: u8) -> bool {
+        self.victims[usize::from(node)] && (!self.beyond || self.nodes == 1)
     }
 
     /// The configuration of one node.
@@ -231,10 +276,10 @@ impl Plan {
 
     /// True if nothing goes wrong in it.
     pub fn is_fault_free(&self) -> bool {
-        let Weather { lose, double, hold, spoil, broken, .. } = self.weather;
+        let Weather { lose, double, hold, spoil, broken, late, .. } = self.weather;
         let storage = &self.storage;
         let fails = [storage.write_error, storage.write_short, storage.write_lost];
-        lose + double + hold + spoil + broken == 0
+        lose + double + hold + spoil + broken + late == 0
             && fails.iter().all(|rate| *rate == 0)
             && self.strikes.is_empty()
     }
@@ -246,7 +291,7 @@ impl Plan {
 }
 
 fn limits(random: &mut Random, block: u32) -> Limits {
-    let record_bytes = [100, 300, 900, 2000][random.below(4) as usize];
+    let record_bytes = [100, 300, 900, 2000, 100, 300, 900, 6000][random.below(8) as usize];
     let packet_bytes = 2 * block * (1 << random.below(3));
     let window_bytes = (4 * packet_bytes) << random.below(3);
     let group_bytes = 2 * block * (1 << random.below(4));
@@ -261,7 +306,7 @@ fn limits(random: &mut Random, block: u32) -> Limits {
         groups_in_flight: 2 + random.below(2) as u32,
         async_behind_ms: 5 + random.below(100) as u32,
         async_behind_bytes: 4096 << random.below(8),
-        mailbox_letters: 4096,
+        mailbox_letters: 64 << (2 * random.below(4)),
         fetch_bytes_per_s: 1_000_000 << random.below(8),
         ..Limits::default()
     };
@@ -288,6 +333,17 @@ fn load(random: &mut Random, limits: &Limits, nodes: u8) -> Load {
     }
 }
 
+/// What just crashed crashes again and again, sometimes as soon as it has started.
+fn storm(random: &mut Random, strikes: &mut Vec<Strike>) {
+    let mut strike = *strikes.last().expect("the first of them");
+    for _ in 0..1 + random.below(6) {
+        let mean = 20_000 << random.below(4);
+        strike.at += strike.lasts + 200 + random.exponential(mean);
+        (strike.lasts, strike.detail) = (2_000 + random.exponential(20_000), random.bits());
+        strikes.push(strike);
+    }
+}
+
 /// A rate of the swarm: sometimes none, sometimes little, mostly much.
 fn rate(random: &mut Random, most: u32) -> u32 {
     match random.below(4) {
@@ -297,8 +353,11 @@ fn rate(random: &mut Random, most: u32) -> u32 {
     }
 }
 
-fn weather(random: &mut Random) -> Weather {
+fn weather(random: &mut Random, limits: &Limits) -> Weather {
+    let small = (16 << 10 << random.below(2)).max(8 * (limits.packet_bytes + limits.record_bytes));
     Weather {
+        late: rate(random, 200_000),
+        buffer_bytes: if random.below(4) == 0 { small } else { BUFFER_BYTES },
         delay_us: 5 + random.below(200) as u32,
         jitter_us: 1 + random.below(300) as u32,
         bytes_per_us: [10, 125, 1250][random.below(3) as usize],
@@ -325,7 +384,8 @@ fn storage(random: &mut Random) -> Storage {
         rot_sectors: random.below(8) as u32,
         keep: random.below(1_000_001) as u32,
         torn: random.below(300_000) as u32,
-        full_bytes: 0,
+        hang: rate(random, 60),
+        last_rot: 500_000 * (random.below(2) as u32),
     }
 }
 
@@ -342,6 +402,14 @@ fn strikes(random: &mut Random, plan: &Plan) -> Vec<Strike> {
         (Kind::Stop, 10),
         (Kind::Rot, 20),
         (Kind::DiskLoss, 2),
+        (Kind::HeadRot, 3),
+        (Kind::CopyRot, 5),
+        (Kind::SegmentLost, 5),
+        (Kind::Misplaced, 10),
+        (Kind::Full, 6),
+        (Kind::Foreign, 4),
+        (Kind::Mistake, 4),
+        (Kind::Stranger, 5),
     ];
     // Each seed leaves some of them out.
     let weights = kinds.map(|(_, weight)| if random.below(4) == 0 { 0 } else { weight });
@@ -355,12 +423,25 @@ fn strikes(random: &mut Random, plan: &Plan) -> Vec<Strike> {
         let (kind, _) = kinds[random.weighted(&weights)];
         let lasts = match kind {
             Kind::Crash | Kind::Power | Kind::Stop => 20_000 + random.exponential(500_000),
+            Kind::Pause if random.below(8) == 0 => 12_000_000 + random.exponential(3_000_000),
             Kind::Pause => 1_000 + random.exponential(1_500_000),
+            Kind::Full => 500_000 + random.exponential(4_000_000),
+            Kind::Mistake => 50_000 + random.exponential(2_000_000),
             Kind::Part => 10_000 + random.exponential(1_000_000),
             _ => 0,
         };
         let node = random.below(u64::from(plan.nodes)) as u8;
         strikes.push(Strike { at, lasts, kind, node, detail: random.bits() });
+        if matches!(kind, Kind::Crash | Kind::Power) && random.below(6) == 0 {
+            storm(random, &mut strikes);
+        }
+        if kind == Kind::Full {
+            // The node is stopped, or starts, while its disk is full.
+            let kind = [Kind::Stop, Kind::Crash, Kind::Power][random.below(3) as usize];
+            let (at, lasts) = (at + lasts / 2, random.below(lasts / 4));
+            strikes.push(Strike { at, lasts, kind, node, detail: random.bits() });
+        }
+        at = strikes.last().map_or(at, |strike| strike.at);
         at += random.exponential(mean);
     }
     strikes

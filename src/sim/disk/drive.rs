@@ -226,6 +226,20 @@ impl Drive {
         }
     }
 
+    /// A file at rest is gone, its name with it.
+    pub fn lose_file(&mut self, path: &Path) -> bool {
+        self.settle(|_| true);
+        let named = self.durable_names.remove(path).is_some();
+        self.names.remove(path).is_some() || named
+    }
+
+    /// Another file takes the place of one.
+    pub fn replace_file(&mut self, path: &Path, file: File) -> bool {
+        let Some(place) = self.names.get(path) else { return false };
+        self.files[*place] = file;
+        true
+    }
+
     pub fn digest(&self) -> u128 {
         let mut hash = xxhash_rust::xxh3::Xxh3::new();
         for (path, file) in &self.durable_names {

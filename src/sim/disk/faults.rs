@@ -280,6 +280,27 @@ impl Drive {
         held != *bytes
     }
 
+    /// Copies a range of a file to another place of it, at rest. True if that place is another now.
+    pub fn misplace(&mut self, file: usize, from: Range<u64>, to: u64) -> bool {
+        let held = &mut self.files[file];
+        let length = from.end - from.start;
+        if from.end.max(to + length) > held.stable_length {
+            return false;
+        }
+        let mut bytes = vec![0; length as usize];
+        held.stable.read(from.start, &mut bytes);
+        let altered = !held.stable.holds(to, &bytes);
+        held.stable.write(to, &bytes);
+        self.counts.misdirected += u64::from(altered);
+        altered
+    }
+
+    /// Sectors that could not be read can be read again.
+    pub fn cure_latent(&mut self) -> bool {
+        let latent = self.files.iter_mut().filter(|file| !file.latent.is_empty());
+        latent.map(|file| file.latent.clear()).count() > 0
+    }
+
     /// Lets the sector that holds a byte change at rest. True if it is another now.
     pub fn rot(&mut self, file: usize, at: u64, rot: Rot, random: &mut Random) -> bool {
         let held = &mut self.files[file];

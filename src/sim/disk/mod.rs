@@ -182,6 +182,12 @@ impl DiskHandle {
         self.drive().capacity = bytes;
     }
 
+    /// Leaves room for so many bytes more.
+    pub fn leave_room(&self, bytes: u64) {
+        let mut drive = self.drive();
+        drive.capacity = drive.used() + bytes;
+    }
+
     /// Bytes used.
     pub fn used(&self) -> u64 {
         self.drive().used()
@@ -191,6 +197,30 @@ impl DiskHandle {
     pub fn rot(&self, path: &Path, at: u64, rot: Rot, random: &mut Random) -> bool {
         let mut drive = self.drive();
         drive.find(path).is_ok_and(|file| drive.rot(file, at, rot, random))
+    }
+
+    /// What lies in a range of a file lies in another place of it as well, as a write that went
+    /// astray leaves it. True if that place is another now.
+    pub fn misplace(&self, path: &Path, from: Range<u64>, to: u64) -> bool {
+        let mut drive = self.drive();
+        drive.find(path).is_ok_and(|file| drive.misplace(file, from, to))
+    }
+
+    /// Sectors that could not be read can be read again. True if there were any.
+    pub fn cure_latent(&self) -> bool {
+        self.drive().cure_latent()
+    }
+
+    /// A file at rest is gone. True if it was there.
+    pub fn lose_file(&self, path: &Path) -> bool {
+        self.drive().lose_file(path)
+    }
+
+    /// A file of another disk takes the place of the own one of this name. True if both were there.
+    pub fn take_file(&self, other: &DiskHandle, path: &Path) -> bool {
+        let theirs = other.drive();
+        let Ok(file) = theirs.find(path) else { return false };
+        self.drive().replace_file(path, theirs.files[file].clone())
     }
 
     /// Everything is gone. True if there was anything.

@@ -63,6 +63,7 @@ impl Lan {
             flows: [Flow::new(), Flow::new()],
             busy: [0; 2],
             give_up: [false; 2],
+            timed_out: [false; 2],
         };
         self.connections.push(connection);
         let index = self.connections.len() as u32 - 1;

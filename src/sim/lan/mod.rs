@@ -25,10 +25,10 @@ use std::task::Waker;
 pub const NODES_MAX: usize = 8;
 /// Where a frame's kind lies in its header.
 const KIND_AT: usize = 54;
-/// A frame larger than this is let through as it comes: it would not fit into the buffer.
+/// A frame of more than half a buffer is let through as it comes, and one larger than this.
 const WHOLE_MAX: usize = 96 << 10;
-/// Bytes of a connection that are sent and not read: socket buffers of both sides.
-const BUFFER_BYTES: usize = 256 << 10;
+/// Bytes of a connection that are sent and not read, mostly: socket buffers of both sides.
+pub const BUFFER_BYTES: u32 = 256 << 10;
 
 /// How the network of a world is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +49,10 @@ pub struct Weather {
     pub spoil: u32,
     /// The same.
     pub broken: u32,
+    /// Times in a million hellos that are held up for seconds.
+    pub late: u32,
+    /// Socket buffers of a connection.
+    pub buffer_bytes: u32,
     /// A connection that a partition holds up gives up after this, microseconds.
     pub give_up_us: u32,
 }
@@ -88,6 +92,8 @@ struct Connection {
     /// Each flow's wire is busy until then.
     busy: [u64; 2],
     give_up: [bool; 2],
+    /// This side has given up.
+    timed_out: [bool; 2],
 }
 
 /// A host of the network.
@@ -184,11 +190,13 @@ impl Lan {
         if connection.flows[1 - side].end_arrived && connection.sides[1 - side].closed {
             return Err(Errno::PIPE.raw_os_error());
         }
-        let room = BUFFER_BYTES.saturating_sub(connection.flows[side].held());
+        let buffer = self.weather.buffer_bytes as usize;
+        let room = buffer.saturating_sub(connection.flows[side].held());
         bytes = &bytes[..bytes.len().min(room)];
         let mut taken = 0;
         while !bytes.is_empty() {
-            let (count, whole) = self.connections[index].flows[side].write(bytes, WHOLE_MAX);
+            let (count, whole) =
+                self.connections[index].flows[side].write(bytes, WHOLE_MAX.min(buffer / 2));
             (taken, bytes) = (taken + count, &bytes[count..]);
             if whole && !self.frame_leaves(index, side) {
                 return if taken > 0 { Ok(taken) } else { Err(Errno::CONNRESET.raw_os_error()) };
@@ -251,6 +259,11 @@ impl Lan {
             let mean = u64::from(weather.delay_us + weather.jitter_us) + 1;
             at += 10 * mean + faults.stream(Kind::Hold).below(40 * mean);
         }
+        let hello = flow.frame()[KIND_AT] == FrameKind::Hello as u8;
+        if hello && faults.draw(Kind::Late, weather.late) {
+            faults.took(Kind::Late, now, way);
+            at += faults.stream(Kind::Late).below(4_000_000);
+        }
         if faults.draw(Kind::Spoil, weather.spoil) {
             faults.took(Kind::Spoil, now, way);
             let frame = flow.frame_mut();
@@ -298,6 +311,7 @@ impl Lan {
         // The other side hears nothing of it: it stands half open.
         connection.flows[side].reset();
         connection.flows[1 - side].reset();
+        connection.timed_out[side] = true;
         wake(&mut connection.sides[side].reader);
         wake(&mut connection.sides[side].writer);
         self.stirred |= 1 << connection.sides[side].node;
@@ -338,7 +352,7 @@ impl Lan {
         let connection = &mut self.connections[index];
         let flow = &mut connection.flows[1 - side];
         if flow.has_bytes() {
-            let was_full = flow.held() >= BUFFER_BYTES / 2;
+            let was_full = flow.held() >= self.weather.buffer_bytes as usize / 2;
             // A stream breaks where it likes.
             let most = match self.random.below(8) {
                 0 => 1 + self.random.below(into.len() as u64) as usize,
@@ -351,6 +365,7 @@ impl Lan {
             return Some(Ok(count));
         }
         match flow.end {
+            End::Reset if connection.timed_out[side] => Some(Err(Errno::TIMEDOUT.raw_os_error())),
             End::Reset => Some(Err(Errno::CONNRESET.raw_os_error())),
             _ if flow.end_arrived => Some(Ok(0)),
             _ => None,

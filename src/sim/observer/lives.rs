@@ -51,6 +51,13 @@ impl Observer {
         self.own_settled(node, core);
     }
 
+    /// A node started on what is another's: it would speak with that one's votes.
+    pub fn started_as_another(&mut self, node: NodeId) {
+        if !self.is_over(node) {
+            self.verdict.fail(A8, node, || "starts on what is another node's".to_owned());
+        }
+    }
+
     /// What was delivered from the log is a prefix of what all deliver.
     fn replayed(&mut self, node: NodeId, core: &Core) {
         let Observer { nodes, log, verdict, .. } = self;

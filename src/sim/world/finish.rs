@@ -11,6 +11,9 @@ use crate::sim::observer::{FinalNode, Invariant, Violation};
 use chainring_ring::core::Core;
 use chainring_ring::ids::Ballot;
 
+/// A world that is worse than the fault model is looked at for so long.
+const BEYOND_US: u64 = 3_000_000;
+
 impl World {
     /// A phase may be over. True if that is the end.
     pub(super) fn on_phase(&mut self) -> bool {
@@ -32,6 +35,9 @@ impl World {
             self.equal_at = Some(now);
             return true;
         }
+        if self.plan.beyond && now >= self.healed_at + BEYOND_US {
+            return true;
+        }
         if now >= self.healed_at + LIVENESS_US {
             self.say_unsettled();
             return true;
@@ -48,6 +54,7 @@ impl World {
         self.shared.lan.borrow_mut().heal();
         self.shared.observer.borrow_mut().healed();
         let now = self.now();
+        (0..self.plan.nodes).for_each(|node| self.correct(node));
         for sim in &mut self.nodes {
             sim.disk.set_rates(Rates::default());
             sim.disk.set_capacity(u64::MAX);
@@ -58,17 +65,20 @@ impl World {
         self.put(now + LOOK_US, What::Phase);
     }
 
-    /// All nodes run, have delivered the same, and know so.
+    /// All nodes run, have delivered the same, and know so. Where a majority has forgotten, what
+    /// is equal need not be all that there was.
     fn are_equal(&self) -> bool {
         let mut cores = self.nodes.iter().map(|sim| Some(sim.alive.as_ref()?.shard.core()));
         let Some(Some(first)) = cores.next() else { return false };
         let position = first.delivered();
-        let same = |core: Option<&Core>| core.is_some_and(|core| core.delivered() == position);
+        let same = |core: Option<&Core>| {
+            core.is_some_and(|core| core.delivered() == position && !core.is_forgotten())
+        };
         let shown = |sim: &crate::sim::node::SimNode| {
             let alive = sim.alive.as_ref();
             alive.is_some_and(|alive| alive.clerk.catalog.borrow().delivered() == position)
         };
-        cores.all(same) && self.nodes.iter().all(shown)
+        same(Some(first)) && cores.all(same) && self.nodes.iter().all(shown)
     }
 
     fn say_unsettled(&mut self) {
@@ -124,7 +134,7 @@ impl World {
         self.shared.observer.borrow_mut().finish(&list);
     }
 
-    fn read_topic(&mut self, node: u8, topic: TopicId, first: u64, end: u64) {
+    pub(super) fn read_topic(&mut self, node: u8, topic: TopicId, first: u64, end: u64) {
         let mut at = first;
         while at < end {
             match self.read_record(node, topic, at) {

@@ -10,6 +10,7 @@
 
 mod clients;
 mod finish;
+mod harm;
 mod strikes;
 
 use crate::mail::{Command, Notice};
@@ -136,7 +137,7 @@ impl World {
             durability: plan.durability,
             window: u64::from(plan.limits.window_instances),
             fault_free: plan.is_fault_free(),
-            ballots_after_heal: BALLOTS_AFTER_HEAL,
+            ballots_after_heal: if plan.beyond { u32::MAX } else { BALLOTS_AFTER_HEAL },
         })));
         let eyes = Rc::new(RefCell::new(Frames(Rc::clone(&observer))));
         let weather = plan.weather.clone();
@@ -174,7 +175,7 @@ impl World {
             self.look_around();
         }
         let seen = self.shared.observer.borrow().violation().is_some();
-        if over && !seen && self.violation.is_none() {
+        if over && !seen && self.violation.is_none() && self.equal_at.is_some() {
             self.compare();
         }
         self.outcome()
@@ -325,7 +326,11 @@ impl World {
         let Some(config) = alive.log.clone() else { return };
         let sim = &mut self.nodes[usize::from(node)];
         let dir = sim.config.node.dir.clone();
-        let made = create_segment(&dir, &config, number);
+        let over = (u64::from(number) + 1) * u64::from(config.segment_bytes);
+        let made = match over > sim.config.limits.log_bytes {
+            true => Err(LogError::Full { dir: dir.clone(), bytes: over }),
+            false => create_segment(&dir, &config, number),
+        };
         let target = match made {
             Ok(()) | Err(LogError::Exists { .. }) => sim.disk.segment(&dir, number).ok(),
             Err(_) => None,

@@ -5,15 +5,16 @@
 
 use super::World;
 use crate::mail::Command;
+use crate::recover::RecoverError;
 use crate::sim::agenda::What;
-use crate::sim::disk::{CrashPlan, Rot};
+use crate::sim::disk::CrashPlan;
 use crate::sim::faults::Kind;
 use crate::sim::journal::Place;
 use crate::sim::node::Turned;
 use crate::sim::observer::Stopped;
 use crate::sim::plan::Strike;
-use chainring_ring::ids::{Durability, Incarnation};
-use chainring_storage::{Superblock, SuperblockFile, segment_path};
+use chainring_ring::ids::Durability;
+use chainring_storage::LogError;
 
 /// A node that could not start is started again after this.
 const BOOT_AGAIN_US: u64 = 300_000;
@@ -50,21 +51,50 @@ impl World {
                     self.crash(node, true, strike.lasts);
                 }
             }
-            Kind::Stop if up && self.plan.durability != Durability::Memory => self.stop(node),
+            Kind::Stop if up && self.plan.durability != Durability::Memory => {
+                self.nodes[usize::from(node)].unplugged =
+                    may_crash && strike.detail.is_multiple_of(2);
+                self.stop(node);
+            }
             Kind::Pause if up => {
                 let until = self.now() + strike.lasts;
                 self.nodes[usize::from(node)].pause(&self.shared, until);
             }
             Kind::Campaign if up => {
-                self.nodes[usize::from(node)].order(&self.shared, Command::Campaign);
+                // Seldom more often than what is said of it can wait for a peer.
+                for _ in 0..if strike.detail.is_multiple_of(32) { 80 } else { 1 } {
+                    self.nodes[usize::from(node)].order(&self.shared, Command::Campaign);
+                }
             }
             Kind::Clock => self.nodes[usize::from(node)].clock.ahead += strike.detail % 5_000_000,
             Kind::Part if self.plan.nodes > 1 => {
                 self.part(strike, true);
-                let until = self.now() + strike.lasts;
-                self.put(until, What::Mend { index });
+                self.mend_later(strike, index);
             }
-            Kind::Rot if victim => return self.rot(node, strike.detail),
+            Kind::Rot if up => return self.rot(node, strike.detail),
+            Kind::HeadRot if up => return self.rot_head(node),
+            Kind::CopyRot | Kind::SegmentLost | Kind::Misplaced | Kind::Foreign => {
+                return up && may_crash && self.harm(strike);
+            }
+            Kind::Full if up => {
+                let room = strike.detail % 3 * 8192;
+                self.nodes[usize::from(node)].disk.leave_room(room);
+                self.mend_later(strike, index);
+            }
+            Kind::Mistake if up && may_crash && self.plan.nodes > 1 => {
+                self.crash(node, false, 10_000);
+                let other = usize::from(node + 1) % usize::from(self.plan.nodes);
+                let config = &mut self.nodes[usize::from(node)].config;
+                config.cluster.nodes[other].address.push('1');
+                self.mend_later(strike, index);
+            }
+            Kind::Stranger => {
+                let from = (node + 1) % self.plan.nodes;
+                // Seldom more than a node keeps in a handshake.
+                for _ in 0..if strike.detail.is_multiple_of(8) { 70 } else { 1 } {
+                    self.shared.lan.borrow_mut().dial(from, node);
+                }
+            }
             Kind::DiskLoss if victim && up => {
                 self.crash(node, true, strike.lasts + 100_000);
                 self.lose_disk(node);
@@ -74,10 +104,47 @@ impl World {
         true
     }
 
+    /// A node's machine goes down, and something happens to its disk meanwhile.
+    fn harm(&mut self, strike: &Strike) -> bool {
+        let Strike { node, kind, lasts, detail, .. } = *strike;
+        if kind != Kind::Foreign && !self.may_spoil(node) {
+            return false;
+        }
+        let sealed = self.sealed(node);
+        self.crash(node, true, lasts + 50_000);
+        match kind {
+            Kind::CopyRot => self.rot_copies(node, detail),
+            Kind::SegmentLost => self.lose_segment(node, detail),
+            Kind::Misplaced => self.misplace(node, &sealed, detail),
+            _ => self.start_as_another(node, detail),
+        }
+    }
+
+    fn mend_later(&self, strike: &Strike, index: u32) {
+        self.put(self.now() + strike.lasts, What::Mend { index });
+    }
+
     /// A large fault is over.
     pub(super) fn on_mend(&mut self, index: u32) {
         let strike = self.plan.strikes[index as usize];
-        self.part(&strike, false);
+        match strike.kind {
+            Kind::Full => self.nodes[usize::from(strike.node)].disk.set_capacity(u64::MAX),
+            Kind::Mistake => self.correct(strike.node),
+            _ => self.part(&strike, false),
+        }
+    }
+
+    /// A mistake in a node's configuration is corrected, and it is started again.
+    pub(super) fn correct(&mut self, node: u8) {
+        let right = self.plan.config(node);
+        let sim = &mut self.nodes[usize::from(node)];
+        if sim.config.cluster == right.cluster {
+            return;
+        }
+        sim.config = right;
+        if sim.alive.is_some() {
+            self.crash(node, false, 10_000);
+        }
     }
 
     /// Cuts the network, in one of the shapes that networks are cut in, or mends it.
@@ -110,7 +177,11 @@ impl World {
     /// A node's process is gone, and with `power` its machine. It comes back after `lasts`.
     pub(super) fn crash(&mut self, node: u8, power: bool, lasts: u64) {
         let sim = &mut self.nodes[usize::from(node)];
-        sim.alive = None;
+        let alive = sim.alive.take();
+        if let Some(alive) = alive {
+            let desk = alive.ground.desk.borrow();
+            sim.last = desk.placed.iter().max_by_key(|placed| placed.number).copied();
+        }
         sim.booting = true;
         let storage = &self.plan.storage;
         let plan = CrashPlan {
@@ -121,6 +192,10 @@ impl World {
         };
         let dark = sim.disk.is_dark();
         let power = power || dark;
+        // What could not be read may be read again once the machine was off.
+        if power && self.random.below(4) == 0 {
+            sim.disk.cure_latent();
+        }
         let altered = match power {
             true => sim.disk.crash(&mut self.random, plan),
             false => sim.disk.kill(&mut self.random, plan),
@@ -164,15 +239,19 @@ impl World {
         if dark {
             return self.crash(node, true, 50_000);
         }
+        let unplugged = std::mem::take(&mut self.nodes[usize::from(node)].unplugged);
         let how = match turned {
             Turned::Clean => Stopped::Clean,
             Turned::Unclean => Stopped::Crash,
             Turned::Failed | Turned::On => Stopped::Failure,
         };
         let disk = &self.nodes[usize::from(node)].disk;
-        let altered = disk.kill(&mut self.random, CrashPlan::default());
+        let altered = match unplugged {
+            true => disk.crash(&mut self.random, CrashPlan::default()),
+            false => disk.kill(&mut self.random, CrashPlan::default()),
+        };
         self.shared.faults.borrow_mut().count(Kind::Tear, altered);
-        self.shared.lan.borrow_mut().host_down(node, false);
+        self.shared.lan.borrow_mut().host_down(node, unplugged);
         self.shared.observer.borrow_mut().stopped(id, how);
         self.forget_requests(node);
         self.nodes[usize::from(node)].booting = true;
@@ -197,82 +276,20 @@ impl World {
         let booted = sim.boot(&self.plan, &self.shared);
         let Err(error) = booted else { return };
         if sim.disk.is_dark() {
-            return self.crash(node, true, BOOT_AGAIN_US);
+            self.crash(node, true, BOOT_AGAIN_US);
+            return self.rot_last(node);
         }
         self.refused.push((node, error.to_string()));
-        if self.nodes[usize::from(node)].victim {
+        let full = matches!(error, RecoverError::Log(LogError::Full { .. }));
+        if self.nodes[usize::from(node)].victim && !full {
             // The operator gives it an empty disk and a new incarnation.
             self.lose_disk(node);
+            if self.nodes[usize::from(node)].alive.is_some() {
+                return;
+            }
         }
         self.nodes[usize::from(node)].booting = true;
         let at = self.now() + BOOT_AGAIN_US;
         self.put(at, What::Boot { node });
     }
-
-    /// The disk of a node that is down is lost, or of no use. A start without it must be refused;
-    /// then the node gets an empty one and comes back as a new incarnation.
-    fn lose_disk(&mut self, node: u8) {
-        let sim = &mut self.nodes[usize::from(node)];
-        sim.disk.lose();
-        let id = sim.id();
-        self.shared.observer.borrow_mut().stopped(id, Stopped::DiskLost);
-        let sim = &mut self.nodes[usize::from(node)];
-        assert!(sim.boot(&self.plan, &self.shared).is_err(), "a start without a store");
-        (sim.incarnation, sim.rotten) = (sim.incarnation + 1, 0);
-        let config = &sim.config;
-        let made = Superblock::new(
-            crate::recover::identity(config),
-            self.plan.durability,
-            self.plan.block,
-            self.plan.nodes,
-        );
-        let superblock = Superblock {
-            configuration: config.config_hash(),
-            incarnation: Incarnation(sim.incarnation),
-            remembers: false,
-            ..made
-        };
-        let disk = sim.disk.shared();
-        let dir = &config.node.dir;
-        disk.create_dir_all(dir).expect("an empty disk takes a directory");
-        SuperblockFile::create(&*disk, dir, &superblock, false).expect("an empty disk has room");
-    }
-
-    /// Sealed sectors of a node's log rot at rest.
-    fn rot(&mut self, node: u8, detail: u64) -> bool {
-        let dir = self.plan.config(node).node.dir;
-        let sim = &mut self.nodes[usize::from(node)];
-        let Some(alive) = &sim.alive else { return false };
-        if sim.rotten >= ROT_MAX {
-            return false;
-        }
-        let desk = alive.ground.desk.borrow();
-        let sealed: Vec<_> =
-            desk.placed.iter().filter(|placed| placed.number <= desk.sealed).copied().collect();
-        drop(desk);
-        let mut any = false;
-        for _ in 0..1 + detail % 4 {
-            if sealed.is_empty() {
-                break;
-            }
-            let placed = self.random.pick(&sealed);
-            let at = placed.at + self.random.below(u64::from(placed.bytes));
-            let rot =
-                [Rot::Flip, Rot::Zero, Rot::Garbage, Rot::Latent][self.random.below(4) as usize];
-            let path = segment_path(&dir, placed.segment);
-            if sim.disk.rot(&path, at, rot, &mut self.random) {
-                let kind = if rot == Rot::Latent { Kind::Latent } else { Kind::Rot };
-                self.shared.faults.borrow_mut().count(kind, 1);
-                sim.rotten += 1;
-                any = true;
-            }
-        }
-        if any {
-            self.shared.observer.borrow_mut().disk_lied(sim.id());
-        }
-        any
-    }
 }
-
-/// Rotten places of one node: a superblock lists no more than twice as many.
-const ROT_MAX: u32 = 6;
