@@ -3,8 +3,9 @@
 //! Invariant: every packet handed out by the port is asked about once, and its memory goes back
 //! whatever the answer.
 
+use super::forward::DECLARE;
 use super::packets::{FORWARD, Home, PacketIx};
-use super::{DECLARE, Shard, links};
+use super::{Shard, links};
 use crate::device::Machine;
 use chainring_net::declare::Declare;
 use chainring_net::pool::Range;

@@ -11,6 +11,7 @@ mod commands;
 mod deliver;
 pub mod direct;
 mod events;
+mod forward;
 mod journal;
 pub mod links;
 mod outbox;
@@ -37,11 +38,12 @@ use chainring_ring::lanes::lane_packets;
 use chainring_ring::{mark, mutant};
 use chainring_storage::{MemoryLog, Superblock};
 use direct::Sender;
+use forward::Forward;
 pub use journal::Journal;
 use journal::JournalLimits;
 use links::ControlOut;
 use outbox::Outbox;
-use packets::{FORWARD, Home, PacketIx, Packets};
+use packets::{Home, PacketIx, Packets};
 pub use parts::{Ended, Room, ShardParts};
 use pools::{OwnPool, SidePool};
 use std::collections::VecDeque;
@@ -109,14 +111,6 @@ pub struct Shard<M: Machine> {
     /// Events and commands taken, ticks that fired.
     inputs: u64,
     turn_us_max: u64,
-}
-
-/// Something for the data link.
-#[derive(Clone, Copy, Debug)]
-enum Forward {
-    Packet(PacketIx),
-    /// A frame that says what will not come, in the side pool.
-    Declare(Range),
 }
 
 /// Async durability: how far the log may be behind.
@@ -424,36 +418,6 @@ impl<M: Machine> Shard<M> {
         }
     }
 
-    /// Forwards what waits, and flushes the control link.
-    fn send(&mut self) {
-        while let Some(forward) = self.backlog.front().copied() {
-            let (range, token) = match forward {
-                Forward::Packet(ix) => (self.packets.get(ix).range, u64::from(ix)),
-                Forward::Declare(range) => (range, DECLARE | u64::from(range.offset)),
-            };
-            match self.machine.forward(range, token) {
-                Ok(()) => self.backlog.pop_front(),
-                Err(chainring_net::wire::Refused::Full) => break,
-                Err(chainring_net::wire::Refused::Down) => {
-                    self.forget_backlog();
-                    break;
-                }
-            };
-        }
-        self.control_out.flush(&self.core, &self.sender, &mut self.machine, self.now_us);
-    }
-
-    /// The link is down: what waits for it is found again by the next resume.
-    fn forget_backlog(&mut self) {
-        while let Some(forward) = self.backlog.pop_front() {
-            mark!(WaitingForwardForgotten);
-            match forward {
-                Forward::Packet(ix) => self.release(ix, FORWARD),
-                Forward::Declare(range) => self.side.give_back(range),
-            }
-        }
-    }
-
     /// Gives memory back, and keeps the receive buffer from filling up.
     fn give_back(&mut self) {
         let receive = self.machine.regions().receive.bytes;
@@ -482,9 +446,6 @@ impl<M: Machine> Shard<M> {
         Ended { clean: self.stop == Some(true), latency: self.times.latency, failure: self.failure }
     }
 }
-
-/// Marks the token of a declaration.
-const DECLARE: u64 = 1 << 63;
 
 /// Whose lanes are told to a predecessor.
 fn lanes_of(core: &Core) -> impl Iterator<Item = (NodeId, Session, Sequence)> {

@@ -1,5 +1,6 @@
 //! The loop on a machine without a kernel: what leaves a shard whose disk fails.
 
+use super::packets::FORWARD;
 use super::*;
 use crate::device::{Device, Port, Probe};
 use crate::mail::Append;

@@ -1,7 +1,7 @@
 //! Faults of what lies on disks, at rest or below a running node.
 //!
-//! Invariants: what can be spoilt is what the plan names; what a recovery is bound to notice excuses
-//! nobody, and the observer is told of the rest; a start that must be refused is judged.
+//! Invariants: what can be spoilt is what the plan names; what a recovery is bound to notice
+//! excuses nobody, and the observer is told of the rest; a start that must be refused is judged.
 
 use super::World;
 use crate::sim::disk::{DiskHandle, Rot};
