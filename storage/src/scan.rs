@@ -268,7 +268,7 @@ impl<'a> Scan<'a> {
         self.out.damage.push(damage);
     }
 
-    fn end_of_log(&self, at: u64) -> u64 {
+    pub(super) fn end_of_log(&self, at: u64) -> u64 {
         let end = self.out.segments.last().map_or(at, |(number, bytes)| address(*number, *bytes));
         end.max(at)
     }

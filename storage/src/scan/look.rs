@@ -190,7 +190,12 @@ impl Scan<'_> {
             () if self.is_gap(segment_of(at)) && !mutant!(GapIgnored) => Cover::Gap,
             () => Cover::None,
         };
-        let holds = |damage: &Damage| damage.from <= from && from < damage.to;
+        // What was repaired once says nothing of what was lost behind it since: where a group is
+        // gone, the record has to reach as far as the walk would skip.
+        let to = survey.later.unwrap_or_else(|| self.end_of_log(at));
+        let reaches = |end: u64| seen.is_some() || self.joined(end) >= self.joined(to);
+        let holds =
+            |damage: &Damage| damage.from <= from && from < damage.to && reaches(damage.to);
         let repaired = |damage: &Damage| damage.state == DamageState::Repaired && holds(damage);
         case.found = found;
         case.cover = cover;
@@ -200,6 +205,15 @@ impl Scan<'_> {
         // An intact block without its predecessor: the walk goes on with the block itself.
         let next = if found == Found::Unchained { Some(at) } else { survey.later };
         Ok((case, next))
+    }
+
+    /// An address, that of a segment's end as the first of the next one.
+    fn joined(&self, at: u64) -> u64 {
+        let next = address(segment_of(at) + 1, GROUP_ALIGN);
+        match self.segment_bytes(segment_of(at)) {
+            Some(bytes) if offset_of(at) >= bytes => next,
+            _ => at,
+        }
     }
 
     /// Whether a segment is missing from this one on, below one that is there.

@@ -46,6 +46,26 @@ fn damage_in_the_middle_is_unknown_and_never_cut() {
     }
 }
 
+/// What was repaired once says nothing of what is lost behind it later (simulator: a segment lost,
+/// repaired, and then the one that held what was given back).
+#[test]
+fn what_is_lost_behind_a_repaired_range_is_unknown() {
+    let dir = TestDir::new();
+    let node = ten_groups(&dir);
+    let ((segment, at), (_, behind)) = (node.block_of(4), node.block_of(5));
+    drop(node);
+    poke(&dir.0, segment, u64::from(at), &[0xa5; 64]);
+    let mut node = Node::start(&dir.0).unwrap();
+    node.superblock.damage[0].state = DamageState::Repaired;
+    node.file.write(&node.superblock).unwrap();
+    drop(node);
+    poke(&dir.0, segment, u64::from(behind), &[0xa5; 64]);
+    let node = Node::start(&dir.0).unwrap();
+    assert!(node.recovered.damaged, "{:?}", node.recovered.unknowns);
+    let lost = node.recovered.unknowns[0];
+    assert!(lost.to > address(segment, behind), "{lost:x?}");
+}
+
 #[test]
 fn a_repaired_range_is_passed_over() {
     let dir = TestDir::new();
