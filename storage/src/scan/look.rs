@@ -194,8 +194,7 @@ impl Scan<'_> {
         // gone, the record has to reach as far as the walk would skip.
         let to = survey.later.unwrap_or_else(|| self.end_of_log(at));
         let reaches = |end: u64| seen.is_some() || self.joined(end) >= self.joined(to);
-        let holds =
-            |damage: &Damage| damage.from <= from && from < damage.to && reaches(damage.to);
+        let holds = |damage: &Damage| damage.from <= from && from < damage.to && reaches(damage.to);
         let repaired = |damage: &Damage| damage.state == DamageState::Repaired && holds(damage);
         case.found = found;
         case.cover = cover;
