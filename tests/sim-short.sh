@@ -15,7 +15,7 @@ target="${CARGO_TARGET_DIR:-$PWD/target}"
 step "worlds, $seconds seconds; of the release that the tests use too"
 cargo build --release --locked --package chainring --bin chainring
 # The same worlds every time, so that a change is judged by what it did; the long form hunts.
-"$target/release/chainring" sim --first-seed 1 --seconds "$seconds" --shrink-seconds 20
+"$target/release/chainring" sim --first-seed 1 --seeds 150 --seconds "$seconds" --shrink-seconds 20
 
 step "planted faults: some that few worlds are enough for, and none"
 cargo build --locked --package chainring --bin chainring --features mutants

@@ -65,6 +65,9 @@ pub struct SimArgs {
     pub mutants: bool,
 }
 
+/// Longest search for a shorter course, seconds.
+const SHRINK_MAX_S: u64 = 86_400;
+
 impl SimArgs {
     fn orders(&self) -> Orders {
         let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |at| at.as_secs());
@@ -95,7 +98,7 @@ pub(super) fn sim(args: &SimArgs) -> Result<Output, Failure> {
 /// Runs the worlds that were asked for; makes their first failure small.
 fn worlds(args: &SimArgs) -> Output {
     let orders = args.orders();
-    progress(&format!("first seed {}", orders.first_seed));
+    eprintln!("chainring: first seed {}", orders.first_seed);
     let told = Mutex::new(Instant::now());
     marks::reset();
     let report = swarm(orders, &|report| {
@@ -114,7 +117,7 @@ fn worlds(args: &SimArgs) -> Output {
         progress(&format!("seed {}: looking for its shortest course", first.seed));
         swarm::set_quiet(true);
         let plan = Plan::new(first.seed, orders.events);
-        let time = Duration::from_secs(args.shrink_seconds);
+        let time = Duration::from_secs(args.shrink_seconds.min(SHRINK_MAX_S));
         let (text, json) = match shrink(plan, first, time, orders.threads) {
             Ok(shrunk) => (shrunk_text(&shrunk), shrunk_json(&shrunk)),
             Err(other) => {
@@ -133,7 +136,14 @@ fn replay(orders: &Orders, seed: u64) -> String {
         EVENTS => String::new(),
         events => format!(" --events {events}"),
     };
-    format!("\ncommit {COMMIT}; replay it with: chainring sim --seed {seed}{events}")
+    #[cfg(feature = "mutants")]
+    let mutant = chainring_ring::mutants::Mutant::ALL
+        .iter()
+        .find(|mutant| chainring_ring::mutants::is_planted(**mutant))
+        .map_or_else(String::new, |mutant| format!(" --mutant {}", mutant.name()));
+    #[cfg(not(feature = "mutants"))]
+    let mutant = "";
+    format!("\ncommit {COMMIT}; replay it with: chainring sim --seed {seed}{events}{mutant}")
 }
 
 fn output(report: &Report) -> Output {

@@ -10,6 +10,7 @@
 //! itself is limited (`log_bytes`, `memory_log_bytes`), and so is this.
 
 use crate::mail::{Place, TopicId};
+use chainring_ring::header::Header;
 use chainring_ring::ids::{
     Ballot, Claim, Entry, Instance, NodeId, Order, Sequence, Session, ValueId,
 };
@@ -26,6 +27,16 @@ pub struct Run {
     pub at: u32,
     /// The frame.
     pub place: Place,
+    /// The value that it is of.
+    pub id: ValueId,
+}
+
+impl Run {
+    /// Whether what was read from its place is its value. A disk may put an intact frame of the
+    /// same log where another one should lie; checksums do not tell.
+    pub fn is_in(&self, frame: &[u8]) -> bool {
+        Header::decode(frame, u32::MAX).is_ok_and(|header| header.value_id() == self.id)
+    }
 }
 
 /// Where an offset of a topic is.
@@ -121,11 +132,12 @@ impl Catalog {
     /// # Panics
     /// If its topic does not exist or its offsets do not go on.
     pub fn on_run(&mut self, topic: TopicId, first_offset: u64, count: u32, at: u32) {
-        let (_, place) = *self.entries.back().expect("a run follows its entry");
+        let (order, place) = *self.entries.back().expect("a run follows its entry");
+        let Entry::Value(id) = order.entry else { unreachable!("only values have records") };
         let topic = &mut self.topics[topic.0 as usize];
         assert_eq!(topic.end, first_offset, "offsets of a topic have no gaps");
         topic.end += u64::from(count);
-        topic.runs.push_back(Run { first_offset, count, at, place });
+        topic.runs.push_back(Run { first_offset, count, at, place, id });
     }
 
     /// Takes a topic that the entry before created.

@@ -187,7 +187,7 @@ impl Control {
             }
             if frame_at != Some(run.place.at) {
                 frame_at = Some(run.place.at);
-                if !self.read(run.place, &mut frame).await {
+                if !self.read(run.place, &mut frame).await || !run.is_in(&frame) {
                     return self.unreadable(topic, answer);
                 }
                 yield_now().await;

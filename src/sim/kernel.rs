@@ -122,6 +122,8 @@ pub struct Writing {
     pub bytes: u32,
     /// What it is.
     pub group: Group,
+    /// Once it is done, it is on stable media.
+    durable: bool,
     token: Token,
 }
 
@@ -211,7 +213,7 @@ impl Ground {
         let result = self.disk.complete_write(write.id, how);
         let mut desk = self.desk.borrow_mut();
         // What a disk lies about is stable for all that its node can know.
-        if result == write.bytes as i32 {
+        if result == write.bytes as i32 && write.durable {
             let Group { number, sealed, orders, values } = &write.group;
             observer.wrote_group(node, *number, orders, values);
             let (segment, at, bytes) = (write.segment, write.at, write.bytes);
@@ -456,7 +458,8 @@ impl Kernel for SimKernel {
         let mut desk = self.ground.desk.borrow_mut();
         desk.next += 1;
         let write = desk.next;
-        desk.writing.push_back((write, Writing { id, segment, target, at, bytes, group, token }));
+        desk.writing
+            .push_back((write, Writing { id, segment, target, at, bytes, group, durable, token }));
         drop(desk);
         let time = self.write_time();
         let Life { node, number: life } = self.ground.life;

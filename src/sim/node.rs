@@ -24,9 +24,11 @@ use chainring_net::wire::{Wait, Wire, WireOptions};
 use chainring_ring::actions::{ACTIONS_MAX, Action, Input};
 use chainring_ring::core::Core;
 use chainring_ring::ids::NodeId;
+use chainring_storage::superfile::COPIES_WRITTEN_MIN;
 use chainring_storage::{AlignedBuf, LogConfig, LogReader, Superblock};
 use std::cell::RefCell;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -45,6 +47,8 @@ const POLLS_MAX: usize = 64;
 pub struct Watch {
     node: NodeId,
     shared: Shared,
+    disk: DiskHandle,
+    dir: PathBuf,
 }
 
 impl Probe for Watch {
@@ -54,8 +58,11 @@ impl Probe for Watch {
         }
         self.shared.observer.borrow_mut().stepped(self.node, core, input, actions);
     }
+    /// Told only if the disk holds it: what the node believes is not asked.
     fn wrote_superblock(&mut self, superblock: &Superblock) {
-        self.shared.observer.borrow_mut().wrote_superblock(self.node, superblock);
+        if self.disk.stable_superblocks(&self.dir, superblock) >= COPIES_WRITTEN_MIN {
+            self.shared.observer.borrow_mut().wrote_superblock(self.node, superblock);
+        }
     }
 }
 
@@ -269,7 +276,8 @@ impl SimNode {
         let random = self.random.split(u64::from(life.number));
         let kernel = SimKernel::new(arena, ground.clone(), random);
         let wire = Wire::over(wire_options(config), kernel, waker());
-        let watch = Watch { node: self.id(), shared: shared.clone() };
+        let (disk, dir) = (self.disk.clone(), config.node.dir.clone());
+        let watch = Watch { node: self.id(), shared: shared.clone(), disk, dir };
         let gauges = Arc::new(Gauges::default());
         let parts = ShardParts {
             machine: Host::new(wire, opened.file, segments, watch),

@@ -120,9 +120,9 @@ impl Failure {
 }
 
 impl Report {
-    /// Inputs consumed in a second, of all threads: of the time that they spent in worlds.
+    /// Inputs consumed in a second of wall time, by all threads together.
     pub fn events_per_s(&self) -> f64 {
-        self.events as f64 / self.busy.as_secs_f64().max(1e-9) * self.orders.threads as f64
+        self.events as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 
     /// Inputs consumed in a second of processor time: what a core of its own would do.

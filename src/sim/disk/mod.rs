@@ -20,7 +20,9 @@ mod seam;
 mod tests;
 
 use crate::sim::random::Random;
-use chainring_storage::{SharedDisk, segment_path};
+use chainring_storage::superblock::{SUPERBLOCK_BYTES, decode};
+use chainring_storage::superfile::{COPIES, COPY_DISTANCE, superblock_path};
+use chainring_storage::{SharedDisk, Superblock, segment_path};
 use crash::Chance;
 use drive::Drive;
 use std::io;
@@ -260,6 +262,18 @@ impl DiskHandle {
     /// A digest of names and bytes on stable media.
     pub fn digest(&self) -> u128 {
         self.drive().digest()
+    }
+
+    /// How many copies of this superblock are on stable media.
+    pub fn stable_superblocks(&self, dir: &Path, wanted: &Superblock) -> usize {
+        let path = superblock_path(dir);
+        let mut bytes = [0; SUPERBLOCK_BYTES];
+        let copies = 0..COPIES as u64;
+        let held = copies.filter(|copy| {
+            self.read_stable(&path, copy * COPY_DISTANCE, &mut bytes)
+                && decode(&bytes).is_ok_and(|copy| copy.superblock == *wanted)
+        });
+        held.count()
     }
 
     /// What of a file is on stable media now. False if there is no such file.

@@ -30,6 +30,8 @@ impl Observer {
         if incarnation != state.incarnation {
             (state.shown, state.stable_promised) = (Ballot::ZERO, Ballot::ZERO);
         }
+        let honest = !core.is_damaged() || state.harmed;
+        verdict.check(D3, node, honest, || "starts damaged on a whole disk".to_owned());
         let remembers = core.promised() >= state.shown || state.lied;
         verdict.check(A2, node, remembers, || {
             format!("promise {:?} forgotten, is {:?}", state.shown, core.promised())
@@ -143,6 +145,8 @@ impl Observer {
             state.forgotten = state.forgotten.max(state.incarnation);
         }
         state.alive = false;
+        // A new disk has not lied yet.
+        (state.lied, state.harmed) = (state.lied && !lost, state.harmed && !lost);
         while let Some(group) = state.groups.pop() {
             recycle(state, group);
         }
@@ -155,7 +159,15 @@ impl Observer {
     /// for what it forgets.
     pub fn disk_lied(&mut self, node: NodeId) {
         if !self.is_over(node) {
-            self.nodes[usize::from(node.0)].lied = true;
+            let state = &mut self.nodes[usize::from(node.0)];
+            (state.lied, state.harmed) = (true, true);
+        }
+    }
+
+    /// The node's disk lost something in a way that its recovery is bound to notice.
+    pub fn disk_harmed(&mut self, node: NodeId) {
+        if !self.is_over(node) {
+            self.nodes[usize::from(node.0)].harmed = true;
         }
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Node {
     pub(super) forgotten: Incarnation,
     /// The disk lost what it had reported as stable.
     pub(super) lied: bool,
+    /// Its disk was harmed, noticeably or not: it may find damage.
+    pub(super) harmed: bool,
     /// When an I/O error was met in this life.
     pub(super) failed_at: Option<u64>,
 

@@ -232,7 +232,7 @@ impl World {
             true => alive.clerk.read_disk(run.place),
             false => alive.shard.memory_frame(run.place).map(<[u8]>::to_vec),
         };
-        let Some(frame) = frame else { return 0 };
+        let Some(frame) = frame.filter(|frame| run.is_in(frame)) else { return 0 };
         let body = &frame[HEADER_BYTES..];
         let Ok(Run::Records { bytes, .. }) = run_at(body, run.at as usize - HEADER_BYTES) else {
             return 0;

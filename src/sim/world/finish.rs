@@ -9,7 +9,7 @@ use crate::sim::agenda::What;
 use crate::sim::disk::Rates;
 use crate::sim::observer::{FinalNode, Invariant, Violation};
 use chainring_ring::core::Core;
-use chainring_ring::ids::Ballot;
+use chainring_ring::ids::{Ballot, Durability};
 
 /// A world that is worse than the fault model is looked at for so long.
 const BEYOND_US: u64 = 3_000_000;
@@ -109,7 +109,9 @@ impl World {
                 .map(|topic| (topic.id, topic.first, topic.end))
                 .collect();
             for (id, first, end) in topics {
-                self.shared.observer.borrow_mut().dropped(id, first);
+                if self.plan.durability == Durability::Memory {
+                    self.shared.observer.borrow_mut().dropped(id, first);
+                }
                 self.read_topic(node, id, first, end);
             }
         }
@@ -139,7 +141,14 @@ impl World {
         while at < end {
             match self.read_record(node, topic, at) {
                 // Rot that nobody has come across yet: the next start repairs it.
-                0 => break,
+                0 if self.nodes[usize::from(node)].victim => at += 1,
+                0 => {
+                    let what = format!("topic {} offset {at} cannot be read any more", topic.0);
+                    let (invariant, at_us) = (Invariant::D7, self.now());
+                    let node = Some(self.nodes[usize::from(node)].id());
+                    self.violation.get_or_insert(Violation { invariant, at_us, node, what });
+                    break;
+                }
                 count => at += count,
             }
         }

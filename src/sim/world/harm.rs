@@ -160,6 +160,7 @@ impl World {
         let path = self.segment(node, number);
         let sim = &mut self.nodes[usize::from(node)];
         sim.rotten += 1;
+        self.shared.observer.borrow_mut().disk_harmed(sim.id());
         sim.disk.lose_file(&path)
     }
 
@@ -176,7 +177,9 @@ impl World {
             return false;
         }
         let path = self.segment(node, last.segment);
-        let disk = self.nodes[usize::from(node)].disk.clone();
+        let sim = &self.nodes[usize::from(node)];
+        let disk = sim.disk.clone();
+        self.shared.observer.borrow_mut().disk_harmed(sim.id());
         if detail.is_multiple_of(2) {
             return disk.misplace(&path, run(&list[0]), end(&last));
         }

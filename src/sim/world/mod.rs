@@ -348,11 +348,14 @@ impl World {
     }
 
     fn outcome(self) -> Outcome {
-        let faults = self.shared.faults.borrow();
-        let counts = self.nodes.iter().map(|sim| sim.disk.counts());
-        let reads: u64 = counts.map(|counts| counts.read_errors + counts.read_garbage).sum();
+        let mut faults = self.shared.faults.borrow_mut();
+        for sim in &self.nodes {
+            let counts = sim.disk.counts();
+            faults.count(Kind::ReadError, counts.read_errors);
+            faults.count(Kind::ReadSpoilt, counts.read_garbage);
+        }
         let of = |class| faults.counted(class);
-        let classes = [of(Class::Packet), of(Class::Storage) + reads, of(Class::Macro)];
+        let classes = [of(Class::Packet), of(Class::Storage), of(Class::Macro)];
         Outcome {
             seed: self.plan.seed,
             events: self.events,
