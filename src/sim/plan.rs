@@ -154,7 +154,10 @@ impl Plan {
                     let window = u64::from(limits.window_instances * limits.packet_bytes);
                     limits.memory_log_bytes = limits.memory_log_bytes.max(3 * window);
                 }
-                _ => limits.memory_log_bytes = (events * 128).next_power_of_two().max(1 << 20),
+                _ => {
+                    let bytes = events * u64::from(block / 4);
+                    limits.memory_log_bytes = bytes.next_power_of_two().max(1 << 20);
+                }
             }
         }
         let mut plan = Plan {

@@ -249,6 +249,11 @@ impl World {
             return self.go_down(node, true, 50_000, true);
         }
         let unplugged = std::mem::take(&mut self.nodes[usize::from(node)].unplugged);
+        let sim = &self.nodes[usize::from(node)];
+        if turned != Turned::Clean && self.plan.durability != Durability::Sync && !sim.victim {
+            // A stop that ran out of time costs a node its votes: more than the model allows.
+            self.plan.beyond = true;
+        }
         let how = match turned {
             Turned::Clean => Stopped::Clean,
             Turned::Unclean => Stopped::Crash,

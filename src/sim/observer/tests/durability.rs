@@ -95,14 +95,29 @@ fn d3_what_is_unknown_is_excused() {
         recovered.orders.clear();
         recovered.values.clear();
         recovered.damaged = !lied;
-        if lied {
-            ring.observer.disk_lied(node(1));
+        match lied {
+            true => ring.observer.disk_lied(node(1)),
+            false => ring.observer.disk_harmed(node(1)),
         }
         ring.restart(1, Stopped::Crash, recovered);
         ring.step(0, Input::Campaign);
         ring.run();
         assert_eq!(ring.observer.violation(), None);
     }
+}
+
+/// A node that calls a whole disk damaged would be excused from everything.
+#[test]
+fn d3_damage_is_not_taken_at_its_word() {
+    let mut ring = Ring::new(Sync);
+    ring.value(0);
+    ring.pump(0);
+    ring.write(1);
+    let mut recovered = ring.recovered(1);
+    recovered.damaged = true;
+    ring.restart(1, Stopped::Crash, recovered);
+    let named = ring.observer.violation().map(|violation| violation.invariant);
+    assert_eq!(named, Some(Invariant::D3));
 }
 
 /// What was not durable at a crash may be gone.
