@@ -19,7 +19,7 @@ cargo build --release --locked --package chainring --bin chainring
 
 step "planted faults: some that few worlds are enough for, and none"
 cargo build --locked --package chainring --bin chainring --features mutants
-"$target/debug/chainring" sim --mutant none --seconds 5 --events 20000
+"$target/debug/chainring" sim --mutant none --first-seed 1 --seeds 60 --events 20000
 planted=(PromiseNotPersisted AcceptBelowPromise VoteBeforeFlush VoteCountedTwice PromiseCountedTwice
     HolesFilledBlindly DeliverWithoutValue ReplayBeyondClaim)
 mutants="$(IFS=,; echo "${planted[*]}")"
