@@ -242,18 +242,18 @@ impl Core {
         if !self.enter_session(id.origin, id.session) {
             return out.push(Action::Drop(id));
         }
+        if fetched {
+            // Whoever follows meets the same gap: it is told of it as on the link.
+            self.on_missing(id.origin, id.session, id.sequence, out);
+        }
         let ticket = self.appended + 1;
         let lane = self.lanes.of_mut(id.origin).expect("a node of the configuration");
-        if fetched && lane.judge(id.sequence) == Verdict::Gap && lane.can_declare(id.sequence) {
-            mark!(FetchedValueJumps);
-            lane.declare_missing(id.sequence);
-        }
         let verdict = lane.judge(id.sequence);
         match verdict {
             Verdict::Next | Verdict::Missing => {
                 lane.hold(id.sequence, ticket);
                 self.appended = ticket;
-                let next = verdict == Verdict::Next && !fetched;
+                let next = verdict == Verdict::Next;
                 if !next {
                     mark!(MissingValueCame);
                 }

@@ -280,8 +280,31 @@ fn a_reported_value_is_fetched_before_the_ballot_opens() {
     answer(&mut core, &says, &[order(0, 1, Entry::Value(value(0)))], &mut out);
     assert!(out.as_slice().contains(&Action::Fetch(value(0))));
     assert!(appended(&out).is_empty(), "only values that are held are ordered");
-    core.step(Input::Value(value(0)), &mut out);
+    core.step(Input::Fetched(value(0)), &mut out);
     assert_eq!(appended(&out), [Entry::Value(value(0)), END]);
+}
+
+/// A fetched value goes on like one of the link, whose own copy then counts as known; what lies
+/// before it and did not come is declared first, or the next node would see a gap.
+#[test]
+fn a_fetched_value_is_passed_on() {
+    let mut out = Actions::new();
+    let mut core = core(3, Recovered::default());
+    let id = |sequence| ValueId { origin: NodeId(3), ..value(sequence) };
+    core.step(Input::Fetched(id(0)), &mut out);
+    assert_eq!(out.as_slice(), [Action::Keep { id: id(0), forward: true }]);
+    out.clear();
+    core.step(Input::Fetched(id(3)), &mut out);
+    let ValueId { origin, session, sequence } = id(3);
+    let declared = Action::Declare { origin, session, to: sequence };
+    assert_eq!(out.as_slice(), [declared, Action::Keep { id: id(3), forward: true }]);
+    out.clear();
+    core.step(Input::Fetched(id(1)), &mut out);
+    assert_eq!(
+        out.as_slice(),
+        [Action::Keep { id: id(1), forward: false }],
+        "declared, so not due"
+    );
 }
 
 #[test]
