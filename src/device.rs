@@ -92,7 +92,7 @@ pub trait Probe {
     fn stepped(&mut self, core: &Core, input: &Input<'_>, actions: &[Action]) {
         let _ = (core, input, actions);
     }
-    /// The superblock is on stable media.
+    /// The superblock was written, and its file says that it is done.
     #[inline]
     fn wrote_superblock(&mut self, superblock: &Superblock) {
         let _ = superblock;
@@ -126,16 +126,6 @@ impl<K: Kernel, P: Probe> Host<K, P> {
         let mut open = VecDeque::with_capacity(SEGMENTS_OPEN);
         open.extend(segments);
         Host { wire, superblock, segments: open, probe }
-    }
-
-    /// The wire, and below it the kernel.
-    pub fn wire(&self) -> &Wire<K> {
-        &self.wire
-    }
-
-    /// Who looks on.
-    pub fn probe_mut(&mut self) -> &mut P {
-        &mut self.probe
     }
 }
 

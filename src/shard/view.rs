@@ -1,7 +1,6 @@
 //! What may be seen of a shard from outside: for a simulator that plays its world and watches it.
 //!
-//! Invariant: nothing here changes what the loop does; of the machine, only its probe is changed
-//! from outside.
+//! Invariant: nothing here changes anything.
 
 use super::Shard;
 use crate::device::Machine;
@@ -28,16 +27,6 @@ impl<M: Machine> Shard<M> {
     /// What it runs on.
     pub fn machine(&self) -> &M {
         &self.machine
-    }
-
-    /// What it runs on, for who plays its world.
-    pub fn machine_mut(&mut self) -> &mut M {
-        &mut self.machine
-    }
-
-    /// Whether the log has failed; the turn that finds it is the last one.
-    pub fn has_failed(&self) -> bool {
-        self.failure.is_some()
     }
 
     /// What holds it up, for people.
