@@ -7,6 +7,7 @@ use super::{LAST_REQUESTS_US, LIVENESS_US, LOOK_US, World};
 use crate::mail::TopicId;
 use crate::sim::agenda::What;
 use crate::sim::disk::Rates;
+use crate::sim::node::Alive;
 use crate::sim::observer::{FinalNode, Invariant, Violation};
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Ballot, Durability};
@@ -76,7 +77,10 @@ impl World {
         };
         let shown = |sim: &crate::sim::node::SimNode| {
             let alive = sim.alive.as_ref();
-            alive.is_some_and(|alive| alive.clerk.catalog.borrow().delivered() == position)
+            // In async durability what is delivered may still be on its way to the disk.
+            let written = |alive: &Alive| alive.ground.desk.borrow().writing.is_empty();
+            let told = |alive: &Alive| alive.clerk.catalog.borrow().delivered() == position;
+            alive.is_some_and(|alive| told(alive) && written(alive))
         };
         same(Some(first)) && cores.all(same) && self.nodes.iter().all(shown)
     }
