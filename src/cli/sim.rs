@@ -44,8 +44,9 @@ it and the shortest course that was found.
 With --format json: one object with commit, threads, first_seed, seeds, seconds, events, events_per_s,
 events_per_cpu_s, simulated_hours, faults {packet, storage, macro}, faults_by_kind, requests,
 healed_s_max, healed_seed, violations, failures [{seed, invariant, what}], marks_hit, marks_total,
-marks_not_hit, digest; after a failure also replay, and shrunk {seed, invariant, what, replay, faults
-[{at_us, kind, number, place}], faults_before, requests, events, simulated_us, runs, seconds, steps}.
+marks_not_hit, marks {name: count}, digest; after a failure also replay, and shrunk {seed, invariant,
+what, replay, faults [{at_us, kind, number, place}], faults_before, requests, events, simulated_us,
+runs, seconds, steps}.
 Where a panic ends the process, as in a release, only commit, first_seed, violations, failures and
 replay.
 
@@ -270,6 +271,7 @@ fn output(report: &Report) -> Output {
         Mark::ALL.iter().filter(|mark| marks::count(**mark) == 0).map(|mark| mark.name()).collect();
     let by_kind = Kind::ALL.iter().zip(&report.by_kind);
     let by_kind = by_kind.map(|(kind, count)| (format!("{kind:?}"), Value::from(*count)));
+    let by_mark = Mark::ALL.iter().map(|mark| (mark.name().into(), marks::count(*mark).into()));
     let json = json!({
         "commit": COMMIT,
         "threads": report.orders.threads,
@@ -290,6 +292,7 @@ fn output(report: &Report) -> Output {
         "marks_hit": Mark::ALL.len() - not_hit.len(),
         "marks_total": Mark::ALL.len(),
         "marks_not_hit": not_hit,
+        "marks": by_mark.collect::<serde_json::Map<_, _>>(),
         "digest": format!("{:016x}", report.digest),
     });
     Output::new(text(report, &not_hit), json)
