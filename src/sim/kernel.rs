@@ -16,7 +16,7 @@ use chainring_net::kernel::{Kernel, Token};
 use chainring_net::mailbox::Waker;
 use chainring_net::pool::{Arena, ArenaPlan, Range, Regions};
 use chainring_ring::header::Header;
-use chainring_ring::ids::{NodeId, Order, ValueId};
+use chainring_ring::ids::{Instance, NodeId, Order, ValueId};
 use chainring_storage::block;
 use rustix::io::Errno;
 use std::cell::{Cell, RefCell};
@@ -92,6 +92,8 @@ pub struct Group {
     pub orders: Vec<Order>,
     /// The values in it.
     pub values: Vec<ValueId>,
+    /// Position that is delivered, as it says.
+    pub claimed: Instance,
 }
 
 /// A commit group on stable media.
@@ -214,8 +216,8 @@ impl Ground {
         let mut desk = self.desk.borrow_mut();
         // What a disk lies about is stable for all that its node can know.
         if result == write.bytes as i32 && write.durable {
-            let Group { number, sealed, orders, values } = &write.group;
-            observer.wrote_group(node, *number, orders, values);
+            let Group { number, sealed, orders, values, claimed } = &write.group;
+            observer.wrote_group(node, *number, orders, values, *claimed);
             let (segment, at, bytes) = (write.segment, write.at, write.bytes);
             desk.placed.push(Placed { number: *number, segment, at, bytes });
             desk.sealed = desk.sealed.max(*sealed);
@@ -365,16 +367,15 @@ impl SimKernel {
         let storage = &self.ground.storage;
         let jitter = self.random.exponential(u64::from(storage.jitter_us) + 1);
         let mut time = u64::from(storage.write_us) + jitter;
+        let now = self.ground.shared.agenda.borrow().now();
+        let here = Place::Node(self.ground.life.node);
         let mut faults = self.ground.shared.faults.borrow_mut();
         if faults.draw(Kind::Slow, storage.slow) {
-            let now = self.ground.shared.agenda.borrow().now();
-            let here = Place::Node(self.ground.life.node);
             faults.took(Kind::Slow, now, here);
             time *= 100;
         }
         if faults.draw(Kind::Hang, storage.hang) {
-            let now = self.ground.shared.agenda.borrow().now();
-            faults.took(Kind::Hang, now, Place::Node(self.ground.life.node));
+            faults.took(Kind::Hang, now, here);
             time += 2_000_000 + faults.stream(Kind::Hang).below(6_000_000);
         }
         time
@@ -454,12 +455,12 @@ impl Kernel for SimKernel {
         from.iter().for_each(|range| bytes.extend_from_slice(self.arena().bytes(*range)));
         let group = group_of(&bytes);
         let id = self.ground.disk.submit_write(target, offset, bytes, durable);
-        let (at, bytes) = (offset, length as u32);
         let mut desk = self.ground.desk.borrow_mut();
         desk.next += 1;
         let write = desk.next;
-        desk.writing
-            .push_back((write, Writing { id, segment, target, at, bytes, group, durable, token }));
+        let (at, bytes) = (offset, length as u32);
+        let writing = Writing { id, segment, target, at, bytes, group, durable, token };
+        desk.writing.push_back((write, writing));
         drop(desk);
         let time = self.write_time();
         let Life { node, number: life } = self.ground.life;
@@ -485,7 +486,8 @@ impl Kernel for SimKernel {
 fn group_of(bytes: &[u8]) -> Group {
     let header = block::peek(bytes).expect("the writer plans a block");
     let decoded = block::decode(&header, &bytes[..header.size as usize]).expect("a whole block");
-    let mut group = Group { number: decoded.number, sealed: decoded.sealed, ..Group::default() };
+    let (number, sealed, claimed) = (decoded.number, decoded.sealed, decoded.claim.position);
+    let mut group = Group { number, sealed, claimed, ..Group::default() };
     block::orders(&decoded, bytes, &mut group.orders).expect("its own orders");
     let mut at = decoded.bytes as usize;
     for _ in 0..decoded.values.count {
