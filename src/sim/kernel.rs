@@ -5,7 +5,7 @@
 //! a crash decides what becomes of it.
 
 use crate::sim::agenda::{Agenda, What};
-use crate::sim::disk::{Completion, DiskHandle, SECTOR, Target, WriteId};
+use crate::sim::disk::{Completion, DiskHandle, SECTOR, Target};
 use crate::sim::faults::{Faults, Kind};
 use crate::sim::journal::{Journal, Place};
 use crate::sim::lan::Lan;
@@ -16,13 +16,16 @@ use chainring_net::kernel::{Kernel, Token};
 use chainring_net::mailbox::Waker;
 use chainring_net::pool::{Arena, ArenaPlan, Range, Regions};
 use chainring_ring::header::Header;
-use chainring_ring::ids::{Instance, NodeId, Order, ValueId};
+use chainring_ring::ids::NodeId;
 use chainring_storage::block;
 use rustix::io::Errno;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+mod desk;
+pub use desk::{Desk, Group, Placed, Writing};
 
 /// One side of a connection; dropped, it is closed.
 pub struct Link {
@@ -79,82 +82,6 @@ enum Op {
     Receive { link: (u32, u8), into: Range, token: Token },
     Send { link: (u32, u8), from: Vec<Range>, token: Token },
     HangUp { link: (u32, u8), token: Token },
-}
-
-/// A commit group on its way to the disk.
-#[derive(Debug, Default)]
-pub struct Group {
-    /// Its number.
-    pub number: u64,
-    /// Groups to here were complete when it was planned.
-    pub sealed: u64,
-    /// Its orders.
-    pub orders: Vec<Order>,
-    /// The values in it.
-    pub values: Vec<ValueId>,
-    /// Position that is delivered, as it says.
-    pub claimed: Instance,
-}
-
-/// A commit group on stable media.
-#[derive(Clone, Copy, Debug)]
-pub struct Placed {
-    /// Its number.
-    pub number: u64,
-    /// In which segment.
-    pub segment: u32,
-    /// Where in it.
-    pub at: u64,
-    /// Its length.
-    pub bytes: u32,
-}
-
-/// A write that is under way.
-#[derive(Debug)]
-pub struct Writing {
-    /// The disk's name for it.
-    pub id: WriteId,
-    /// Which segment it goes to.
-    pub segment: u32,
-    /// The disk's name for that.
-    pub target: Target,
-    /// The same, in the file.
-    pub at: u64,
-    /// Its length.
-    pub bytes: u32,
-    /// What it is.
-    pub group: Group,
-    /// Once it is done, it is on stable media.
-    durable: bool,
-    token: Token,
-}
-
-/// What a kernel and the world around it both hold.
-#[derive(Default)]
-pub struct Desk {
-    done: VecDeque<(Token, i32)>,
-    /// By a number of the desk's own, ascending.
-    pub writing: VecDeque<(u64, Writing)>,
-    next: u64,
-    /// What this life has written, in order of completion.
-    pub placed: Vec<Placed>,
-    /// Groups to here are known to be complete by what is on stable media.
-    pub sealed: u64,
-    /// The wire took in a completion since this was asked last.
-    fresh: bool,
-}
-
-impl Desk {
-    /// True if the wire took in a completion, so that the shard has to look.
-    pub fn take_fresh(&mut self) -> bool {
-        std::mem::take(&mut self.fresh)
-    }
-
-    /// Takes a write that is under way.
-    pub fn take(&mut self, number: u64) -> Option<Writing> {
-        let index = self.writing.iter().position(|(known, _)| *known == number)?;
-        self.writing.remove(index).map(|(_, writing)| writing)
-    }
 }
 
 /// Which node, in which of its lives.
@@ -219,7 +146,8 @@ impl Ground {
             let Group { number, sealed, orders, values, claimed } = &write.group;
             observer.wrote_group(node, *number, orders, values, *claimed);
             let (segment, at, bytes) = (write.segment, write.at, write.bytes);
-            desk.placed.push(Placed { number: *number, segment, at, bytes });
+            let overwrites = desk.takes(orders);
+            desk.placed.push(Placed { number: *number, segment, at, bytes, overwrites });
             desk.sealed = desk.sealed.max(*sealed);
         }
         desk.done.push_back((write.token, result));
@@ -367,15 +295,16 @@ impl SimKernel {
         let storage = &self.ground.storage;
         let jitter = self.random.exponential(u64::from(storage.jitter_us) + 1);
         let mut time = u64::from(storage.write_us) + jitter;
-        let now = self.ground.shared.agenda.borrow().now();
-        let here = Place::Node(self.ground.life.node);
         let mut faults = self.ground.shared.faults.borrow_mut();
         if faults.draw(Kind::Slow, storage.slow) {
+            let now = self.ground.shared.agenda.borrow().now();
+            let here = Place::Node(self.ground.life.node);
             faults.took(Kind::Slow, now, here);
             time *= 100;
         }
         if faults.draw(Kind::Hang, storage.hang) {
-            faults.took(Kind::Hang, now, here);
+            let now = self.ground.shared.agenda.borrow().now();
+            faults.took(Kind::Hang, now, Place::Node(self.ground.life.node));
             time += 2_000_000 + faults.stream(Kind::Hang).below(6_000_000);
         }
         time
@@ -455,12 +384,12 @@ impl Kernel for SimKernel {
         from.iter().for_each(|range| bytes.extend_from_slice(self.arena().bytes(*range)));
         let group = group_of(&bytes);
         let id = self.ground.disk.submit_write(target, offset, bytes, durable);
+        let (at, bytes) = (offset, length as u32);
         let mut desk = self.ground.desk.borrow_mut();
         desk.next += 1;
         let write = desk.next;
-        let (at, bytes) = (offset, length as u32);
-        let writing = Writing { id, segment, target, at, bytes, group, durable, token };
-        desk.writing.push_back((write, writing));
+        desk.writing
+            .push_back((write, Writing { id, segment, target, at, bytes, group, durable, token }));
         drop(desk);
         let time = self.write_time();
         let Life { node, number: life } = self.ground.life;
