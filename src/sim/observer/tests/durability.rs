@@ -99,8 +99,10 @@ fn d3_an_order_without_its_value_is_not_enough() {
 #[test]
 fn d3_a_clean_stop_leaves_nothing_behind() {
     pair(Invariant::D3, Async, |ring, broken| {
+        ring.bend = Some((node(1), Bend::LoseGroups));
         ring.value(0);
         ring.pump(0);
+        ring.write(1);
         let mut recovered = ring.recovered(1);
         if broken {
             recovered.orders.clear();
