@@ -7,6 +7,7 @@
 use crate::sim::agenda::{Agenda, What};
 use crate::sim::disk::{Completion, DiskHandle, SECTOR, Target, WriteId};
 use crate::sim::faults::{Faults, Kind};
+use crate::sim::group::{Group, Placed, group_of};
 use crate::sim::journal::{Journal, Place};
 use crate::sim::lan::Lan;
 use crate::sim::observer::Observer;
@@ -15,9 +16,7 @@ use crate::sim::random::Random;
 use chainring_net::kernel::{Kernel, Token};
 use chainring_net::mailbox::Waker;
 use chainring_net::pool::{Arena, ArenaPlan, Range, Regions};
-use chainring_ring::header::Header;
-use chainring_ring::ids::{NodeId, Order, ValueId};
-use chainring_storage::block;
+use chainring_ring::ids::NodeId;
 use rustix::io::Errno;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -81,32 +80,6 @@ enum Op {
     HangUp { link: (u32, u8), token: Token },
 }
 
-/// A commit group on its way to the disk.
-#[derive(Debug, Default)]
-pub struct Group {
-    /// Its number.
-    pub number: u64,
-    /// Groups to here were complete when it was planned.
-    pub sealed: u64,
-    /// Its orders.
-    pub orders: Vec<Order>,
-    /// The values in it.
-    pub values: Vec<ValueId>,
-}
-
-/// A commit group on stable media.
-#[derive(Clone, Copy, Debug)]
-pub struct Placed {
-    /// Its number.
-    pub number: u64,
-    /// In which segment.
-    pub segment: u32,
-    /// Where in it.
-    pub at: u64,
-    /// Its length.
-    pub bytes: u32,
-}
-
 /// A write that is under way.
 #[derive(Debug)]
 pub struct Writing {
@@ -127,10 +100,18 @@ pub struct Writing {
     token: Token,
 }
 
+/// An operation that is over.
+struct Done {
+    token: Token,
+    result: i32,
+    /// A write of the log that did not do what was asked.
+    failed: bool,
+}
+
 /// What a kernel and the world around it both hold.
 #[derive(Default)]
 pub struct Desk {
-    done: VecDeque<(Token, i32)>,
+    done: VecDeque<Done>,
     /// By a number of the desk's own, ascending.
     pub writing: VecDeque<(u64, Writing)>,
     next: u64,
@@ -207,20 +188,24 @@ impl Ground {
         let mut observer = self.shared.observer.borrow_mut();
         match how {
             Completion::Done => {}
-            Completion::Lost | Completion::Misdirected { .. } => observer.disk_lied(node),
-            Completion::Short { .. } | Completion::Failed(_) => observer.io_failed(node),
+            Completion::Lost | Completion::Misdirected { .. } => {
+                observer.group_lied(node, write.group.number);
+            }
+            // It is told when the node is.
+            Completion::Short { .. } | Completion::Failed(_) => {}
         }
         let result = self.disk.complete_write(write.id, how);
         let mut desk = self.desk.borrow_mut();
         // What a disk lies about is stable for all that its node can know.
-        if result == write.bytes as i32 && write.durable {
+        let failed = result != write.bytes as i32;
+        if !failed && write.durable {
             let Group { number, sealed, orders, values } = &write.group;
             observer.wrote_group(node, *number, orders, values);
             let (segment, at, bytes) = (write.segment, write.at, write.bytes);
             desk.placed.push(Placed { number: *number, segment, at, bytes });
             desk.sealed = desk.sealed.max(*sealed);
         }
-        desk.done.push_back((write.token, result));
+        desk.done.push_back(Done { token: write.token, result, failed });
         true
     }
 
@@ -327,7 +312,8 @@ impl SimKernel {
                     token
                 }
             };
-            self.ground.desk.borrow_mut().done.push_back((token, result));
+            let done = Done { token, result, failed: false };
+            self.ground.desk.borrow_mut().done.push_back(done);
         }
     }
 
@@ -427,9 +413,13 @@ impl Kernel for SimKernel {
     }
     fn next_completion(&mut self) -> Option<(Token, i32)> {
         let mut desk = self.ground.desk.borrow_mut();
-        let done = desk.done.pop_front();
-        desk.fresh |= done.is_some();
-        done
+        let Done { token, result, failed } = desk.done.pop_front()?;
+        desk.fresh = true;
+        if failed {
+            let node = NodeId(self.ground.life.node + 1);
+            self.ground.shared.observer.borrow_mut().io_failed(node);
+        }
+        Some((token, result))
     }
     fn enters(&self) -> (u64, u64) {
         (0, 0)
@@ -479,19 +469,4 @@ impl Kernel for SimKernel {
         let (index, side) = link.link();
         self.ground.shared.lan.borrow_mut().shutdown(index, side);
     }
-}
-
-/// What a write to the log holds.
-fn group_of(bytes: &[u8]) -> Group {
-    let header = block::peek(bytes).expect("the writer plans a block");
-    let decoded = block::decode(&header, &bytes[..header.size as usize]).expect("a whole block");
-    let mut group = Group { number: decoded.number, sealed: decoded.sealed, ..Group::default() };
-    block::orders(&decoded, bytes, &mut group.orders).expect("its own orders");
-    let mut at = decoded.bytes as usize;
-    for _ in 0..decoded.values.count {
-        let header = Header::decode(&bytes[at..], u32::MAX).expect("a value frame");
-        group.values.push(header.value_id());
-        at += header.size as usize;
-    }
-    group
 }

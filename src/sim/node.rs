@@ -4,7 +4,7 @@
 //! goes into it; a node that is paused or down does nothing; turns of a node follow one another.
 
 use crate::config::Config;
-use crate::device::{Host, Probe};
+use crate::device::Host;
 use crate::gauges::Gauges;
 use crate::mail::{Command, Notice};
 use crate::node::{arena_plan, peer_identity};
@@ -14,21 +14,21 @@ use crate::shard::{Room, Shard, ShardParts, links};
 use crate::sim::agenda::What;
 use crate::sim::clerk::{Clerk, ClerkHost, DiskReader};
 use crate::sim::disk::DiskHandle;
-use crate::sim::kernel::{Desk, Ground, Handle, Life, Placed, Shared, SimKernel, arena};
+use crate::sim::group::Placed;
+use crate::sim::kernel::{Desk, Ground, Handle, Life, Shared, SimKernel, arena};
 use crate::sim::peernet::{SimNet, Timers};
 use crate::sim::plan::Plan;
 use crate::sim::random::Random;
+use crate::sim::watch::Watch;
 use chainring_net::mailbox::{Receiver, Waker, channel};
 use chainring_net::uring::UringOptions;
 use chainring_net::wire::{Wait, Wire, WireOptions};
-use chainring_ring::actions::{ACTIONS_MAX, Action, Input};
+use chainring_ring::actions::ACTIONS_MAX;
 use chainring_ring::core::Core;
 use chainring_ring::ids::NodeId;
-use chainring_storage::superfile::COPIES_WRITTEN_MIN;
-use chainring_storage::{AlignedBuf, LogConfig, LogReader, Superblock};
+use chainring_storage::{AlignedBuf, LogConfig, LogReader};
 use std::cell::RefCell;
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,45 +42,6 @@ const CONTROL_BYTES: u32 = (2 * links::CONTROL_MAX).next_multiple_of(4096);
 const PREALLOCATE: usize = 1;
 /// Turns of the peers' tasks in one go.
 const POLLS_MAX: usize = 64;
-
-/// Hands every step of a core to the observer.
-pub struct Watch {
-    node: NodeId,
-    shared: Shared,
-    disk: DiskHandle,
-    dir: PathBuf,
-}
-
-impl Probe for Watch {
-    fn stepped(&mut self, core: &Core, input: &Input<'_>, actions: &[Action]) {
-        if self.shared.journal.wants_steps() {
-            self.tell(core, input, actions);
-        }
-        self.shared.observer.borrow_mut().stepped(self.node, core, input, actions);
-    }
-    /// Told only if the disk holds it: what the node believes is not asked.
-    fn wrote_superblock(&mut self, superblock: &Superblock) {
-        if self.disk.stable_superblocks(&self.dir, superblock) >= COPIES_WRITTEN_MIN {
-            self.shared.observer.borrow_mut().wrote_superblock(self.node, superblock);
-        }
-    }
-}
-
-impl Watch {
-    /// What a step came to, but for those of no interest.
-    fn tell(&self, core: &Core, input: &Input<'_>, actions: &[Action]) {
-        use Input::{Beat, Claim, Continue, Tick, Vote};
-        let idle = matches!(input, Tick | Continue | Vote(_) | Claim(_) | Beat { .. });
-        if idle && actions.is_empty() {
-            return;
-        }
-        let now = self.shared.agenda.borrow().now();
-        let at = (core.received().0, core.durable().0, core.delivered().0);
-        let node = self.node.0;
-        let line = format!("{now:>12} node {node} {at:?} {input:?} -> {actions:?}");
-        self.shared.journal.step(line);
-    }
-}
 
 /// Set when the peers' tasks want a turn.
 #[derive(Default)]
@@ -270,7 +231,11 @@ impl SimNode {
             opened.log.map_or((None, None), |(log, limits)| (Some(log), Some(limits)));
         let core = Core::new(opened.settings, opened.recovered);
         let next = log.as_ref().map_or(1, |log| log.durable() + 1);
-        shared.observer.borrow_mut().started(self.id(), &core, &opened.superblock, next);
+        let mut observer = shared.observer.borrow_mut();
+        observer.recovered(self.id(), self.disk.is_settled());
+        observer.started(self.id(), &core, &opened.superblock, next);
+        observer.digest(self.id(), core.delivered(), opened.groups.digest());
+        drop(observer);
         let segments = log.as_ref().map_or(Vec::new(), |log| self.segments(log.segment()));
         let arena = arena(&arena_plan(config, &opened.held, CONTROL_BYTES));
         let random = self.random.split(u64::from(life.number));
@@ -374,6 +339,11 @@ impl SimNode {
         self.inputs += alive.shard.inputs() - alive.inputs;
         alive.inputs = alive.shard.inputs();
         let Some(wait) = wait else { return self.ended() };
+        let id = NodeId(self.index + 1);
+        let mut observer = shared.observer.borrow_mut();
+        observer.turned(id);
+        observer.queues(id, alive.shard.queues());
+        drop(observer);
         alive.shard.poll(Wait::No, 0);
         self.busy_until = now + cost;
         let fresh = alive.ground.desk.borrow_mut().take_fresh();
@@ -443,6 +413,7 @@ impl SimNode {
             let polled = alive.running.as_mut().poll(&mut Context::from_waker(&waker));
             assert_eq!(polled, Poll::Pending, "connections are kept up for ever");
         }
+        shared.observer.borrow_mut().queues(id, alive.peers.queues());
         let again = !all || alive.flag.0.load(Ordering::Relaxed);
         if alive.clerk.stirred.take() {
             self.call(shared, now);

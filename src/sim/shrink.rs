@@ -42,7 +42,7 @@ struct Course {
 impl Trial {
     fn run(&self, steps: usize) -> Option<Course> {
         let journal = Journal::keeping(steps);
-        let telling = Telling { only: self.only.clone(), journal: journal.clone() };
+        let telling = Telling { only: self.only.clone(), journal: journal.clone(), blind: false };
         let (outcome, failure) = run(self.plan.clone(), telling);
         let (tape, steps) = (journal.tape(), journal.steps());
         Some(Course { failure: failure?, outcome, tape, steps })

@@ -57,7 +57,7 @@ pub struct Orders {
 impl Orders {
     fn telling(&self) -> Telling {
         let journal = if self.told { Journal::loud() } else { Journal::default() };
-        Telling { journal, only: None }
+        Telling { journal, ..Telling::default() }
     }
 
     fn is_enough(&self, failures: &[Failure]) -> bool {

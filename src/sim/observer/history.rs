@@ -232,11 +232,21 @@ impl History {
         }
     }
 
-    /// The node holds nothing from `from` on.
-    pub(super) fn forget(&mut self, node: NodeId, from: Instance) {
+    /// The node has nothing from `from` on, not on its disk either.
+    pub(super) fn lose(&mut self, node: NodeId, from: Instance) {
         let first = self.cells.len().min(from.0 as usize);
-        let proposals = self.cells[first..].iter_mut().flat_map(Cell::proposals_mut);
-        proposals.for_each(|proposal| proposal.held.remove(node));
+        for proposal in self.cells[first..].iter_mut().flat_map(Cell::proposals_mut) {
+            proposal.held.remove(node);
+            proposal.stable.remove(node);
+        }
+    }
+
+    /// The order may not be on the node's stable media.
+    pub(super) fn doubt(&mut self, node: NodeId, order: &Order) {
+        let proposal = self.cell_mut(order.instance).and_then(|cell| cell.at_mut(order.ballot));
+        if let Some(proposal) = proposal {
+            proposal.stable.remove(node);
+        }
     }
 
     /// What the node held from `from` on is what its disk holds; `lost` if that is gone too.

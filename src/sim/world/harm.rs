@@ -6,8 +6,8 @@
 use super::World;
 use crate::sim::disk::{DiskHandle, Rot};
 use crate::sim::faults::Kind;
+use crate::sim::group::Placed;
 use crate::sim::journal::Place;
-use crate::sim::kernel::Placed;
 use crate::sim::observer::Stopped;
 use chainring_ring::ids::{Durability, Incarnation};
 use chainring_storage::superfile::{COPIES, COPY_DISTANCE, superblock_path};
@@ -79,11 +79,11 @@ impl World {
         list[..but_last].iter().map(|(number, _)| *number).collect()
     }
 
-    /// A place of a node's log is spoilt, in a way that its recovery may not be able to notice.
+    /// A place of a node's log is spoilt of which a later one says that it was complete.
     fn spoilt(&mut self, node: u8) {
         let sim = &mut self.nodes[usize::from(node)];
         sim.rotten += 1;
-        self.shared.observer.borrow_mut().disk_lied(sim.id());
+        self.shared.observer.borrow_mut().disk_harmed(sim.id());
     }
 
     /// Sealed sectors of a node's log rot at rest; readers come across them at once.
@@ -202,7 +202,9 @@ impl World {
         if drawn && self.rot_in(node, &last) {
             let now = self.now();
             self.shared.faults.borrow_mut().took(Kind::LastRot, now, Place::Node(node));
-            self.spoilt(node);
+            let sim = &mut self.nodes[usize::from(node)];
+            sim.rotten += 1;
+            self.shared.observer.borrow_mut().disk_lied(sim.id());
         }
     }
 
@@ -245,6 +247,9 @@ impl World {
             catalog.topics().map(|topic| (topic.id, topic.first, topic.end)).collect();
         drop(catalog);
         for (id, first, end) in topics {
+            if self.plan.durability == Durability::Memory {
+                self.shared.observer.borrow_mut().dropped(id, first);
+            }
             self.read_topic(node, id, first, end);
         }
     }
