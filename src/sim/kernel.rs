@@ -5,9 +5,8 @@
 //! a crash decides what becomes of it.
 
 use crate::sim::agenda::{Agenda, What};
-use crate::sim::disk::{Completion, DiskHandle, SECTOR, Target, WriteId};
+use crate::sim::disk::{Completion, DiskHandle, SECTOR, Target};
 use crate::sim::faults::{Faults, Kind};
-use crate::sim::group::{Group, Placed, group_of};
 use crate::sim::journal::{Journal, Place};
 use crate::sim::lan::Lan;
 use crate::sim::observer::Observer;
@@ -16,12 +15,18 @@ use crate::sim::random::Random;
 use chainring_net::kernel::{Kernel, Token};
 use chainring_net::mailbox::Waker;
 use chainring_net::pool::{Arena, ArenaPlan, Range, Regions};
+use chainring_ring::header::Header;
 use chainring_ring::ids::NodeId;
+use chainring_storage::block;
 use rustix::io::Errno;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+mod desk;
+use desk::Done;
+pub use desk::{Desk, Group, Placed, Writing};
 
 /// One side of a connection; dropped, it is closed.
 pub struct Link {
@@ -78,62 +83,6 @@ enum Op {
     Receive { link: (u32, u8), into: Range, token: Token },
     Send { link: (u32, u8), from: Vec<Range>, token: Token },
     HangUp { link: (u32, u8), token: Token },
-}
-
-/// A write that is under way.
-#[derive(Debug)]
-pub struct Writing {
-    /// The disk's name for it.
-    pub id: WriteId,
-    /// Which segment it goes to.
-    pub segment: u32,
-    /// The disk's name for that.
-    pub target: Target,
-    /// The same, in the file.
-    pub at: u64,
-    /// Its length.
-    pub bytes: u32,
-    /// What it is.
-    pub group: Group,
-    /// Once it is done, it is on stable media.
-    durable: bool,
-    token: Token,
-}
-
-/// An operation that is over.
-struct Done {
-    token: Token,
-    result: i32,
-    /// A write of the log that did not do what was asked.
-    failed: bool,
-}
-
-/// What a kernel and the world around it both hold.
-#[derive(Default)]
-pub struct Desk {
-    done: VecDeque<Done>,
-    /// By a number of the desk's own, ascending.
-    pub writing: VecDeque<(u64, Writing)>,
-    next: u64,
-    /// What this life has written, in order of completion.
-    pub placed: Vec<Placed>,
-    /// Groups to here are known to be complete by what is on stable media.
-    pub sealed: u64,
-    /// The wire took in a completion since this was asked last.
-    fresh: bool,
-}
-
-impl Desk {
-    /// True if the wire took in a completion, so that the shard has to look.
-    pub fn take_fresh(&mut self) -> bool {
-        std::mem::take(&mut self.fresh)
-    }
-
-    /// Takes a write that is under way.
-    pub fn take(&mut self, number: u64) -> Option<Writing> {
-        let index = self.writing.iter().position(|(known, _)| *known == number)?;
-        self.writing.remove(index).map(|(_, writing)| writing)
-    }
 }
 
 /// Which node, in which of its lives.
@@ -202,7 +151,8 @@ impl Ground {
             let Group { number, sealed, orders, values } = &write.group;
             observer.wrote_group(node, *number, orders, values);
             let (segment, at, bytes) = (write.segment, write.at, write.bytes);
-            desk.placed.push(Placed { number: *number, segment, at, bytes });
+            let overwrites = desk.takes(orders);
+            desk.placed.push(Placed { number: *number, segment, at, bytes, overwrites });
             desk.sealed = desk.sealed.max(*sealed);
         }
         desk.done.push_back(Done { token: write.token, result, failed });
@@ -469,4 +419,19 @@ impl Kernel for SimKernel {
         let (index, side) = link.link();
         self.ground.shared.lan.borrow_mut().shutdown(index, side);
     }
+}
+
+/// What a write to the log holds.
+fn group_of(bytes: &[u8]) -> Group {
+    let header = block::peek(bytes).expect("the writer plans a block");
+    let decoded = block::decode(&header, &bytes[..header.size as usize]).expect("a whole block");
+    let mut group = Group { number: decoded.number, sealed: decoded.sealed, ..Group::default() };
+    block::orders(&decoded, bytes, &mut group.orders).expect("its own orders");
+    let mut at = decoded.bytes as usize;
+    for _ in 0..decoded.values.count {
+        let header = Header::decode(&bytes[at..], u32::MAX).expect("a value frame");
+        group.values.push(header.value_id());
+        at += header.size as usize;
+    }
+    group
 }

@@ -9,9 +9,9 @@
 
 pub mod agenda;
 pub mod clerk;
+pub mod course;
 pub mod disk;
 pub mod faults;
-pub mod group;
 pub mod journal;
 pub mod kernel;
 pub mod lan;
@@ -24,5 +24,4 @@ pub mod plan;
 pub mod random;
 pub mod shrink;
 pub mod swarm;
-pub mod watch;
 pub mod world;

@@ -14,18 +14,16 @@ use crate::shard::{Room, Shard, ShardParts, links};
 use crate::sim::agenda::What;
 use crate::sim::clerk::{Clerk, ClerkHost, DiskReader};
 use crate::sim::disk::DiskHandle;
-use crate::sim::group::Placed;
-use crate::sim::kernel::{Desk, Ground, Handle, Life, Shared, SimKernel, arena};
+use crate::sim::kernel::{Desk, Ground, Handle, Life, Placed, Shared, SimKernel, arena};
 use crate::sim::peernet::{SimNet, Timers};
 use crate::sim::plan::Plan;
 use crate::sim::random::Random;
-use crate::sim::watch::Watch;
 use chainring_net::mailbox::{Receiver, Waker, channel};
 use chainring_net::uring::UringOptions;
 use chainring_net::wire::{Wait, Wire, WireOptions};
 use chainring_ring::actions::ACTIONS_MAX;
 use chainring_ring::core::Core;
-use chainring_ring::ids::NodeId;
+use chainring_ring::ids::{Instance, NodeId};
 use chainring_storage::{AlignedBuf, LogConfig, LogReader};
 use std::cell::RefCell;
 use std::future::Future;
@@ -35,6 +33,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake};
 use std::time::Duration;
+
+mod watch;
+use watch::Watch;
 
 /// Each control buffer, bytes: two of the largest frame.
 const CONTROL_BYTES: u32 = (2 * links::CONTROL_MAX).next_multiple_of(4096);
@@ -150,6 +151,8 @@ pub struct SimNode {
     pub unplugged: bool,
     /// What its last life wrote last.
     pub last: Option<Placed>,
+    /// What the last life that ended by itself wrote, in order.
+    pub placed: Vec<Placed>,
     random: Random,
     turn_us: (u32, u32),
     mail_us: (u32, u32),
@@ -179,6 +182,7 @@ impl SimNode {
             rotten: 0,
             unplugged: false,
             last: None,
+            placed: Vec::new(),
             random: Random::stream(plan.seed, "node").split(number),
             turn_us: plan.turn_us,
             mail_us: plan.mail_us,
@@ -235,6 +239,10 @@ impl SimNode {
         observer.recovered(self.id(), self.disk.is_settled());
         observer.started(self.id(), &core, &opened.superblock, next);
         observer.digest(self.id(), core.delivered(), opened.groups.digest());
+        for instance in 0..opened.catalog.delivered().0 {
+            let Some((order, _)) = opened.catalog.entry(Instance(instance)) else { continue };
+            observer.replayed_as(self.id(), &order);
+        }
         drop(observer);
         let segments = log.as_ref().map_or(Vec::new(), |log| self.segments(log.segment()));
         let arena = arena(&arena_plan(config, &opened.held, CONTROL_BYTES));
@@ -362,6 +370,8 @@ impl SimNode {
     fn ended(&mut self) -> Turned {
         let alive = self.alive.take().expect("it had a turn");
         let ended = alive.shard.end();
+        self.placed = std::mem::take(&mut alive.ground.desk.borrow_mut().placed);
+        self.placed.sort_unstable_by_key(|placed| placed.number);
         match (ended.failure, ended.clean) {
             (Some(_), _) => Turned::Failed,
             (None, true) => Turned::Clean,

@@ -1,7 +1,7 @@
-//! The probe of a simulated node: what its core and its superblock's file say goes to the observer.
+//! What a node hands to the observer from inside its shard.
 //!
-//! Invariant: it judges nothing, and changes nothing; what can be looked up on the disk is not taken
-//! from the node.
+//! Invariant: nothing that the node believes is asked; of its disk only what is on stable media
+//! counts.
 
 use crate::device::Probe;
 use crate::records::Digest;
@@ -16,14 +16,10 @@ use std::path::PathBuf;
 
 /// Hands every step of a core to the observer.
 pub struct Watch {
-    /// Whose.
-    pub node: NodeId,
-    /// With the observer in it.
-    pub shared: Shared,
-    /// Below it.
-    pub disk: DiskHandle,
-    /// Where its store lies.
-    pub dir: PathBuf,
+    pub(super) node: NodeId,
+    pub(super) shared: Shared,
+    pub(super) disk: DiskHandle,
+    pub(super) dir: PathBuf,
 }
 
 impl Probe for Watch {
