@@ -235,11 +235,15 @@ impl SimNode {
             opened.log.map_or((None, None), |(log, limits)| (Some(log), Some(limits)));
         let core = Core::new(opened.settings, opened.recovered);
         let next = log.as_ref().map_or(1, |log| log.durable() + 1);
-        shared.observer.borrow_mut().started(self.id(), &core, &opened.superblock, next);
+        let mut observer = shared.observer.borrow_mut();
+        observer.recovered(self.id(), self.disk.is_settled());
+        observer.started(self.id(), &core, &opened.superblock, next);
+        observer.digest(self.id(), core.delivered(), opened.groups.digest());
         for instance in 0..opened.catalog.delivered().0 {
             let Some((order, _)) = opened.catalog.entry(Instance(instance)) else { continue };
-            shared.observer.borrow_mut().replayed_as(self.id(), &order);
+            observer.replayed_as(self.id(), &order);
         }
+        drop(observer);
         let segments = log.as_ref().map_or(Vec::new(), |log| self.segments(log.segment()));
         let arena = arena(&arena_plan(config, &opened.held, CONTROL_BYTES));
         let random = self.random.split(u64::from(life.number));
@@ -343,6 +347,11 @@ impl SimNode {
         self.inputs += alive.shard.inputs() - alive.inputs;
         alive.inputs = alive.shard.inputs();
         let Some(wait) = wait else { return self.ended() };
+        let id = NodeId(self.index + 1);
+        let mut observer = shared.observer.borrow_mut();
+        observer.turned(id);
+        observer.queues(id, alive.shard.queues());
+        drop(observer);
         alive.shard.poll(Wait::No, 0);
         self.busy_until = now + cost;
         let fresh = alive.ground.desk.borrow_mut().take_fresh();
@@ -414,6 +423,7 @@ impl SimNode {
             let polled = alive.running.as_mut().poll(&mut Context::from_waker(&waker));
             assert_eq!(polled, Poll::Pending, "connections are kept up for ever");
         }
+        shared.observer.borrow_mut().queues(id, alive.peers.queues());
         let again = !all || alive.flag.0.load(Ordering::Relaxed);
         if alive.clerk.stirred.take() {
             self.call(shared, now);
