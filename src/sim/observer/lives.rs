@@ -234,15 +234,15 @@ impl Observer {
             group.values.extend_from_slice(values);
             return state.groups.push(group);
         }
-        self.stable(node, number, (orders, values), claimed);
+        self.stable(node, number, orders, values, claimed);
         loop {
             let state = &mut self.nodes[usize::from(node.0)];
             state.next_group += 1;
             let next = state.groups.iter().position(|group| group.number == state.next_group);
             let Some(next) = next else { return };
             let group = state.groups.swap_remove(next);
-            let Group { number, claimed, .. } = group;
-            self.stable(node, number, (&group.orders, &group.values), claimed);
+            let Group { number, orders, values, claimed } = &group;
+            self.stable(node, *number, orders, values, *claimed);
             recycle(&mut self.nodes[usize::from(node.0)], group);
         }
     }
@@ -252,7 +252,8 @@ impl Observer {
         &mut self,
         node: NodeId,
         number: u64,
-        (orders, values): (&[Order], &[ValueId]),
+        orders: &[Order],
+        values: &[ValueId],
         claimed: Instance,
     ) {
         let state = &mut self.nodes[usize::from(node.0)];
