@@ -4,11 +4,13 @@
 //! goes into it; a node that is paused or down does nothing; turns of a node follow one another.
 
 use crate::config::Config;
+use crate::control::catalog::Catalog;
 use crate::device::Host;
 use crate::gauges::Gauges;
 use crate::mail::{Command, Notice};
 use crate::node::{arena_plan, peer_identity};
 use crate::peers::{Peers, PeersOptions};
+use crate::records::Digest;
 use crate::recover::{self, Opened, RecoverError};
 use crate::shard::{Room, Shard, ShardParts, links};
 use crate::sim::agenda::What;
@@ -24,7 +26,7 @@ use chainring_net::wire::{Wait, Wire, WireOptions};
 use chainring_ring::actions::ACTIONS_MAX;
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Instance, NodeId};
-use chainring_storage::{AlignedBuf, LogConfig, LogReader};
+use chainring_storage::{AlignedBuf, LogConfig, LogReader, Superblock};
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
@@ -239,15 +241,8 @@ impl SimNode {
             opened.log.map_or((None, None), |(log, limits)| (Some(log), Some(limits)));
         let core = Core::new(opened.settings, opened.recovered);
         let next = log.as_ref().map_or(1, |log| log.durable() + 1);
-        let mut observer = shared.observer.borrow_mut();
-        observer.recovered(self.id(), self.disk.is_settled());
-        observer.started(self.id(), &core, &opened.superblock, next);
-        observer.digest(self.id(), core.delivered(), opened.groups.digest());
-        for instance in 0..opened.catalog.delivered().0 {
-            let Some((order, _)) = opened.catalog.entry(Instance(instance)) else { continue };
-            observer.replayed_as(self.id(), &order);
-        }
-        drop(observer);
+        self.tell_recovered(shared, &core, (&opened.superblock, next));
+        self.tell_replayed(shared, opened.groups.digest(), &opened.catalog);
         let segments = log.as_ref().map_or(Vec::new(), |log| self.segments(log.segment()));
         let arena = arena(&arena_plan(config, &opened.held, CONTROL_BYTES));
         let random = self.random.split(u64::from(life.number));
@@ -301,6 +296,23 @@ impl SimNode {
             inputs,
             drained,
         })
+    }
+
+    /// The observer learns what a recovery came to.
+    fn tell_recovered(&self, shared: &Shared, core: &Core, (found, next): (&Superblock, u64)) {
+        let mut observer = shared.observer.borrow_mut();
+        observer.recovered(self.id(), self.disk.is_settled());
+        observer.started(self.id(), core, found, next);
+    }
+
+    /// The observer learns what it delivered again.
+    fn tell_replayed(&self, shared: &Shared, digest: Digest, catalog: &Catalog) {
+        let mut observer = shared.observer.borrow_mut();
+        observer.digest(self.id(), catalog.delivered(), digest);
+        for instance in 0..catalog.delivered().0 {
+            let Some((order, _)) = catalog.entry(Instance(instance)) else { continue };
+            observer.replayed_as(self.id(), &order);
+        }
     }
 
     fn reader(&self) -> DiskReader {
