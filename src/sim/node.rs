@@ -4,7 +4,7 @@
 //! goes into it; a node that is paused or down does nothing; turns of a node follow one another.
 
 use crate::config::Config;
-use crate::device::{Host, Probe};
+use crate::device::Host;
 use crate::gauges::Gauges;
 use crate::mail::{Command, Notice};
 use crate::node::{arena_plan, peer_identity};
@@ -14,6 +14,8 @@ use crate::shard::{Room, Shard, ShardParts, links};
 use crate::sim::agenda::What;
 use crate::sim::clerk::{Clerk, ClerkHost, DiskReader};
 use crate::sim::disk::DiskHandle;
+use crate::sim::faults::{Dice, Name};
+use crate::sim::journal::Place;
 use crate::sim::kernel::{Desk, Ground, Handle, Life, Placed, Shared, SimKernel, arena};
 use crate::sim::peernet::{SimNet, Timers};
 use crate::sim::plan::Plan;
@@ -21,14 +23,13 @@ use crate::sim::random::Random;
 use chainring_net::mailbox::{Receiver, Waker, channel};
 use chainring_net::uring::UringOptions;
 use chainring_net::wire::{Wait, Wire, WireOptions};
-use chainring_ring::actions::{ACTIONS_MAX, Action, Input};
+use chainring_ring::actions::ACTIONS_MAX;
 use chainring_ring::core::Core;
 use chainring_ring::ids::NodeId;
-use chainring_storage::superfile::COPIES_WRITTEN_MIN;
-use chainring_storage::{AlignedBuf, LogConfig, LogReader, Superblock};
+use chainring_storage::{AlignedBuf, LogConfig, LogReader};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,51 +37,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake};
 use std::time::Duration;
 
+mod watch;
+pub use watch::Watch;
+
 /// Each control buffer, bytes: two of the largest frame.
 const CONTROL_BYTES: u32 = (2 * links::CONTROL_MAX).next_multiple_of(4096);
 /// Segments made ahead.
 const PREALLOCATE: usize = 1;
 /// Turns of the peers' tasks in one go.
 const POLLS_MAX: usize = 64;
-
-/// Hands every step of a core to the observer.
-pub struct Watch {
-    node: NodeId,
-    shared: Shared,
-    disk: DiskHandle,
-    dir: PathBuf,
-}
-
-impl Probe for Watch {
-    fn stepped(&mut self, core: &Core, input: &Input<'_>, actions: &[Action]) {
-        if self.shared.journal.wants_steps() {
-            self.tell(core, input, actions);
-        }
-        self.shared.observer.borrow_mut().stepped(self.node, core, input, actions);
-    }
-    /// Told only if the disk holds it: what the node believes is not asked.
-    fn wrote_superblock(&mut self, superblock: &Superblock) {
-        if self.disk.stable_superblocks(&self.dir, superblock) >= COPIES_WRITTEN_MIN {
-            self.shared.observer.borrow_mut().wrote_superblock(self.node, superblock);
-        }
-    }
-}
-
-impl Watch {
-    /// What a step came to, but for those of no interest.
-    fn tell(&self, core: &Core, input: &Input<'_>, actions: &[Action]) {
-        use Input::{Beat, Claim, Continue, Tick, Vote};
-        let idle = matches!(input, Tick | Continue | Vote(_) | Claim(_) | Beat { .. });
-        if idle && actions.is_empty() {
-            return;
-        }
-        let now = self.shared.agenda.borrow().now();
-        let at = (core.received().0, core.durable().0, core.delivered().0);
-        let node = self.node.0;
-        let line = format!("{now:>12} node {node} {at:?} {input:?} -> {actions:?}");
-        self.shared.journal.step(line);
-    }
-}
 
 /// Set when the peers' tasks want a turn.
 #[derive(Default)]
@@ -189,6 +154,8 @@ pub struct SimNode {
     pub unplugged: bool,
     /// What its last life wrote last.
     pub last: Option<Placed>,
+    /// Its next write to the log is aimed at, by this strike.
+    pub aim: Option<u32>,
     random: Random,
     turn_us: (u32, u32),
     mail_us: (u32, u32),
@@ -196,10 +163,15 @@ pub struct SimNode {
 
 impl SimNode {
     /// A node with a formatted store, not running.
-    pub fn new(index: u8, plan: &Plan) -> SimNode {
+    pub fn new(index: u8, plan: &Plan, only: Option<Arc<BTreeSet<Name>>>) -> SimNode {
         let config = plan.config(index);
         let number = u64::from(index);
         let disk = DiskHandle::new(Random::stream(plan.seed, "disk").split(number));
+        disk.set_dice(Dice::new(
+            &Random::stream(plan.seed, "disk faults").split(number),
+            index + 1,
+            only,
+        ));
         recover::format_on(&*disk.shared(), &config).expect("a new disk takes a store");
         SimNode {
             index,
@@ -218,6 +190,7 @@ impl SimNode {
             rotten: 0,
             unplugged: false,
             last: None,
+            aim: None,
             random: Random::stream(plan.seed, "node").split(number),
             turn_us: plan.turn_us,
             mail_us: plan.mail_us,
@@ -238,6 +211,9 @@ impl SimNode {
         self.lives += 1;
         let life = Life { node: self.index, number: self.lives };
         let opened = recover::open_on(&self.disk.shared(), &self.config, PREALLOCATE)?;
+        if self.disk.has_misread() {
+            shared.observer.borrow_mut().misread(self.id());
+        }
         self.incarnation = opened.superblock.incarnation.0;
         let ground = Ground {
             shared: shared.clone(),
@@ -324,6 +300,15 @@ impl SimNode {
             inputs,
             drained,
         })
+    }
+
+    /// Tells what went wrong with blocking operations since it was asked last.
+    pub fn tell_mishaps(&mut self, shared: &Shared) -> Vec<Name> {
+        let mishaps = self.disk.take_mishaps();
+        let (now, place) = (shared.agenda.borrow().now(), Place::Node(self.index));
+        let mut faults = shared.faults.borrow_mut();
+        mishaps.iter().for_each(|name| faults.happened(*name, now, place));
+        mishaps
     }
 
     fn reader(&self) -> DiskReader {

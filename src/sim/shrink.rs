@@ -7,8 +7,10 @@
 //! Invariants: what is kept always fails by the same name; candidates run side by side, and of
 //! those that fail the first is taken.
 
+use crate::sim::disk::Rates;
 use crate::sim::faults::{Class, Name};
 use crate::sim::journal::{Fault, Journal};
+use crate::sim::lan::Spells;
 use crate::sim::observer::Invariant;
 use crate::sim::plan::Plan;
 use crate::sim::swarm::{Failure, run};
@@ -266,7 +268,8 @@ const SIMPLER: &[fn(&mut Plan)] = &[
     |plan| plan.events /= 2,
     |plan| plan.safety_us /= 2,
     fewer_nodes,
-    |plan| (plan.storage.read_error, plan.storage.read_spoilt) = (0, 0),
+    |plan| plan.storage.blocking = Rates::default(),
+    |plan| plan.weather.spells = Spells::default(),
     |plan| (plan.storage.keep, plan.storage.torn) = (1_000_000, 0),
     |plan| plan.drift.fill(0),
     |plan| plan.load.clients = plan.load.clients.div_ceil(2),

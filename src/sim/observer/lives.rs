@@ -30,7 +30,8 @@ impl Observer {
         if incarnation != state.incarnation {
             (state.shown, state.stable_promised) = (Ballot::ZERO, Ballot::ZERO);
         }
-        let honest = !core.is_damaged() || state.harmed;
+        let misread = std::mem::take(&mut state.misread);
+        let honest = !core.is_damaged() || state.harmed || misread;
         verdict.check(D3, node, honest, || "starts damaged on a whole disk".to_owned());
         let remembers = core.promised() >= state.shown || state.lied;
         verdict.check(A2, node, remembers, || {
@@ -168,6 +169,13 @@ impl Observer {
     pub fn disk_harmed(&mut self, node: NodeId) {
         if !self.is_over(node) {
             self.nodes[usize::from(node.0)].harmed = true;
+        }
+    }
+
+    /// A start of the node could not read all that is there: this once it may call it damaged.
+    pub fn misread(&mut self, node: NodeId) {
+        if !self.is_over(node) {
+            self.nodes[usize::from(node.0)].misread = true;
         }
     }
 

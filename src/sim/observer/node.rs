@@ -32,6 +32,8 @@ pub(super) struct Node {
     pub(super) lied: bool,
     /// Its disk was harmed, noticeably or not: it may find damage.
     pub(super) harmed: bool,
+    /// Its start could not read all that is there.
+    pub(super) misread: bool,
     /// When an I/O error was met in this life.
     pub(super) failed_at: Option<u64>,
 

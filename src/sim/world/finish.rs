@@ -58,6 +58,7 @@ impl World {
         for sim in &mut self.nodes {
             sim.disk.set_rates(Rates::default());
             sim.disk.set_capacity(u64::MAX);
+            sim.aim = None;
             sim.paused_until = sim.paused_until.min(now);
             sim.recall(&self.shared);
             sim.mail_later(&self.shared);
