@@ -358,15 +358,16 @@ mod tests {
     /// acknowledged counts, or what was about to be.
     #[test]
     fn failed_writes_in_a_row_leave_two_that_agree() {
-        for case in 0..16u8 * 16 {
+        let cases = (0..16).flat_map(|first| [1, 3, 6, 12].map(|second| (first, second)));
+        for case in cases {
             let dir = TestDir::new();
             let development = small(&dir.0).development;
             drop(SuperblockFile::create(&FileSystem, &dir.0, &sample(), development).unwrap());
             let (mut least, mut most) = (0, 0);
-            for which in [case % 16, case / 16] {
+            for which in [case.0, case.1] {
                 let opened = SuperblockFile::open(&FileSystem, &dir.0, &identity(), development);
-                let (mut file, read) = opened.unwrap_or_else(|error| panic!("{case}: {error}"));
-                assert!((least..=most).contains(&read.start), "{case}: {}", read.start);
+                let (mut file, read) = opened.unwrap_or_else(|error| panic!("{case:?}: {error}"));
+                assert!((least..=most).contains(&read.start), "{case:?}: {}", read.start);
                 file.file = Box::new(Tears { file: file.file, which });
                 most += 1;
                 if file.write(&Superblock { start: most, ..sample() }).is_ok() {

@@ -66,20 +66,23 @@ fn what_cannot_be_read_uses_up_its_sequence() {
     let (config, mut random) = (small(), Random::new(4));
     let disk = DiskHandle::new(Random::new(1));
     format_on(&disk, &config).unwrap();
-    let path = superblock_path(&config.node.dir);
-    // Behind the sync of the open file.
-    let cut_behind = |copies: u64, random: &mut Random| {
-        disk.fail_after(2 + copies);
-        assert!(open_on(&disk.shared(), &config, 1).is_err());
-        disk.crash(random, lose_all());
+    let dir = &config.node.dir;
+    let open = || SuperblockFile::open(&disk, dir, &identity(&config), true);
+    let mut write = |start, copies: u64| {
+        let (mut file, superblock) = open().unwrap();
+        disk.fail_after(1 + copies);
+        file.write(&Superblock { start, ..superblock }).unwrap_err();
+        disk.crash(&mut random, lose_all());
     };
-    cut_behind(2, &mut random);
+    write(7, 2);
+    let mut random = Random::new(6);
     for copy in 0..2 {
-        assert!(disk.rot(&path, copy * COPY_DISTANCE, Rot::Latent, &mut random));
+        let at = copy * COPY_DISTANCE;
+        assert!(disk.rot(&superblock_path(dir), at, Rot::Latent, &mut random));
     }
-    cut_behind(1, &mut random);
+    write(8, 1);
     assert!(disk.cure_latent(), "the second copy holds what it held");
-    open_on(&disk.shared(), &config, 1).unwrap();
+    assert_eq!(open().unwrap().1.start, 0);
 }
 
 /// The name of a segment that could neither be made durable nor be taken back is there and counts:

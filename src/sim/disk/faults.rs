@@ -157,7 +157,8 @@ impl Drive {
 
     fn land_partly(&mut self, file: usize, pending: Pending) -> bool {
         let held = &mut self.files[file];
-        let mut fates = Chance::new(&mut self.random, CrashPlan::default());
+        let torn = CrashPlan { lost: 300_000, torn: 400_000, ..CrashPlan::default() };
+        let mut fates = Chance::new(&mut self.random, torn);
         let altered = held.land_partly(&pending, &mut fates);
         held.stable_length = held.stable_length.max(pending.at + pending.bytes.len());
         held.length = held.length.max(held.stable_length);
