@@ -1,26 +1,44 @@
-//! Tells the build of which commit it is: `CHAINRING_COMMIT`, or `unknown` outside of a checkout.
+//! Tells the build of which commit it is. `CHAINRING_COMMIT` says so where there is no checkout, as
+//! in an archive; without it the commit is `unknown` there.
 //!
 //! Invariant: it reads what git keeps and runs nothing; a build is made again only when the commit
 //! is another one.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+const NAME: &str = "CHAINRING_COMMIT";
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    let commit = commit().unwrap_or_else(|| "unknown".to_owned());
-    println!("cargo::rustc-env=CHAINRING_COMMIT={commit}");
+    println!("cargo::rerun-if-env-changed={NAME}");
+    let told = std::env::var(NAME).ok().filter(|commit| !commit.is_empty());
+    let commit = told.or_else(commit).unwrap_or_else(|| "unknown".to_owned());
+    println!("cargo::rustc-env={NAME}={commit}");
 }
 
 fn commit() -> Option<String> {
-    let git = Path::new(".git");
+    let git = folder()?;
+    // Of a branch, the file may be packed away and come again: whatever moves HEAD is logged here.
+    let _ = read(&git.join("logs/HEAD"));
     let head = read(&git.join("HEAD"))?;
     let Some(name) = head.strip_prefix("ref: ") else { return Some(head) };
-    read(&git.join(name)).or_else(|| {
-        let packed = read(&git.join("packed-refs"))?;
-        let line = packed.lines().find_map(|line| line.strip_suffix(name))?;
-        Some(line.trim().to_owned())
+    // Worktrees share the branches of their repository.
+    let shared = read(&git.join("commondir")).map_or(git.clone(), |shared| git.join(shared));
+    read(&shared.join(name)).or_else(|| {
+        let packed = read(&shared.join("packed-refs"))?;
+        let mut named = packed.lines().filter_map(|line| line.split_once(' '));
+        named.find(|(_, at)| *at == name).map(|(commit, _)| commit.to_owned())
     })
+}
+
+/// Where git keeps this checkout: `.git`, or what it names in a worktree.
+fn folder() -> Option<PathBuf> {
+    let git = Path::new(".git");
+    if git.is_dir() {
+        return Some(git.to_owned());
+    }
+    read(git)?.strip_prefix("gitdir: ").map(PathBuf::from)
 }
 
 /// The text of a file, trimmed. Of one that is not there nothing is watched: it would always count

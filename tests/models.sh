@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Mailboxes and waker under loom, start and end of a shard under shuttle. With "long" the forms for
-# the night: loom interrupts threads five times, shuttle draws 100,000 schedules of each of four
-# kinds. A failure prints the schedule. Models have target directories of their own, since the
-# whole tree is built for them; without optimisation and debug information, as that takes longest.
+# `tests/models.sh [long]`: mailboxes and waker under loom, start and end of a shard under shuttle.
+# With "long" the forms for the night: loom interrupts threads five times, shuttle draws 100,000
+# schedules of each of four kinds. A failure prints the schedule. Models have target directories of
+# their own, since the whole tree is built for them; without optimisation and debug information, as
+# that takes longest.
 set -eu
+. "$(dirname "$0")/common/words.sh"
+words "long" "$@"
 cd "$(dirname "$0")/.."
 target="${CARGO_TARGET_DIR:-target}"
 export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0 SHUTTLE_SILENCE_WARNINGS=1

@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
-# net's tests, with all of its `unsafe`, under AddressSanitizer (leaks included) and
-# ThreadSanitizer. They need a nightly toolchain; without one this says so and succeeds.
+# `tests/sanitize.sh [address] [thread]`: net's tests, with all of its `unsafe`, under
+# AddressSanitizer (leaks included) and ThreadSanitizer, by default both. They need a nightly
+# toolchain; without one this says so and succeeds.
 set -eu
+. "$(dirname "$0")/common/words.sh"
+words "address thread" "$@"
 cd "$(dirname "$0")/.."
 host=x86_64-unknown-linux-gnu
 target="${CARGO_TARGET_DIR:-target}"
@@ -30,7 +33,7 @@ else
     quiet=("suppressions=$forgiven")
 fi
 
-for sanitizer in address thread; do
+for sanitizer in ${*:-address thread}; do
     echo "== $sanitizer"
     RUSTFLAGS="-Zsanitizer=$sanitizer ${mix[*]-}" CARGO_TARGET_DIR="$target/$sanitizer" \
         TSAN_OPTIONS="halt_on_error=1 ${quiet[*]-}" ASAN_OPTIONS="detect_leaks=1" \

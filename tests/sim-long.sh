@@ -3,8 +3,10 @@
 # every part in turn, which takes hours. Each part prints the figures that docs/TESTING.md keeps.
 # It goes on after a part that fails, and ends with 1 then.
 set -eu
-cd "$(dirname "$0")/.."
 all="worlds seeds clean mutants digests small crash fuzz models sanitizers"
+. "$(dirname "$0")/common/words.sh"
+words "$all" "$@"
+cd "$(dirname "$0")/.."
 parts="${*:-$all}"
 target="${CARGO_TARGET_DIR:-$PWD/target}"
 
@@ -47,10 +49,6 @@ run() {
     # Threads: mailboxes and the shard's start and end under models; unsafe code under sanitizers.
     models) tests/models.sh long ;;
     sanitizers) tests/sanitize.sh ;;
-    *)
-        echo "no part is called $1; there are: $all" >&2
-        return 2
-        ;;
     esac
 }
 
@@ -59,7 +57,7 @@ for part in $parts; do
     commit="$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)"
     printf '\n== %s, commit %s, %s\n' "$part" "$commit" "$(date -u +%F)"
     # In a shell of its own: `set -e` does not reach into a function whose result is asked for.
-    words="$(declare -f run sim plain planted); target='$target'; all='$all'"
+    words="$(declare -f run sim plain planted); target='$target'"
     if ! bash -eu -c "$words; run '$part'"; then
         failed="$failed $part"
     fi

@@ -74,26 +74,87 @@ fn text_says_the_first_seed_and_what_happened() {
     assert_eq!(said, "chainring: first seed 1000\n");
 }
 
-/// A build with planted faults shows all that is said of a failure; see `.ci/run`.
-#[cfg(feature = "mutants")]
+/// Whoever reads the help knows every key that is printed.
 #[test]
-fn a_failure_is_caught_replayed_and_made_small() {
-    let planted = ["--mutant", "VoteBeforeFlush", "--first-seed", "1", "--seeds", "50"];
-    let (code, said) = sim(ours(), &planted);
-    let hunt = &said["mutants"][0];
-    assert_eq!((code, &said["caught"]), (0, &Value::from(1)), "{said}");
-    let (by, seed) = (hunt["caught"]["by"].clone(), hunt["caught"]["seed"].to_string());
-    let again = ["--mutant", "VoteBeforeFlush", "--seed", &seed, "--shrink-seconds", "5"];
-    let (code, said) = sim(ours(), &again);
-    assert_eq!((code, &said["violations"]), (1, &Value::from(1)), "{said}");
-    let (failure, shrunk) = (&said["failures"][0], &said["shrunk"]);
-    assert_eq!((&failure["invariant"], &shrunk["invariant"]), (&by, &by), "{said}");
-    assert_eq!(failure["what"], hunt["caught"]["what"], "a replay is exact");
-    let faults = shrunk["faults"].as_array().unwrap().len() as u64;
-    let before = shrunk["faults_before"].as_u64().unwrap();
-    assert!(faults < before || before == 0, "{faults} of {before} faults are left");
-    assert!(shrunk["events"].as_u64() <= said["events"].as_u64(), "{said}");
-    assert!(!shrunk["steps"].as_array().unwrap().is_empty(), "{said}");
-    let (code, said) = sim(ours(), &["--mutant", "none", "--seeds", "2", "--first-seed", "1000"]);
-    assert_eq!((code, &said["violations"]), (0, &Value::from(0)), "{said}");
+fn the_help_names_every_key() {
+    let output = Command::new(ours()).args(["sim", "--help"]).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    let (_, said) = sim(ours(), &["--seeds", "1", "--first-seed", "1000", "--events", "500"]);
+    let known = |key: &&String| {
+        help.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == **key)
+    };
+    let keys = said.as_object().unwrap().keys().filter(|key| *key != "v");
+    let unknown: Vec<_> = keys.filter(|key| !known(key)).collect();
+    assert!(unknown.is_empty(), "sim --help does not name {unknown:?}");
+}
+
+/// A build with planted faults shows all that is said of a failure; see `tests/sim-short.sh`.
+#[cfg(feature = "mutants")]
+mod planted {
+    use super::*;
+
+    /// The arguments of a line that was printed to replay a world.
+    fn arguments(replay: &Value) -> Vec<String> {
+        let line = replay.as_str().unwrap_or_else(|| panic!("{replay} is no line"));
+        let words = line.strip_prefix("chainring sim ").expect(line);
+        words.split(' ').map(str::to_owned).collect()
+    }
+
+    fn replay(line: &Value, more: &[&str]) -> Value {
+        let arguments = arguments(line);
+        let words: Vec<&str> =
+            arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        let (code, said) = sim(ours(), &words);
+        assert_eq!((code, &said["violations"]), (1, &Value::from(1)), "{said}");
+        said
+    }
+
+    #[test]
+    fn a_failure_is_caught_replayed_made_small_and_replayed_small() {
+        let hunted = ["--mutant", "VoteBeforeFlush", "--first-seed", "1", "--seeds", "50"];
+        let (code, said) = sim(ours(), &[&hunted[..], &["--events", "20000"]].concat());
+        assert_eq!((code, &said["caught"]), (0, &Value::from(1)), "{said}");
+        let caught = &said["mutants"][0]["caught"];
+        let said = replay(&caught["replay"], &["--shrink-seconds", "5"]);
+        let (failure, shrunk) = (&said["failures"][0], &said["shrunk"]);
+        assert_eq!((&failure["invariant"], &shrunk["invariant"]), (&caught["by"], &caught["by"]));
+        assert_eq!(failure["what"], caught["what"], "a replay is exact");
+        let faults = shrunk["faults"].as_array().unwrap().len() as u64;
+        let before = shrunk["faults_before"].as_u64().unwrap();
+        assert!(faults < before || before == 0, "{faults} of {before} faults are left");
+        assert!(shrunk["events"].as_u64() <= said["events"].as_u64(), "{said}");
+        assert!(!shrunk["steps"].as_array().unwrap().is_empty(), "{said}");
+        let small = replay(&shrunk["replay"], &["--shrink-seconds", "0"]);
+        for what in ["invariant", "what"] {
+            assert_eq!(small["failures"][0][what], shrunk[what], "of {}", shrunk["replay"]);
+        }
+        assert_eq!(small["events"], shrunk["events"], "the short course itself is replayed");
+    }
+
+    #[test]
+    fn each_is_said_when_it_is_caught_and_none_is_clean() {
+        let hunted = ["--mutant", "VoteBeforeFlush,PromiseNotPersisted", "--first-seed", "1"];
+        let output = Command::new(ours())
+            .args(["sim", "--seeds", "50", "--events", "20000"])
+            .args(hunted)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let lines: Vec<&str> = said.lines().collect();
+        let [first, one, other] = lines[..] else { panic!("three lines: {said}") };
+        assert_eq!(first, "chainring: first seed 1");
+        assert!(one.starts_with("VoteBeforeFlush: D1 after "), "{one}");
+        assert!(other.contains("chainring sim --seed ") && other.contains("PromiseNotPersisted"));
+        let (code, said) =
+            sim(ours(), &["--mutant", "none", "--seeds", "2", "--first-seed", "1000"]);
+        assert_eq!((code, &said["violations"]), (0, &Value::from(0)), "{said}");
+    }
+
+    #[test]
+    fn a_seed_replays_one_mutant() {
+        for wrong in ["VoteBeforeFlush,VoteCountedTwice", "Nobody", "none,VoteBeforeFlush"] {
+            let (code, said) = sim(ours(), &["--mutant", wrong, "--seed", "1"]);
+            assert_eq!((code, &said["error"]["code"]), (2, &Value::from("usage")), "{said}");
+        }
+    }
 }

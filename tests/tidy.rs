@@ -352,3 +352,51 @@ fn marks_and_mutants_are_planted_where_the_lists_say() {
     }
     none("marks and mutants", &wrong);
 }
+
+/// What of a text is a word that begins so: capitals and underscores.
+fn named<'a>(text: &'a str, prefix: &'a str) -> impl Iterator<Item = &'a str> {
+    text.match_indices(prefix).map(move |(at, _)| {
+        let rest = &text[at..];
+        let part = |c: char| !c.is_ascii_uppercase() && c != '_';
+        &rest[..rest.find(part).unwrap_or(rest.len())]
+    })
+}
+
+#[test]
+fn every_variable_is_documented() {
+    // Written in two halves, so that this file does not name one.
+    let prefix = concat!("CHAIN", "RING_");
+    let testing = files::read("docs/TESTING.md").text;
+    let rows = testing.lines().filter(|line| line.starts_with(&format!("| `{prefix}")));
+    let rows: String = rows.collect();
+    let mut wrong = Vec::new();
+    for file in text() {
+        let unknown = named(&file.text, prefix).filter(|name| !rows.contains(&format!("`{name}`")));
+        wrong.extend(unknown.map(|name| format!("{}: {name}", file.path)));
+    }
+    none("variables without a row in docs/TESTING.md", &wrong);
+}
+
+#[test]
+fn every_script_says_what_it_does_and_refuses_what_it_does_not_know() {
+    let scripts = text().into_iter().filter(|file| file.text.starts_with("#!/usr/bin/env bash"));
+    let scripts: Vec<File> = scripts.collect();
+    assert!(scripts.len() >= 7, "{} scripts", scripts.len());
+    let run = |path: &str, word: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        let output = std::process::Command::new(path).arg(word).output().expect("bash runs");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    for File { path, .. } in scripts {
+        for word in ["--help", "-h"] {
+            let (code, said, _) = run(&path, word);
+            assert!(
+                code == Some(0) && said.contains(&path) && !said.contains('#'),
+                "{path}: {said}"
+            );
+        }
+        let (code, _, said) = run(&path, "nothing-of-the-sort");
+        assert!(code == Some(2) && said.contains("nothing-of-the-sort"), "{path}: {said}");
+    }
+}

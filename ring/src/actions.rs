@@ -166,6 +166,9 @@ pub enum Action {
     ResetData,
     /// The incoming control link lost something: close it, so that it resumes.
     ResetControl,
+    /// Values may never have reached the successor: close the outgoing data link, so that it
+    /// resumes.
+    Resend,
     /// All that the log had lost is there again, durably: note it in the superblock.
     Mended,
     /// The own session was closed: make a higher start number durable, then answer

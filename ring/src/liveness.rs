@@ -7,7 +7,7 @@
 use crate::actions::{Action, Actions};
 use crate::coordinator::Role;
 use crate::core::Core;
-use crate::ids::{Ballot, Entry, Instance, NodeId, Sequence, ValueId};
+use crate::ids::{Ballot, Entry, Instance, NODES_MAX, NodeId, Sequence, Session, ValueId};
 use crate::mark;
 
 /// Ticks a second.
@@ -30,6 +30,10 @@ const BEAT_TICKS: u32 = 10;
 /// Ticks without progress, with something undecided, after which a coordinator opens a new
 /// ballot.
 const STUCK_TICKS: u32 = 500;
+
+/// Ticks for which a value may be held and not delivered, though a coordinator is heard, until the
+/// successor is asked again what it holds.
+const HELD_TICKS: u32 = 300;
 
 /// Timers and what they are about.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -61,6 +65,15 @@ pub struct Liveness {
     beat_ballot: Ballot,
     beat: u64,
     beat_ticks: u32,
+    held: [Held; NODES_MAX],
+}
+
+/// How long an origin's first undelivered value has been held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Held {
+    session: Session,
+    first: Sequence,
+    ticks: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,6 +107,7 @@ impl Core {
         self.lowest_campaigns(out);
         self.repair(out);
         self.call_for_next(out);
+        self.resend_held(out);
     }
 
     /// End of what is open here: ordered or claimed.
@@ -202,6 +216,26 @@ impl Core {
             mark!(NextValuesFetched);
             let values = self.values_to_order().take(FETCHES_MAX);
             values.for_each(|id| out.push(Action::Fetch(id)));
+        }
+    }
+
+    /// A value that is held for long, and that a coordinator at work does not order, may have been
+    /// lost behind this node with nothing after it that would show the gap.
+    fn resend_held(&mut self, out: &mut Actions) {
+        let mut lost = false;
+        for (node, held) in self.settings.nodes.iter().zip(&mut self.liveness.held) {
+            let lane = self.lanes.of(*node).expect("a node of the configuration");
+            let (session, first) = (lane.session(), lane.first());
+            let same = (held.session, held.first) == (session, first) && lane.has_undelivered();
+            let ticks = if same { held.ticks + 1 } else { 0 };
+            lost |= ticks >= HELD_TICKS;
+            *held = Held { session, first, ticks };
+        }
+        let follows = matches!(self.role, Role::Follower) && self.liveness.silence < SILENCE_TICKS;
+        if lost && follows && self.successor().is_some() {
+            mark!(HeldValuesResent);
+            self.liveness.held = Default::default();
+            out.push(Action::Resend);
         }
     }
 

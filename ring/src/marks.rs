@@ -155,6 +155,7 @@ list! {
     CandidateStuck: "a candidate got no further and opened another ballot";
     DataResetForSession: "the data link was reset for values that could not be taken up";
     ControlResetForOrders: "the control link was reset for orders that had no room";
+    HeldValuesResent: "a value was held for long and not ordered: the successor was asked again";
     OrderedValuesFetched: "ordered values did not come and were called for";
     NextValuesFetched: "a coordinator called for values declared missing, to order them";
     EntriesCalledFor: "decided entries were called for";

@@ -388,3 +388,24 @@ fn damage_does_not_end_at_a_barrier_that_was_inherited() {
     assert!(!core.is_damaged());
     assert!(out.as_slice().contains(&Action::Mended));
 }
+
+/// A link may swallow the last value of its origin; nothing comes behind it that shows the gap.
+#[test]
+fn a_value_that_nobody_orders_is_sent_again() {
+    let settings = Settings { me: NodeId(3), ..core(3, Recovered::default()).settings().clone() };
+    let (mut core, mut out) = (Core::new(settings, Recovered::default()), Actions::new());
+    core.step(Input::Value(value(0)), &mut out);
+    let mut resent = Vec::new();
+    for beat in 0..1000 {
+        // A coordinator is heard, but for the last third.
+        if beat < 660 {
+            core.step(Input::Beat { ballot: ballot(1), beat }, &mut out);
+        }
+        out.clear();
+        core.step(Input::Tick, &mut out);
+        if out.as_slice().contains(&Action::Resend) {
+            resent.push(beat);
+        }
+    }
+    assert_eq!(resent, [300, 601]);
+}

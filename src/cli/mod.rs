@@ -78,7 +78,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  chainring inspect ring/1")]
     Inspect(InspectArgs),
     /// Run clusters in a simulated world that tries to break them; ends with 1 if it could.
-    #[command(after_help = "Example:\n  chainring sim --seconds 60\n  chainring sim --seed 4711")]
+    #[command(after_help = sim::HELP)]
     Sim(sim::SimArgs),
     /// Compare the decided logs of nodes by content.
     #[command(after_help = "Example:\n  chainring verify ring/1 ring/2 ring/3")]
@@ -234,7 +234,7 @@ fn dispatch(cli: Cli) -> Result<out::Output, Failure> {
         Command::Config(ConfigCommand::Check { file }) => config::check(&file),
         Command::Status(args) => status::status(&args),
         Command::Inspect(args) => inspect::inspect(&args.dir),
-        Command::Sim(args) => sim::sim(&args),
+        Command::Sim(args) => sim::sim(&args, cli.format),
         Command::Verify(args) => verify::verify(&args.dirs),
     }
 }
@@ -304,8 +304,21 @@ mod tests {
             "sim --seed 1 --seconds 2",
             "sim --seeds 0",
             "sim --seeds 2 --trace",
+            "sim --seconds 0",
+            "sim --events 0",
+            "sim --trace",
+            "sim --plan nodes=2",
+            "sim --faults Lose:1 --seconds 2",
+            "sim --seed 1 --plan nodes",
+            "sim --seed 1 --faults lose",
             "sim --threads 0",
         ] {
+            let arguments = std::iter::once("chainring").chain(line.split(' '));
+            assert!(Cli::try_parse_from(arguments).is_err(), "{line}");
+        }
+        #[cfg(feature = "mutants")]
+        for line in ["sim --mutants --trace", "sim --mutants --seed 1", "sim --mutant A,B --trace"]
+        {
             let arguments = std::iter::once("chainring").chain(line.split(' '));
             assert!(Cli::try_parse_from(arguments).is_err(), "{line}");
         }

@@ -58,7 +58,7 @@ impl Failure {
 }
 
 /// A command's result: what to print in either format, and how to end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Output {
     /// For `--format text`, without the last line feed.
     pub text: String,

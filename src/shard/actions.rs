@@ -55,6 +55,7 @@ impl<M: Machine> Shard<M> {
             }
             Action::ResetData => self.reset(LinkKind::DataIn),
             Action::ResetControl => self.reset(LinkKind::ControlIn),
+            Action::Resend => self.reset(LinkKind::DataOut),
             Action::Mended => self.mended(),
             Action::NewSession => self.new_session(),
         }

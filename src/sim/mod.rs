@@ -9,6 +9,7 @@
 
 pub mod agenda;
 pub mod clerk;
+pub mod course;
 pub mod disk;
 pub mod faults;
 pub mod journal;

@@ -26,10 +26,10 @@ pub struct Hunt {
 }
 
 /// Hunts one mutant over the seeds of `orders`.
-pub fn hunt(mutant: Mutant, orders: Orders) -> Hunt {
+pub fn hunt(mutant: Mutant, orders: &Orders) -> Hunt {
     let began = Instant::now();
     plant(Some(mutant));
-    let report = swarm(Orders { stop: Stop::Named, told: false, ..orders }, &|_| {});
+    let report = swarm(Orders { stop: Stop::Named, told: false, ..orders.clone() }, &|_| {});
     plant(None);
     let caught = report.failures.iter().find(|failure| failure.is_named()).cloned();
     let needed = |seed: u64| seed.wrapping_sub(orders.first_seed) + 1;

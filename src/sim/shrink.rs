@@ -7,13 +7,12 @@
 //! Invariants: what is kept always fails by the same name; candidates run side by side, and of
 //! those that fail the first is taken.
 
-use crate::sim::disk::Rates;
+use crate::sim::course::{Course, Names, PARTS, Settings};
 use crate::sim::faults::{Class, Name};
 use crate::sim::journal::{Fault, Journal};
-use crate::sim::lan::Spells;
 use crate::sim::observer::Invariant;
 use crate::sim::plan::Plan;
-use crate::sim::swarm::{Failure, run};
+use crate::sim::swarm::{Failure, Orders, run};
 use crate::sim::world::{Outcome, Telling};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -33,7 +32,7 @@ struct Trial {
 
 /// How it failed.
 #[derive(Debug)]
-struct Course {
+struct Failed {
     failure: Failure,
     /// None of a panic.
     outcome: Option<Outcome>,
@@ -42,12 +41,12 @@ struct Course {
 }
 
 impl Trial {
-    fn run(&self, steps: usize) -> Option<Course> {
+    fn run(&self, steps: usize) -> Option<Failed> {
         let journal = Journal::keeping(steps);
         let telling = Telling { only: self.only.clone(), journal: journal.clone() };
         let (outcome, failure) = run(self.plan.clone(), telling);
         let (tape, steps) = (journal.tape(), journal.steps());
-        Some(Course { failure: failure?, outcome, tape, steps })
+        Some(Failed { failure: failure?, outcome, tape, steps })
     }
 }
 
@@ -58,6 +57,8 @@ pub struct Shrunk {
     pub failure: Failure,
     /// Its plan.
     pub plan: Plan,
+    /// What is lower in it than the seed says.
+    pub settings: Settings,
     /// The faults that it needs, in order of time.
     pub faults: Vec<Fault>,
     /// Of so many that the seed had.
@@ -77,6 +78,12 @@ pub struct Shrunk {
 }
 
 impl Shrunk {
+    /// What a replay has to be told beside the seed.
+    pub fn course(&self) -> Course {
+        let names = self.faults.iter().map(|fault| fault.name).collect();
+        Course { settings: self.settings.clone(), only: Some(Names(names)) }
+    }
+
     /// For how long a fault lasts, in words; nothing of one that is over at once.
     pub fn lasts(&self, fault: &Fault) -> String {
         let (kind, index) = fault.name;
@@ -88,18 +95,14 @@ impl Shrunk {
     }
 }
 
-/// Shrinks the failure of a plan for at most so long.
+/// Shrinks a failure of worlds run as ordered for at most so long.
 ///
 /// # Errors
-/// [`Failure`] of L6: the plan does not fail in the same way again.
-pub fn shrink(
-    plan: Plan,
-    failure: &Failure,
-    time: Duration,
-    threads: usize,
-) -> Result<Shrunk, Failure> {
+/// [`Failure`] of L6: the world does not fail in the same way again.
+pub fn shrink(orders: &Orders, failure: &Failure, time: Duration) -> Result<Shrunk, Failure> {
     let began = Instant::now();
-    let first = Trial { plan, only: None };
+    let plan = orders.plan(failure.seed);
+    let first = Trial { plan, only: orders.only() };
     let course = first.run(0).filter(|course| course.failure == *failure);
     let course = course.ok_or_else(|| differs(failure))?;
     let faults_before = course.tape.len();
@@ -109,7 +112,7 @@ pub fn shrink(
         tape: Vec::new(),
         name: &failure.name,
         until,
-        threads,
+        threads: orders.threads,
         runs: &runs,
     };
     shrinker.keep(shrinker.best.clone(), &course);
@@ -124,6 +127,7 @@ pub fn shrink(
         us: of(|outcome| outcome.us),
         requests: of(|outcome| outcome.requests),
         failure: course.failure,
+        settings: Settings::between(Plan::new(failure.seed, orders.events), &trial.plan),
         plan: trial.plan,
         faults: course.tape,
         steps: course.steps,
@@ -150,7 +154,7 @@ struct Shrinker<'a> {
 impl Shrinker<'_> {
     /// A trial that fails is the best from now on. What did not take effect in it is left out, and
     /// what comes behind its end: both leave it as it is.
-    fn keep(&mut self, trial: Trial, course: &Course) {
+    fn keep(&mut self, trial: Trial, course: &Failed) {
         self.best = trial;
         self.tape = course.tape.clone();
         self.best.only = Some(self.tape.iter().map(|fault| fault.name).collect());
@@ -215,9 +219,11 @@ impl Shrinker<'_> {
     fn simplify(&mut self) {
         let mut from = 0;
         while !self.is_late() {
-            let simpler = SIMPLER.iter().enumerate().skip(from).filter_map(|(way, simpler)| {
+            let ways = PARTS.iter().map(|part| (part, part.less));
+            let ways = ways.chain([(&PARTS[0], an_eighth_less as fn(u64) -> u64)]);
+            let simpler = ways.enumerate().skip(from).filter_map(|(way, (part, less))| {
                 let mut trial = self.best.clone();
-                simpler(&mut trial.plan);
+                part.lessen(&mut trial.plan, less);
                 (trial.plan != self.best.plan).then_some((way, trial))
             });
             let (ways, trials): (Vec<_>, Vec<_>) = simpler.unzip();
@@ -230,11 +236,11 @@ impl Shrinker<'_> {
 
     /// The first of these that fails by the same name is the best from now on. Returns which.
     fn first_failing(&mut self, trials: &[Trial]) -> Option<usize> {
-        let (next, found) = (AtomicUsize::new(0), Mutex::new(None::<(usize, Course)>));
+        let (next, found) = (AtomicUsize::new(0), Mutex::new(None::<(usize, Failed)>));
         let work = || {
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
-                let over = |best: &Option<(usize, Course)>| {
+                let over = |best: &Option<(usize, Failed)>| {
                     best.as_ref().is_some_and(|(best, _)| *best < index)
                 };
                 let late = self.is_late();
@@ -263,62 +269,7 @@ impl Shrinker<'_> {
     }
 }
 
-/// Ways of making a plan simpler. Each leaves it as it is when it can do no more.
-const SIMPLER: &[fn(&mut Plan)] = &[
-    |plan| plan.events /= 2,
-    |plan| plan.safety_us /= 2,
-    fewer_nodes,
-    |plan| plan.storage.blocking = Rates::default(),
-    |plan| plan.weather.spells = Spells::default(),
-    |plan| (plan.storage.keep, plan.storage.torn) = (1_000_000, 0),
-    |plan| plan.drift.fill(0),
-    |plan| plan.load.clients = plan.load.clients.div_ceil(2),
-    |plan| plan.load.topics = 1,
-    |plan| plan.load.open = plan.load.open.div_ceil(2),
-    |plan| plan.load.burst = plan.load.burst.div_ceil(2),
-    |plan| plan.load.records = plan.load.records.div_ceil(2),
-    |plan| plan.load.record_bytes = plan.load.record_bytes.div_ceil(2),
-    |plan| plan.storage.jitter_us = 0,
-    |plan| plan.weather.jitter_us = plan.weather.jitter_us.min(1),
-    |plan| plan.events -= plan.events / 8,
-];
-
-/// One node less, as long as there is a ring; strikes at it meet another.
-fn fewer_nodes(plan: &mut Plan) {
-    if plan.nodes <= 2 {
-        return;
-    }
-    plan.nodes -= 1;
-    let nodes = usize::from(plan.nodes);
-    plan.victims.truncate(nodes);
-    plan.drift.truncate(nodes);
-    let most = (nodes - 1) / 2;
-    plan.victims.iter_mut().filter(|victim| **victim).skip(most).for_each(|v| *v = false);
-    plan.strikes.iter_mut().for_each(|strike| strike.node %= plan.nodes);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_simpler_plan_is_a_plan_and_ends() {
-        for seed in 0..50 {
-            let mut plan = Plan::new(seed, 1000);
-            for simpler in SIMPLER {
-                for _ in 0..100 {
-                    simpler(&mut plan);
-                }
-                let before = plan.clone();
-                simpler(&mut plan);
-                assert_eq!(before, plan, "it comes to an end");
-                let nodes = usize::from(plan.nodes);
-                assert_eq!((plan.victims.len(), plan.drift.len()), (nodes, nodes));
-                let victims = plan.victims.iter().filter(|victim| **victim).count();
-                assert!(plan.beyond || victims * 2 < nodes);
-                assert!(plan.strikes.iter().all(|strike| strike.node < plan.nodes));
-                assert!(plan.load.clients > 0 && plan.load.burst > 0 && plan.load.open > 0);
-            }
-        }
-    }
+/// Where nothing can be halved any more, an eighth of the events may still go.
+fn an_eighth_less(events: u64) -> u64 {
+    events - events / 8
 }

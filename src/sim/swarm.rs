@@ -5,12 +5,14 @@
 //! panic in a world is a failure of its seed, said with the seed whatever the build does about
 //! panics.
 
-use crate::sim::faults::Kind;
+use crate::sim::course::Course;
+use crate::sim::faults::{Kind, Name};
 use crate::sim::journal::Journal;
 use crate::sim::observer::Invariant;
 use crate::sim::plan::Plan;
 use crate::sim::world::{Outcome, Telling, World};
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -36,7 +38,7 @@ pub enum Stop {
 }
 
 /// Which worlds, and how many.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Orders {
     /// The first seed.
     pub first_seed: u64,
@@ -52,12 +54,26 @@ pub struct Orders {
     pub stop: Stop,
     /// Every step is told on stderr.
     pub told: bool,
+    /// What is left of each of them.
+    pub course: Course,
 }
 
 impl Orders {
+    /// The plan of a seed.
+    pub fn plan(&self, seed: u64) -> Plan {
+        let mut plan = Plan::new(seed, self.events);
+        self.course.settings.apply(&mut plan);
+        plan
+    }
+
+    /// The faults that may happen, if not all.
+    pub fn only(&self) -> Option<BTreeSet<Name>> {
+        self.course.only.as_ref().map(|names| names.0.clone())
+    }
+
     fn telling(&self) -> Telling {
         let journal = if self.told { Journal::loud() } else { Journal::default() };
-        Telling { journal, only: None }
+        Telling { journal, only: self.only() }
     }
 
     fn is_enough(&self, failures: &[Failure]) -> bool {
@@ -153,8 +169,11 @@ fn processor_time() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
 
-/// Says which seed a panic is of, and ends the process where panics abort it.
-pub fn install_hook() {
+/// Says which seed a panic is of. Where panics abort the process nothing could be said later: there
+/// `last_words` are given the failure, and the process ends with 1.
+pub fn install_hook(last_words: impl Fn(&Failure) + Send + Sync + 'static) {
+    // Other threads may panic as well: the first has the word, and keeps it.
+    let ending = Mutex::new(());
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let Some(seed) = SEED.get() else { return before(panic) };
@@ -163,7 +182,8 @@ pub fn install_hook() {
         }
         eprintln!("seed {seed}: {panic}");
         if cfg!(panic = "abort") {
-            eprintln!("replay it with: chainring sim --seed {seed}");
+            let _ending = ending.lock();
+            last_words(&Failure { seed, name: PANIC.to_owned(), what: panic.to_string() });
             std::process::exit(1);
         }
     }));
@@ -204,7 +224,7 @@ pub fn swarm(orders: Orders, tell: &(dyn Fn(&Report) + Sync)) -> Report {
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let report = Mutex::new(Report {
-        orders,
+        orders: orders.clone(),
         seeds: 0,
         events: 0,
         us: 0,
@@ -231,8 +251,7 @@ pub fn swarm(orders: Orders, tell: &(dyn Fn(&Report) + Sync)) -> Report {
                     }
                     let (began, processor) = (Instant::now(), processor_time());
                     let seed = orders.first_seed.wrapping_add(number);
-                    let plan = Plan::new(seed, orders.events);
-                    let (outcome, failure) = run(plan, orders.telling());
+                    let (outcome, failure) = run(orders.plan(seed), orders.telling());
                     let mut report = report.lock().expect("no panic while it is held");
                     report.busy += began.elapsed();
                     report.processor += processor_time().saturating_sub(processor);

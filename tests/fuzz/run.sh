@@ -1,12 +1,21 @@
 #!/usr/bin/env bash
 # Coverage-guided fuzzing with libFuzzer and AddressSanitizer:
 # `tests/fuzz/run.sh [SECONDS] [TARGET...]`.
-# SECONDS (60) are of each target, two targets at a time. Needs the nightly compiler and a C++
-# compiler; without them it says so and ends well. What fails is copied to regressions/TARGET.
+# SECONDS (60) are of each target, by default of all, two at a time. Needs the nightly compiler and
+# a C++ compiler; without them it says so and ends well. What fails is copied to
+# regressions/TARGET. Artefacts and corpus lie in `CHAINRING_FUZZ_DIR`.
 set -eu
+all="$(sed -n 's/^ *targets::.*::\([A-Z]*\),$/\L\1/p' "$(dirname "$0")/src/lib.rs" | xargs)"
+. "$(dirname "$0")/../common/words.sh"
+words "SECONDS $all" "$@"
 cd "$(dirname "$0")"
-seconds="${1:-60}"
-[ $# -gt 0 ] && shift
+seconds=60 targets=""
+for word in "$@"; do
+    case "$word" in
+    *[!0-9]*) targets="$targets $word" ;;
+    *) seconds="$word" ;;
+    esac
+done
 
 if ! cargo +nightly --version >/dev/null 2>&1; then
     echo "skipped: no nightly compiler (rustup toolchain install nightly)"
@@ -28,7 +37,6 @@ RUSTFLAGS="$(echo $coverage) -Zsanitizer=address" \
     --manifest-path libfuzzer/Cargo.toml
 binary="$work/target/$host/release/chainring-libfuzzer"
 
-targets="${*:-$(cargo run --quiet --profile fuzz --manifest-path Cargo.toml -- --list)}"
 run_one() {
     target="$1"
     corpus="$work/corpus/$target" found="$work/found/$target"
@@ -50,4 +58,4 @@ run_one() {
 }
 export -f run_one
 export seconds work binary
-echo "$targets" | tr ' ' '\n' | xargs -P 2 -I{} bash -c 'run_one {}'
+echo "${targets:-$all}" | xargs -n 1 | xargs -P 2 -I{} bash -c 'run_one {}'

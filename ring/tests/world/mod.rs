@@ -352,6 +352,7 @@ impl World {
             Action::CatchUp { from } => self.catch_up(at, from),
             Action::ResetData => self.links[before].break_data(),
             Action::ResetControl => self.links[before].break_control(),
+            Action::Resend => self.links[at].break_data(),
             Action::Mended => self.nodes[at].disk.damaged = None,
             Action::NewSession => {
                 // What was proposed in a session that is closed under a live node is proposed

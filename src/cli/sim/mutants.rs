@@ -1,41 +1,52 @@
 //! `chainring sim --mutant` and `--mutants`: whether planted faults are caught.
 
-use super::{COMMIT, SimArgs, worlds};
-use crate::cli::out::{Exit, Failure, Output, progress, table};
+use super::{COMMIT, LastWords, SimArgs, number, replay, say_first_seed, worlds};
+use crate::cli::out::{Exit, Failure, Output, table};
 use crate::sim::mutants::{Hunt, hunt, median_and_worst, named};
 use crate::sim::swarm::{Orders, set_quiet};
-use chainring_ring::mutants::Mutant;
+use chainring_ring::mutants::{Mutant, is_planted, plant};
 use serde_json::{Value, json};
 
 /// Seeds after which a hunt ends.
 const SEEDS: u64 = 5_000;
 
 /// What comes of it, if anything was asked of mutants.
-pub(super) fn asked(args: &SimArgs) -> Result<Option<Output>, Failure> {
+pub(super) fn asked(
+    args: &SimArgs,
+    orders: &Orders,
+    words: &LastWords,
+) -> Result<Option<Output>, Failure> {
     let name = match (&args.mutant, args.mutants) {
         (None, false) => return Ok(None),
-        (None, true) => return Ok(Some(hunts(args, Mutant::ALL))),
+        (None, true) => return Ok(Some(hunts(args, orders, Mutant::ALL))),
         (Some(name), _) => name.as_str(),
     };
-    match name {
-        "none" => Ok(None),
-        "list" => Ok(Some(list())),
-        name => {
-            let mutants = name.split(',').map(|name| {
-                named(name).ok_or_else(|| {
-                    let message = format!("no mutant is called {name}; see --mutant list");
-                    Failure::new(Exit::Usage, "usage", message)
-                })
-            });
-            let mutants: Vec<Mutant> = mutants.collect::<Result<_, _>>()?;
-            if let ([mutant], true) = (&mutants[..], args.seed.is_some()) {
-                // One world with it, to look at: as any other that fails.
-                chainring_ring::mutants::plant(Some(*mutant));
-                return Ok(Some(worlds(args)));
-            }
-            Ok(Some(hunts(args, &mutants)))
-        }
+    if name == "none" {
+        return Ok(None);
     }
+    if name == "list" {
+        return Ok(Some(list()));
+    }
+    let wrong = |message: String| Failure::new(Exit::Usage, "usage", message);
+    let mutants = name.split(',').map(|name| {
+        named(name).ok_or_else(|| wrong(format!("no mutant is called {name}; see --mutant list")))
+    });
+    let mutants: Vec<Mutant> = mutants.collect::<Result<_, _>>()?;
+    match (&mutants[..], args.seed) {
+        // One world with it, to look at: as any other that fails.
+        ([mutant], Some(_)) => {
+            plant(Some(*mutant));
+            Ok(Some(worlds(args, orders, words)))
+        }
+        (_, Some(_)) => Err(wrong("--seed replays a world with one mutant: name one".to_owned())),
+        (_, None) => Ok(Some(hunts(args, orders, &mutants))),
+    }
+}
+
+/// The fault that is planted.
+pub(super) fn planted() -> Option<&'static str> {
+    let planted = Mutant::ALL.iter().find(|mutant| is_planted(**mutant));
+    planted.map(|mutant| mutant.name())
 }
 
 fn list() -> Output {
@@ -52,15 +63,15 @@ fn list() -> Output {
     Output::new(table(&rows), json!({ "mutants": json.collect::<Vec<_>>() }))
 }
 
-fn hunts(args: &SimArgs, mutants: &[Mutant]) -> Output {
+fn hunts(args: &SimArgs, orders: &Orders, mutants: &[Mutant]) -> Output {
     set_quiet(true);
-    let orders = args.orders();
-    let orders = Orders { seeds: args.seeds.or(Some(SEEDS)), ..orders };
+    say_first_seed(orders);
+    let orders = Orders { seeds: args.seeds.or(Some(SEEDS)), ..orders.clone() };
     let hunts: Vec<Hunt> = mutants
         .iter()
         .map(|mutant| {
-            let hunt = hunt(*mutant, orders);
-            progress(&row(&hunt).join("  "));
+            let hunt = hunt(*mutant, &orders);
+            eprintln!("{}", told(&orders, &hunt));
             hunt
         })
         .collect();
@@ -82,13 +93,26 @@ fn hunts(args: &SimArgs, mutants: &[Mutant]) -> Output {
         "commit": COMMIT,
         "first_seed": orders.first_seed,
         "threads": orders.threads,
-        "mutants": hunts.iter().map(hunt_json).collect::<Vec<_>>(),
+        "mutants": hunts.iter().map(|hunt| hunt_json(&orders, hunt)).collect::<Vec<_>>(),
         "caught": caught,
         "seeds_median": median,
         "seeds_worst": worst,
     });
     let exit = if caught == hunts.len() { Exit::Ok } else { Exit::Failed };
     Output::new(text, json).ending(exit)
+}
+
+/// Said as soon as it is known: all of them take hours.
+fn told(orders: &Orders, hunt: &Hunt) -> String {
+    let (name, seconds) = (hunt.mutant.name(), hunt.took.as_secs_f64());
+    match &hunt.caught {
+        Some((failure, seeds)) => {
+            let replay = replay(orders, failure.seed, &orders.course, Some(name));
+            let worlds = number(*seeds, "world");
+            format!("{name}: {} after {worlds}, {seconds:.1} s: {replay}", failure.name)
+        }
+        None => format!("{name}: not caught in {}, {seconds:.1} s", number(hunt.seeds, "world")),
+    }
 }
 
 fn row(hunt: &Hunt) -> Vec<String> {
@@ -107,9 +131,15 @@ fn row(hunt: &Hunt) -> Vec<String> {
     ]
 }
 
-fn hunt_json(hunt: &Hunt) -> Value {
+fn hunt_json(orders: &Orders, hunt: &Hunt) -> Value {
     let caught = hunt.caught.as_ref().map(|(failure, seeds)| {
-        json!({ "by": failure.name, "seeds": seeds, "seed": failure.seed, "what": failure.what })
+        json!({
+            "by": failure.name,
+            "seeds": seeds,
+            "seed": failure.seed,
+            "what": failure.what,
+            "replay": replay(orders, failure.seed, &orders.course, Some(hunt.mutant.name())),
+        })
     });
     json!({
         "mutant": hunt.mutant.name(),
