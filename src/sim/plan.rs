@@ -382,8 +382,8 @@ fn storage(random: &mut Random) -> Storage {
         write_us: 20 + random.below(300) as u32,
         jitter_us: 1 + random.below(500) as u32,
         slow: rate(random, 20_000),
-        write_error: rate(random, 60),
-        write_short: rate(random, 60),
+        write_error: rate(random, 300),
+        write_short: rate(random, 300),
         blocking: Rates {
             read_error: rate(random, 300_000),
             read_garbage: rate(random, 300_000),
