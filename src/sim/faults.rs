@@ -88,6 +88,7 @@ kinds! {
     StoreFull, Storage, "such a write finds no room";
     SyncError, Storage, "a sync fails, and the next one lies";
     NameError, Storage, "a file cannot be made, named, removed or its name made durable";
+    Rush, Other, "all nodes get requests at once";
 }
 
 /// A fault that took effect: its kind, and its place among the draws of that kind.

@@ -5,7 +5,7 @@
 //! a crash decides what becomes of it.
 
 use crate::sim::agenda::{Agenda, What};
-use crate::sim::disk::{Completion, DiskHandle, SECTOR, Target, WriteId};
+use crate::sim::disk::{Completion, DiskHandle, SECTOR, Target};
 use crate::sim::faults::{Faults, Kind};
 use crate::sim::journal::{Journal, Place};
 use crate::sim::lan::Lan;
@@ -16,13 +16,16 @@ use chainring_net::kernel::{Kernel, Token};
 use chainring_net::mailbox::Waker;
 use chainring_net::pool::{Arena, ArenaPlan, Range, Regions};
 use chainring_ring::header::Header;
-use chainring_ring::ids::{NodeId, Order, ValueId};
+use chainring_ring::ids::NodeId;
 use chainring_storage::block;
 use rustix::io::Errno;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+mod desk;
+pub use desk::{Desk, Group, Placed, Writing};
 
 /// One side of a connection; dropped, it is closed.
 pub struct Link {
@@ -79,80 +82,6 @@ enum Op {
     Receive { link: (u32, u8), into: Range, token: Token },
     Send { link: (u32, u8), from: Vec<Range>, token: Token },
     HangUp { link: (u32, u8), token: Token },
-}
-
-/// A commit group on its way to the disk.
-#[derive(Debug, Default)]
-pub struct Group {
-    /// Its number.
-    pub number: u64,
-    /// Groups to here were complete when it was planned.
-    pub sealed: u64,
-    /// Its orders.
-    pub orders: Vec<Order>,
-    /// The values in it.
-    pub values: Vec<ValueId>,
-}
-
-/// A commit group on stable media.
-#[derive(Clone, Copy, Debug)]
-pub struct Placed {
-    /// Its number.
-    pub number: u64,
-    /// In which segment.
-    pub segment: u32,
-    /// Where in it.
-    pub at: u64,
-    /// Its length.
-    pub bytes: u32,
-}
-
-/// A write that is under way.
-#[derive(Debug)]
-pub struct Writing {
-    /// The disk's name for it.
-    pub id: WriteId,
-    /// Which segment it goes to.
-    pub segment: u32,
-    /// The disk's name for that.
-    pub target: Target,
-    /// The same, in the file.
-    pub at: u64,
-    /// Its length.
-    pub bytes: u32,
-    /// What it is.
-    pub group: Group,
-    /// Once it is done, it is on stable media.
-    durable: bool,
-    token: Token,
-}
-
-/// What a kernel and the world around it both hold.
-#[derive(Default)]
-pub struct Desk {
-    done: VecDeque<(Token, i32)>,
-    /// By a number of the desk's own, ascending.
-    pub writing: VecDeque<(u64, Writing)>,
-    next: u64,
-    /// What this life has written, in order of completion.
-    pub placed: Vec<Placed>,
-    /// Groups to here are known to be complete by what is on stable media.
-    pub sealed: u64,
-    /// The wire took in a completion since this was asked last.
-    fresh: bool,
-}
-
-impl Desk {
-    /// True if the wire took in a completion, so that the shard has to look.
-    pub fn take_fresh(&mut self) -> bool {
-        std::mem::take(&mut self.fresh)
-    }
-
-    /// Takes a write that is under way.
-    pub fn take(&mut self, number: u64) -> Option<Writing> {
-        let index = self.writing.iter().position(|(known, _)| *known == number)?;
-        self.writing.remove(index).map(|(_, writing)| writing)
-    }
 }
 
 /// Which node, in which of its lives.
@@ -217,7 +146,8 @@ impl Ground {
             let Group { number, sealed, orders, values } = &write.group;
             observer.wrote_group(node, *number, orders, values);
             let (segment, at, bytes) = (write.segment, write.at, write.bytes);
-            desk.placed.push(Placed { number: *number, segment, at, bytes });
+            let overwrites = desk.takes(orders);
+            desk.placed.push(Placed { number: *number, segment, at, bytes, overwrites });
             desk.sealed = desk.sealed.max(*sealed);
         }
         desk.done.push_back((write.token, result));

@@ -25,7 +25,7 @@ use chainring_net::uring::UringOptions;
 use chainring_net::wire::{Wait, Wire, WireOptions};
 use chainring_ring::actions::ACTIONS_MAX;
 use chainring_ring::core::Core;
-use chainring_ring::ids::NodeId;
+use chainring_ring::ids::{Instance, NodeId};
 use chainring_storage::{AlignedBuf, LogConfig, LogReader};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -38,7 +38,7 @@ use std::task::{Context, Poll, Wake};
 use std::time::Duration;
 
 mod watch;
-pub use watch::Watch;
+use watch::Watch;
 
 /// Each control buffer, bytes: two of the largest frame.
 const CONTROL_BYTES: u32 = (2 * links::CONTROL_MAX).next_multiple_of(4096);
@@ -156,6 +156,8 @@ pub struct SimNode {
     pub last: Option<Placed>,
     /// Its next write to the log is aimed at, by this strike.
     pub aim: Option<u32>,
+    /// What the last life that ended by itself wrote, in order.
+    pub placed: Vec<Placed>,
     random: Random,
     turn_us: (u32, u32),
     mail_us: (u32, u32),
@@ -191,6 +193,7 @@ impl SimNode {
             unplugged: false,
             last: None,
             aim: None,
+            placed: Vec::new(),
             random: Random::stream(plan.seed, "node").split(number),
             turn_us: plan.turn_us,
             mail_us: plan.mail_us,
@@ -247,6 +250,10 @@ impl SimNode {
         let core = Core::new(opened.settings, opened.recovered);
         let next = log.as_ref().map_or(1, |log| log.durable() + 1);
         shared.observer.borrow_mut().started(self.id(), &core, &opened.superblock, next);
+        for instance in 0..opened.catalog.delivered().0 {
+            let Some((order, _)) = opened.catalog.entry(Instance(instance)) else { continue };
+            shared.observer.borrow_mut().replayed_as(self.id(), &order);
+        }
         let segments = log.as_ref().map_or(Vec::new(), |log| self.segments(log.segment()));
         let arena = arena(&arena_plan(config, &opened.held, CONTROL_BYTES));
         let random = self.random.split(u64::from(life.number));
@@ -377,6 +384,8 @@ impl SimNode {
     fn ended(&mut self) -> Turned {
         let alive = self.alive.take().expect("it had a turn");
         let ended = alive.shard.end();
+        self.placed = std::mem::take(&mut alive.ground.desk.borrow_mut().placed);
+        self.placed.sort_unstable_by_key(|placed| placed.number);
         match (ended.failure, ended.clean) {
             (Some(_), _) => Turned::Failed,
             (None, true) => Turned::Clean,

@@ -12,7 +12,9 @@ use crate::sim::random::Random;
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NodeId};
 use strikes::strikes;
 
+mod relay;
 mod strikes;
+
 pub use strikes::Strike;
 
 /// Rates of storage faults, times in a million operations.
@@ -107,6 +109,8 @@ pub struct Plan {
 
 /// Events of a world until its faults end, unless told otherwise.
 pub const EVENTS: u64 = 200_000;
+/// A node that is told to stop has so long to drain.
+pub const STOP_US: u64 = 200_000;
 /// One world of so many is without faults.
 const CALM: u64 = 32;
 /// The time in which they should have happened, at most.

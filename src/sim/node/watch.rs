@@ -1,6 +1,7 @@
-//! What the observer is told of a node from inside of it.
+//! What a node hands to the observer from inside its shard.
 //!
-//! Invariant: what the node believes is not asked, and nothing is told to it.
+//! Invariant: nothing that the node believes is asked; of its disk only what is on stable media
+//! counts.
 
 use crate::device::Probe;
 use crate::sim::disk::DiskHandle;

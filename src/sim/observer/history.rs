@@ -65,6 +65,14 @@ impl Cell {
         self.proposals().any(|p| p.voted.has(node) && p.entry == *entry)
     }
 
+    /// What was chosen and at which ballot, if it was chosen by the node's vote as well: an
+    /// acceptor that calls itself whole holds it for ever.
+    pub(super) fn owed(&self, node: NodeId) -> Option<(Entry, Ballot)> {
+        let (entry, ballot) = self.chosen?;
+        let mut voted = self.proposals().filter(|p| p.ballot >= ballot && p.entry == entry);
+        voted.any(|p| p.voted.has(node)).then_some((entry, ballot))
+    }
+
     /// From now on the node's newest order is that of `ballot`.
     fn hold(&mut self, node: NodeId, ballot: Ballot) {
         for proposal in self.proposals_mut() {

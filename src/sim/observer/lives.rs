@@ -1,6 +1,6 @@
 //! Lives and stable media: what a node must still know when it comes back: A2, A8, D3, D4.
 
-use super::invariant::Invariant::{A2, A3, A6, A8, B4, D3, D4, L2};
+use super::invariant::Invariant::{A2, A3, A6, A8, B2, B4, D3, D4, L2};
 use super::node::{Group, Node};
 use super::{Observer, Stopped};
 use chainring_ring::core::Core;
@@ -61,6 +61,16 @@ impl Observer {
         }
     }
 
+    /// An entry below the position that recovery came to is what all deliver.
+    pub fn replayed_as(&mut self, node: NodeId, order: &Order) {
+        if self.is_over(node) {
+            return;
+        }
+        let all = self.log.get(order.instance.0 as usize).map(|delivered| delivered.entry);
+        let same = all == Some(order.entry);
+        self.verdict.check(B2, node, same, || format!("{order:?} again, others {all:?}"));
+    }
+
     /// What was delivered from the log is a prefix of what all deliver.
     fn replayed(&mut self, node: NodeId, core: &Core) {
         let Observer { nodes, log, verdict, .. } = self;
@@ -84,15 +94,17 @@ impl Observer {
             for index in delivered.0 as usize..self.history.cells.len() {
                 let cell = &self.history.cells[index];
                 let kept = cell.held_by(node).filter(|kept| cell.is_voted(node, &kept.entry));
-                let Some(kept) = kept else { continue };
+                let kept = kept.map(|kept| (kept.entry, kept.ballot));
                 let at = Instance(index as u64);
                 let slot = core.window().get(at);
-                let order = slot.is_some_and(|slot| slot.order.ballot >= kept.ballot);
-                let had = self.is_had(node, &kept.entry);
-                let value = !had || slot.is_some_and(|slot| core.has(slot));
-                self.verdict.check(D3, node, order && value, || {
-                    format!("{kept:?} at {at:?} was not found again: {slot:?}")
-                });
+                for (entry, ballot) in [kept, cell.owed(node)].into_iter().flatten() {
+                    let order = slot.is_some_and(|slot| slot.order.ballot >= ballot);
+                    let had = self.is_had(node, &entry);
+                    let value = !had || slot.is_some_and(|slot| core.has(slot));
+                    self.verdict.check(D3, node, order && value, || {
+                        format!("{entry:?} of {ballot:?} at {at:?} was not found again: {slot:?}")
+                    });
+                }
             }
         }
         // What recovery found lies on the disk, also where no completion was seen; the rest is
@@ -150,6 +162,9 @@ impl Observer {
         (state.lied, state.harmed) = (state.lied && !lost, state.harmed && !lost);
         while let Some(group) = state.groups.pop() {
             recycle(state, group);
+        }
+        if how == Stopped::Clean {
+            return; // all that it held lies on its disk: the mark says so
         }
         let from = Instance(state.delivered.0.saturating_sub(2 * window));
         self.history.stop(node, from, lost);

@@ -226,6 +226,19 @@ fn a8_who_forgot_answers_nothing() {
     });
 }
 
+/// What recovery delivers again is what was delivered.
+#[test]
+fn b2_a_replay_is_the_same_log() {
+    pair(Invariant::B2, Sync, |ring, broken| {
+        let slot = ring.cores[0].window().get(Instance(0)).copied();
+        let mut order = slot.expect("the first barrier").order;
+        if broken {
+            order.entry = Entry::Noop;
+        }
+        ring.observer.replayed_as(node(1), &order);
+    });
+}
+
 #[test]
 fn b2_all_deliver_the_same() {
     pair(Invariant::B2, Memory, |ring, broken| {

@@ -83,6 +83,39 @@ fn d3_an_order_without_its_value_is_not_enough() {
     });
 }
 
+/// The mark of a clean stop says that all of it is on the disk, whoever was told of a write.
+#[test]
+fn d3_a_clean_stop_leaves_nothing_behind() {
+    pair(Invariant::D3, Async, |ring, broken| {
+        ring.value(0);
+        ring.pump(0);
+        let mut recovered = ring.recovered(1);
+        if broken {
+            recovered.orders.clear();
+        }
+        ring.restart(1, Stopped::Clean, recovered);
+    });
+}
+
+/// What a node's vote has chosen it owes also after damage, once it calls itself whole.
+#[test]
+fn d3_damage_does_not_pay_what_is_owed() {
+    pair(Invariant::D3, Sync, |ring, broken| {
+        ring.value(0);
+        ring.pump(0);
+        ring.write(1);
+        ring.write(0);
+        let whole = ring.recovered(1);
+        let mut lost = whole.clone();
+        lost.orders.clear();
+        let mended = lost.clone();
+        lost.damaged = true;
+        ring.observer.disk_harmed(node(1));
+        ring.restart(1, Stopped::Crash, lost);
+        ring.restart(1, Stopped::Crash, if broken { mended } else { whole });
+    });
+}
+
 /// Damage that is known, or a disk that lied, is no false answer.
 #[test]
 fn d3_what_is_unknown_is_excused() {
