@@ -136,11 +136,10 @@ impl World {
     fn strike_down(&mut self, strike: &Strike, index: u32) -> Took {
         let node = usize::from(strike.node);
         let power = strike.kind == Kind::Power;
-        match strike.detail % 4 {
-            0 if power => self.nodes[node].disk.fail_after(1 + strike.detail / 4 % 12),
-            1 | 2 if self.plan.durability != Durability::Memory => {
-                self.nodes[node].aim = Some(index);
-            }
+        let memory = self.plan.durability == Durability::Memory;
+        match (power, strike.detail % 4) {
+            (true, 0) => self.nodes[node].disk.fail_after(1 + strike.detail / 4 % 12),
+            (true, 1..3) | (false, 1..) if !memory => self.nodes[node].aim = Some(index),
             _ => {
                 self.crash(strike.node, power, strike.lasts);
                 return Took::Effect;
@@ -153,7 +152,7 @@ impl World {
     /// True if the write is no more.
     pub(super) fn on_aimed(&mut self, node: u8, life: u32, index: u32) -> bool {
         let Strike { detail, .. } = self.plan.strikes[index as usize];
-        let before = detail & 16 == 0;
+        let before = !(detail >> 4).is_multiple_of(4);
         match before {
             true => self.on_blow(node, life, index),
             false => {
