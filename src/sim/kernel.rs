@@ -143,8 +143,8 @@ impl Ground {
         let mut desk = self.desk.borrow_mut();
         // What a disk lies about is stable for all that its node can know.
         if result == write.bytes as i32 && write.durable {
-            let Group { number, sealed, orders, values } = &write.group;
-            observer.wrote_group(node, *number, orders, values);
+            let Group { number, sealed, orders, values, claimed } = &write.group;
+            observer.wrote_group(node, *number, orders, values, *claimed);
             let (segment, at, bytes) = (write.segment, write.at, write.bytes);
             let overwrites = desk.takes(orders);
             desk.placed.push(Placed { number: *number, segment, at, bytes, overwrites });
@@ -415,7 +415,8 @@ impl Kernel for SimKernel {
 fn group_of(bytes: &[u8]) -> Group {
     let header = block::peek(bytes).expect("the writer plans a block");
     let decoded = block::decode(&header, &bytes[..header.size as usize]).expect("a whole block");
-    let mut group = Group { number: decoded.number, sealed: decoded.sealed, ..Group::default() };
+    let (number, sealed, claimed) = (decoded.number, decoded.sealed, decoded.claim.position);
+    let mut group = Group { number, sealed, claimed, ..Group::default() };
     block::orders(&decoded, bytes, &mut group.orders).expect("its own orders");
     let mut at = decoded.bytes as usize;
     for _ in 0..decoded.values.count {

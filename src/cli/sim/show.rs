@@ -72,6 +72,7 @@ pub(super) fn output(report: &Report) -> Output {
         Mark::ALL.iter().filter(|mark| marks::count(**mark) == 0).map(|mark| mark.name()).collect();
     let by_kind = Kind::ALL.iter().zip(&report.by_kind);
     let by_kind = by_kind.map(|(kind, count)| (format!("{kind:?}"), Value::from(*count)));
+    let by_mark = Mark::ALL.iter().map(|mark| (mark.name().into(), marks::count(*mark).into()));
     let json = json!({
         "commit": COMMIT,
         "threads": report.orders.threads,
@@ -92,6 +93,7 @@ pub(super) fn output(report: &Report) -> Output {
         "marks_hit": Mark::ALL.len() - not_hit.len(),
         "marks_total": Mark::ALL.len(),
         "marks_not_hit": not_hit,
+        "marks": by_mark.collect::<serde_json::Map<_, _>>(),
         "digest": format!("{:016x}", report.digest),
     });
     Output::new(text(report, &not_hit), json)

@@ -18,6 +18,8 @@ pub struct Group {
     pub orders: Vec<Order>,
     /// The values in it.
     pub values: Vec<ValueId>,
+    /// Position that is delivered, as it says.
+    pub claimed: Instance,
 }
 
 /// A commit group on stable media.

@@ -44,6 +44,7 @@ impl Observer {
         state.promised = core.promised();
         (state.vote, state.noticed) = (Default::default(), core.delivered());
         (state.delivered, state.settled) = (core.delivered(), core.delivered());
+        state.claimed = core.delivered();
         state.ends.clear();
         state.answer.0 = Ballot::ZERO;
         state.next_group = next_group;
@@ -194,37 +195,60 @@ impl Observer {
         }
     }
 
-    /// A commit group or seal is on stable media now, in any order of numbers.
-    pub fn wrote_group(&mut self, node: NodeId, number: u64, orders: &[Order], values: &[ValueId]) {
+    /// A commit group or seal is on stable media now, in any order of numbers. Of the log up to
+    /// it, it says that all below `claimed` is delivered.
+    pub fn wrote_group(
+        &mut self,
+        node: NodeId,
+        number: u64,
+        orders: &[Order],
+        values: &[ValueId],
+        claimed: Instance,
+    ) {
         if self.is_over(node) {
             return;
         }
         let state = &mut self.nodes[usize::from(node.0)];
         if number != state.next_group {
             let mut group = state.spare.pop().unwrap_or_default();
-            group.number = number;
+            (group.number, group.claimed) = (number, claimed);
             group.orders.extend_from_slice(orders);
             group.values.extend_from_slice(values);
             return state.groups.push(group);
         }
-        self.stable(node, orders, values);
+        self.stable(node, orders, values, claimed);
         loop {
             let state = &mut self.nodes[usize::from(node.0)];
             state.next_group += 1;
             let next = state.groups.iter().position(|group| group.number == state.next_group);
             let Some(next) = next else { return };
             let group = state.groups.swap_remove(next);
-            self.stable(node, &group.orders, &group.values);
+            self.stable(node, &group.orders, &group.values, group.claimed);
             recycle(&mut self.nodes[usize::from(node.0)], group);
         }
     }
 
-    fn stable(&mut self, node: NodeId, orders: &[Order], values: &[ValueId]) {
+    fn stable(&mut self, node: NodeId, orders: &[Order], values: &[ValueId], claimed: Instance) {
         for order in orders {
             self.history.keep(node, order);
         }
         for id in values {
             self.values.keep(&mut self.verdict, node, id);
+        }
+        self.claims(node, claimed);
+    }
+
+    /// A restart delivers what a block says is delivered, by its word alone: at whatever ballot the
+    /// log holds it. So the log up to the block holds what all deliver.
+    fn claims(&mut self, node: NodeId, claimed: Instance) {
+        let state = &mut self.nodes[usize::from(node.0)];
+        let from = state.claimed;
+        state.claimed = from.max(claimed);
+        for instance in (from.0..claimed.0).map(Instance) {
+            let written = self.is_written(node, instance);
+            self.verdict.check(B2, node, written, || {
+                format!("the log says that {instance:?} is delivered, and does not hold it")
+            });
         }
     }
 

@@ -15,6 +15,7 @@ pub(super) const VOTER: Incarnation = Incarnation(1);
 #[derive(Debug, Default)]
 pub(super) struct Group {
     pub(super) number: u64,
+    pub(super) claimed: Instance,
     pub(super) orders: Vec<Order>,
     pub(super) values: Vec<ValueId>,
 }
@@ -55,6 +56,8 @@ pub(super) struct Node {
     pub(super) delivered: Instance,
     /// In this life everything below was checked to be stable, or came from the log.
     pub(super) settled: Instance,
+    /// What the log says of itself is delivered.
+    pub(super) claimed: Instance,
     pub(super) counting: Counting,
     /// Position told to the control thread.
     pub(super) noticed: Instance,

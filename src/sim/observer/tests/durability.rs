@@ -42,6 +42,18 @@ fn async_votes_do_not_wait_for_the_disk() {
     assert_eq!(ring.cores[0].delivered(), Instance(2));
 }
 
+/// The mutant "a block says delivered of what is not in the log yet".
+#[test]
+fn b2_the_log_holds_what_it_calls_delivered() {
+    pair(Invariant::B2, Async, |ring, broken| {
+        ring.bend = broken.then_some((node(1), Bend::LoseOrders));
+        for _ in 0..2 {
+            ring.value(0);
+            ring.run();
+        }
+    });
+}
+
 #[test]
 fn d3_an_answer_reports_all() {
     pair(Invariant::D3, Sync, |ring, broken| {

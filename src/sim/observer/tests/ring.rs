@@ -19,6 +19,8 @@ const WINDOW: u64 = 64;
 pub(super) enum Bend {
     /// Commit groups are not on stable media when the core is told so.
     LoseGroups,
+    /// Their orders are not in them.
+    LoseOrders,
     /// Nor is the superblock.
     LoseSuperblocks,
     /// Packets are not kept.
@@ -256,14 +258,19 @@ impl Ring {
 
     /// Writes what is pending.
     pub(super) fn write(&mut self, at: usize) {
-        let (orders, values) = std::mem::take(&mut self.pending[at]);
+        let (mut orders, values) = std::mem::take(&mut self.pending[at]);
         if orders.is_empty() && values.is_empty() {
             return;
         }
         if self.durability != Durability::Memory {
             self.groups[at] += 1;
+            if self.is_bent(at, Bend::LoseOrders) {
+                orders.clear();
+            }
+            let (core, number) = (&self.cores[at], self.groups[at]);
+            let claimed = core.claim_to_log(Instance(0), core.appended()).position;
             if !self.is_bent(at, Bend::LoseGroups) {
-                self.observer.wrote_group(node(at), self.groups[at], &orders, &values);
+                self.observer.wrote_group(node(at), number, &orders, &values, claimed);
             }
         }
         let appended = self.cores[at].appended();
