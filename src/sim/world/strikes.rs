@@ -110,13 +110,7 @@ impl World {
                 config.cluster.nodes[other].address.push('1');
                 self.mend_later(strike, index);
             }
-            Kind::Stranger => {
-                let from = (node + 1) % self.plan.nodes;
-                // Seldom more than a node keeps in a handshake.
-                for _ in 0..if strike.detail.is_multiple_of(8) { 70 } else { 1 } {
-                    self.shared.lan.borrow_mut().dial(from, node);
-                }
-            }
+            Kind::Stranger => self.visit(strike),
             Kind::Rush => {
                 for node in 0..self.plan.nodes {
                     self.request(node, None);
@@ -129,6 +123,14 @@ impl World {
             _ => return Took::Not,
         }
         Took::Effect
+    }
+
+    /// Somebody connects and says nothing; seldom more than a node keeps in a handshake.
+    fn visit(&self, strike: &Strike) {
+        let from = (strike.node + 1) % self.plan.nodes;
+        for _ in 0..if strike.detail.is_multiple_of(8) { 70 } else { 1 } {
+            self.shared.lan.borrow_mut().dial(from, strike.node);
+        }
     }
 
     /// A process is killed, or a machine loses power: now, in the middle of the next blocking
