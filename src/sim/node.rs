@@ -15,7 +15,6 @@ use crate::sim::agenda::What;
 use crate::sim::clerk::{Clerk, ClerkHost, DiskReader};
 use crate::sim::disk::DiskHandle;
 use crate::sim::faults::{Dice, Name};
-use crate::sim::journal::Place;
 use crate::sim::kernel::{Desk, Ground, Handle, Life, Placed, Shared, SimKernel, arena};
 use crate::sim::peernet::{SimNet, Timers};
 use crate::sim::plan::Plan;
@@ -25,7 +24,7 @@ use chainring_net::uring::UringOptions;
 use chainring_net::wire::{Wait, Wire, WireOptions};
 use chainring_ring::actions::ACTIONS_MAX;
 use chainring_ring::core::Core;
-use chainring_ring::ids::{Instance, NodeId};
+use chainring_ring::ids::NodeId;
 use chainring_storage::{AlignedBuf, LogConfig, LogReader};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -249,11 +248,8 @@ impl SimNode {
             opened.log.map_or((None, None), |(log, limits)| (Some(log), Some(limits)));
         let core = Core::new(opened.settings, opened.recovered);
         let next = log.as_ref().map_or(1, |log| log.durable() + 1);
-        shared.observer.borrow_mut().started(self.id(), &core, &opened.superblock, next);
-        for instance in 0..opened.catalog.delivered().0 {
-            let Some((order, _)) = opened.catalog.entry(Instance(instance)) else { continue };
-            shared.observer.borrow_mut().replayed_as(self.id(), &order);
-        }
+        self.tell_start(shared, &core, &opened.superblock, next);
+        self.tell_replay(shared, &core, &opened.groups, &opened.catalog);
         let segments = log.as_ref().map_or(Vec::new(), |log| self.segments(log.segment()));
         let arena = arena(&arena_plan(config, &opened.held, CONTROL_BYTES));
         let random = self.random.split(u64::from(life.number));
@@ -309,15 +305,6 @@ impl SimNode {
         })
     }
 
-    /// Tells what went wrong with blocking operations since it was asked last.
-    pub fn tell_mishaps(&mut self, shared: &Shared) -> Vec<Name> {
-        let mishaps = self.disk.take_mishaps();
-        let (now, place) = (shared.agenda.borrow().now(), Place::Node(self.index));
-        let mut faults = shared.faults.borrow_mut();
-        mishaps.iter().for_each(|name| faults.happened(*name, now, place));
-        mishaps
-    }
-
     fn reader(&self) -> DiskReader {
         let dir = self.config.node.dir.clone();
         let identity = recover::identity(&self.config);
@@ -366,6 +353,11 @@ impl SimNode {
         self.inputs += alive.shard.inputs() - alive.inputs;
         alive.inputs = alive.shard.inputs();
         let Some(wait) = wait else { return self.ended() };
+        let id = NodeId(self.index + 1);
+        let mut observer = shared.observer.borrow_mut();
+        observer.turned(id);
+        observer.queues(id, alive.shard.queues());
+        drop(observer);
         alive.shard.poll(Wait::No, 0);
         self.busy_until = now + cost;
         let fresh = alive.ground.desk.borrow_mut().take_fresh();
@@ -437,6 +429,7 @@ impl SimNode {
             let polled = alive.running.as_mut().poll(&mut Context::from_waker(&waker));
             assert_eq!(polled, Poll::Pending, "connections are kept up for ever");
         }
+        shared.observer.borrow_mut().queues(id, alive.peers.queues());
         let again = !all || alive.flag.0.load(Ordering::Relaxed);
         if alive.clerk.stirred.take() {
             self.call(shared, now);
