@@ -4,16 +4,19 @@
 //! goes into it; a node that is paused or down does nothing; turns of a node follow one another.
 
 use crate::config::Config;
+use crate::control::catalog::Catalog;
 use crate::device::Host;
 use crate::gauges::Gauges;
 use crate::mail::{Command, Notice};
 use crate::node::{arena_plan, peer_identity};
 use crate::peers::{Peers, PeersOptions};
+use crate::records::Digest;
 use crate::recover::{self, Opened, RecoverError};
 use crate::shard::{Room, Shard, ShardParts, links};
 use crate::sim::agenda::What;
 use crate::sim::clerk::{Clerk, ClerkHost, DiskReader};
 use crate::sim::disk::DiskHandle;
+use crate::sim::faults::{Dice, Name};
 use crate::sim::kernel::{Desk, Ground, Handle, Life, Placed, Shared, SimKernel, arena};
 use crate::sim::peernet::{SimNet, Timers};
 use crate::sim::plan::Plan;
@@ -23,9 +26,10 @@ use chainring_net::uring::UringOptions;
 use chainring_net::wire::{Wait, Wire, WireOptions};
 use chainring_ring::actions::ACTIONS_MAX;
 use chainring_ring::core::Core;
-use chainring_ring::ids::{Instance, NodeId};
+use chainring_ring::ids::NodeId;
 use chainring_storage::{AlignedBuf, LogConfig, LogReader};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -154,6 +158,8 @@ pub struct SimNode {
     pub unplugged: bool,
     /// What its last life wrote last.
     pub last: Option<Placed>,
+    /// Its next write to the log is aimed at, by this strike.
+    pub aim: Option<u32>,
     /// What the last life that ended by itself wrote, in order.
     pub placed: Vec<Placed>,
     random: Random,
@@ -163,10 +169,15 @@ pub struct SimNode {
 
 impl SimNode {
     /// A node with a formatted store, not running.
-    pub fn new(index: u8, plan: &Plan) -> SimNode {
+    pub fn new(index: u8, plan: &Plan, only: Option<Arc<BTreeSet<Name>>>) -> SimNode {
         let config = plan.config(index);
         let number = u64::from(index);
         let disk = DiskHandle::new(Random::stream(plan.seed, "disk").split(number));
+        disk.set_dice(Dice::new(
+            &Random::stream(plan.seed, "disk faults").split(number),
+            index + 1,
+            only,
+        ));
         recover::format_on(&*disk.shared(), &config).expect("a new disk takes a store");
         SimNode {
             index,
@@ -186,6 +197,7 @@ impl SimNode {
             rotten: 0,
             unplugged: false,
             last: None,
+            aim: None,
             placed: Vec::new(),
             random: Random::stream(plan.seed, "node").split(number),
             turn_us: plan.turn_us,
@@ -207,6 +219,9 @@ impl SimNode {
         self.lives += 1;
         let life = Life { node: self.index, number: self.lives };
         let opened = recover::open_on(&self.disk.shared(), &self.config, PREALLOCATE)?;
+        if self.disk.has_misread() {
+            shared.observer.borrow_mut().misread(self.id());
+        }
         self.incarnation = opened.superblock.incarnation.0;
         let ground = Ground {
             shared: shared.clone(),
@@ -239,15 +254,8 @@ impl SimNode {
             opened.log.map_or((None, None), |(log, limits)| (Some(log), Some(limits)));
         let core = Core::new(opened.settings, opened.recovered);
         let next = log.as_ref().map_or(1, |log| log.durable() + 1);
-        let mut observer = shared.observer.borrow_mut();
-        observer.recovered(self.id(), self.disk.is_settled());
-        observer.started(self.id(), &core, &opened.superblock, next);
-        observer.digest(self.id(), core.delivered(), opened.groups.digest());
-        for instance in 0..opened.catalog.delivered().0 {
-            let Some((order, _)) = opened.catalog.entry(Instance(instance)) else { continue };
-            observer.replayed_as(self.id(), &order);
-        }
-        drop(observer);
+        self.tell_start(shared, &core, &opened.superblock, next);
+        self.tell_replay(shared, &core, &opened.groups, &opened.catalog);
         let segments = log.as_ref().map_or(Vec::new(), |log| self.segments(log.segment()));
         let arena = arena(&arena_plan(config, &opened.held, CONTROL_BYTES));
         let random = self.random.split(u64::from(life.number));

@@ -31,6 +31,13 @@ impl Bytes {
         }
     }
 
+    fn part(&self, part: core::ops::Range<u64>) -> Bytes {
+        match self {
+            Bytes::Zeros(_) => Bytes::Zeros(part.end - part.start),
+            Bytes::Some(bytes) => Bytes::of(&bytes[part.start as usize..part.end as usize]),
+        }
+    }
+
     fn write(&self, part: core::ops::Range<u64>, at: u64, image: &mut Image) {
         match self {
             Bytes::Zeros(_) => image.zero(at + part.start, part.end - part.start),
@@ -50,6 +57,9 @@ pub(super) struct Pending {
     pub bytes: Bytes,
     /// Goes to stable media when it is done, with all that is in the cache.
     pub durable: bool,
+    /// Of the cache, and a flush failed: it counts as clean, so that no other flush takes it along.
+    /// Seen it is until the power fails.
+    pub clean: bool,
 }
 
 impl Pending {
@@ -112,7 +122,10 @@ impl File {
         self.length = self.length.max(self.stable_length);
     }
 
+    /// What is written anew can be read again, and hides what a failed flush left behind.
     fn heal(&mut self, at: u64, bytes: u64) {
+        let hidden = |held: &Pending| held.at < at + bytes && at < held.at + held.bytes.len();
+        self.pending.retain(|held| !held.clean || !hidden(held));
         if !self.latent.is_empty() {
             let sector = SECTOR as u64;
             let end = (at + bytes).div_ceil(sector);
@@ -124,11 +137,26 @@ impl File {
     pub fn flush(&mut self) {
         for pending in std::mem::take(&mut self.pending) {
             match pending.id {
-                None => self.land(pending.at, &pending.bytes),
-                Some(_) => self.pending.push(pending),
+                None if !pending.clean => self.land(pending.at, &pending.bytes),
+                _ => self.pending.push(pending),
             }
         }
         self.stable_length = self.length;
+    }
+
+    /// A flush failed: what is in the cache counts as clean, sector by sector.
+    pub fn give_up(&mut self) {
+        for pending in std::mem::take(&mut self.pending) {
+            if pending.id.is_some() || pending.clean {
+                self.pending.push(pending);
+                continue;
+            }
+            for (part, _) in pending.sectors() {
+                let at = pending.at + part.start;
+                let bytes = pending.bytes.part(part);
+                self.pending.push(Pending { id: None, at, bytes, durable: false, clean: true });
+            }
+        }
     }
 
     /// Lets each sector of a write come to stable media as `fates` says. True if one did not.

@@ -277,7 +277,10 @@ fn blocking_operations_fail_as_told() {
     assert_eq!(code(file.sync()), Some(5));
     disk.set_rates(Rates::default());
     file.sync().unwrap();
-    assert_eq!(read(&disk, "a").unwrap(), before, "the failed flush dropped what it had");
+    assert_eq!(read(&disk, "a").unwrap()[..512], [9; 512], "it is seen");
+    disk.crash_by(&mut lose_all());
+    assert_eq!(read(&disk, "a").unwrap(), before, "and no later flush brought it to stable media");
+    let file = disk.open(&path("a"), Access::Write, false).unwrap();
     disk.set_rates(Rates { write_error: all, ..Rates::default() });
     assert_eq!(code(file.write_all_at(&before, 0)), Some(5));
     disk.set_rates(Rates { write_full: all, ..Rates::default() });

@@ -6,7 +6,7 @@ use super::Observer;
 use super::invariant::Invariant::{B1, B3, B4, B5, D1, D2, D7, R2};
 use crate::mail::TopicId;
 use chainring_ring::ids::{Durability, Entry, Instance, NodeId};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// A client's request, numbered from 0 by the workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +59,8 @@ pub(super) struct Clients {
     topics: Vec<(Vec<Option<usize>>, u64)>,
     /// By topic: below, some node has dropped what it held in memory.
     dropped: Vec<u64>,
+    /// Topic and offset of records whose only copy rotted.
+    rotten: BTreeSet<(u32, u64)>,
 }
 
 impl Clients {
@@ -254,6 +256,11 @@ impl Observer {
         dropped[index] = dropped[index].max(first);
     }
 
+    /// The only copy of a record rotted, and is not served any more.
+    pub fn rotten(&mut self, topic: TopicId, offset: u64) {
+        self.clients.rotten.insert((topic.0, offset));
+    }
+
     /// Where all became equal: every request ended, and what was acknowledged was read.
     pub(super) fn settle_clients(&mut self) {
         let Observer { clients, verdict, .. } = self;
@@ -265,7 +272,9 @@ impl Observer {
                 let records = &clients.records[op.first..op.first + op.count];
                 let kept =
                     clients.dropped.get(op.topic.0 as usize).is_none_or(|from| first >= *from);
-                let lost = records.iter().find(|record| kept && record.offset.is_none());
+                let topic = op.topic.0;
+                let rotten = clients.rotten.range((topic, first)..=(topic, last)).next().is_some();
+                let lost = records.iter().find(|record| kept && !rotten && record.offset.is_none());
                 let what = || format!("{:?} at {first} to {last}: lost {lost:?}", op.id);
                 verdict.check(B5, node, lost.is_none(), what);
             }
