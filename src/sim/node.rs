@@ -4,13 +4,11 @@
 //! goes into it; a node that is paused or down does nothing; turns of a node follow one another.
 
 use crate::config::Config;
-use crate::control::catalog::Catalog;
 use crate::device::Host;
 use crate::gauges::Gauges;
 use crate::mail::{Command, Notice};
 use crate::node::{arena_plan, peer_identity};
 use crate::peers::{Peers, PeersOptions};
-use crate::records::Digest;
 use crate::recover::{self, Opened, RecoverError};
 use crate::shard::{Room, Shard, ShardParts, links};
 use crate::sim::agenda::What;

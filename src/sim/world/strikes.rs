@@ -111,11 +111,7 @@ impl World {
                 self.mend_later(strike, index);
             }
             Kind::Stranger => self.visit(strike),
-            Kind::Rush => {
-                for node in 0..self.plan.nodes {
-                    self.request(node, None);
-                }
-            }
+            Kind::Rush => self.rush(),
             Kind::DiskLoss if victim && up => {
                 self.crash(node, true, strike.lasts + 100_000);
                 self.lose_disk(node);
@@ -173,6 +169,13 @@ impl World {
         let Strike { kind, lasts, .. } = self.plan.strikes[index as usize];
         self.shared.faults.borrow_mut().count(kind, 1);
         self.crash(node, kind == Kind::Power, lasts);
+    }
+
+    /// All nodes get requests at once.
+    fn rush(&mut self) {
+        for node in 0..self.plan.nodes {
+            self.request(node, None);
+        }
     }
 
     /// A node's machine goes down, and something happens to its disk meanwhile.
