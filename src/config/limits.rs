@@ -92,3 +92,19 @@ limits! {
     /// A connection without a request is closed after this.
     http_idle_ms: u32 = 60_000,
 }
+
+#[cfg(test)]
+impl Limits {
+    /// Small ones that a node starts with: four packets of 1 KiB in a window.
+    pub(crate) fn small() -> Limits {
+        Limits {
+            record_bytes: 512,
+            packet_bytes: 1024,
+            window_bytes: 4096,
+            group_bytes: 4096,
+            group_orders: 64,
+            segment_bytes: 512 << 10,
+            ..Limits::default()
+        }
+    }
+}

@@ -17,8 +17,8 @@ use chainring_ring::header::{Kind, round_up};
 use chainring_ring::ids::*;
 use serde_json::Value;
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 /// What the scripted shard does with appends.
 const DELIVER: u8 = 0;
@@ -28,12 +28,15 @@ const UNKNOWN: u8 = 3;
 /// Delivers, and has dropped all frames when it is asked for one.
 const FORGET: u8 = 4;
 
+/// Frames, one behind the other.
+type Log = Arc<Mutex<Vec<u8>>>;
+
 struct Shard {
     commands: Receiver<Command>,
     notices: Sender<Notice>,
     control: Waker,
     behaviour: Arc<AtomicU8>,
-    log: Vec<u8>,
+    log: Log,
     instance: u64,
     ends: Vec<u64>,
     kept: Vec<crate::mail::Append>,
@@ -63,8 +66,10 @@ impl Shard {
             instance: Instance(0),
         };
         header.seal(frame);
-        let place = Place { at: self.log.len() as u64, bytes: frame.len() as u32 };
-        self.log.extend_from_slice(frame);
+        let mut log = self.log.lock().unwrap();
+        let place = Place { at: log.len() as u64, bytes: frame.len() as u32 };
+        log.extend_from_slice(frame);
+        drop(log);
         let entry = Entry::Value(header.value_id());
         let instance = Instance(self.instance);
         let (ballot, base) = (Ballot::ZERO, Instance(0));
@@ -120,9 +125,7 @@ impl Shard {
                 }
                 Command::ReadMemory { token, place, mut buffer } => {
                     let found = self.behaviour.load(Relaxed) != FORGET;
-                    buffer.clear();
-                    let at = place.at as usize;
-                    buffer.extend_from_slice(&self.log[at..at + place.bytes as usize]);
+                    copy(&self.log, place.at, place.bytes, &mut buffer);
                     self.say(Notice::Read { token, buffer, found });
                 }
                 Command::Stop => return,
@@ -132,6 +135,11 @@ impl Shard {
     }
 }
 
+fn copy(log: &Log, at: u64, bytes: u32, to: &mut Vec<u8>) {
+    to.clear();
+    to.extend_from_slice(&log.lock().unwrap()[at as usize..][..bytes as usize]);
+}
+
 struct Node {
     url: String,
     gauges: Arc<Gauges>,
@@ -139,6 +147,13 @@ struct Node {
 }
 
 fn start(change: impl FnOnce(&mut Config)) -> Node {
+    start_reading(change, |_| ReadPath::Memory)
+}
+
+fn start_reading(
+    change: impl FnOnce(&mut Config),
+    read: impl FnOnce(Log) -> ReadPath + Send + 'static,
+) -> Node {
     let mut config = crate::config::tests::sample(1);
     config.limits.append_timeout_ms = 300;
     config.limits.record_bytes = 100;
@@ -158,15 +173,16 @@ fn start(change: impl FnOnce(&mut Config)) -> Node {
         notices: shard_notices,
         control: own.clone(),
         behaviour: behaviour.clone(),
-        log: Vec::new(),
+        log: Log::default(),
         instance: 0,
         ends: Vec::new(),
         kept: Vec::new(),
     };
+    let log = Arc::clone(&script.log);
     std::thread::spawn(move || script.run());
     let published = gauges.clone();
     std::thread::spawn(move || {
-        let (read, catalog) = (ReadPath::Memory, Catalog::new(true));
+        let (read, catalog) = (read(log), Catalog::new(true));
         let (gauges, topics_max) = (published, 3);
         let parts =
             Parts { config, gauges, commands, shard, notices, own, read, catalog, topics_max };
@@ -196,6 +212,37 @@ impl Node {
         let answer = self.call(method, path, b"");
         let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
         (answer.status, body["error"]["code"].as_str().unwrap_or("").to_owned())
+    }
+}
+
+/// A node whose own disk is behind the others' serves what it has delivered a moment later; what
+/// stays unreadable is said.
+#[test]
+fn a_place_that_is_being_written_is_read_again() {
+    for (written_after, found) in [(3, true), (usize::MAX, false)] {
+        let tries = std::cell::Cell::new(0);
+        let read = move |_: Place, out: &mut Vec<u8>| {
+            tries.set(tries.get() + 1);
+            let written = tries.get() > written_after;
+            out.extend(written.then_some(7));
+            written.then_some(()).ok_or_else(|| "nothing is there".to_owned())
+        };
+        let ((commands, _taken), (_told, notices)) = (channel(4), channel(4));
+        let control = Control::new(Parts {
+            config: crate::config::tests::sample(1),
+            gauges: Arc::default(),
+            commands,
+            shard: Waker::new().unwrap(),
+            notices,
+            own: Waker::new().unwrap(),
+            read: ReadPath::Disk(Box::new(read)),
+            catalog: Catalog::new(false),
+            topics_max: 1,
+        });
+        let mut frame = Vec::new();
+        let read = async_io::block_on(control.read(Place::default(), &mut frame));
+        assert_eq!((read, frame.len()), (found, usize::from(found)));
+        assert_eq!(control.read_error.borrow().is_none(), found);
     }
 }
 
@@ -320,6 +367,31 @@ fn reads_that_cannot_be() {
     let gone = node.get("/v1/logs/t?offset=1");
     let body: Value = serde_json::from_slice(&gone.body).unwrap();
     assert_eq!((gone.status, &body["error"]["first_offset"]), (410, &json!(3)));
+}
+
+/// A write that went astray left the frame before where the second record should lie: whole, of
+/// this log, and not what was asked for.
+#[test]
+fn an_intact_frame_of_another_value_is_not_served() {
+    let astray = |log: Log| {
+        let read = move |place: Place, to: &mut Vec<u8>| {
+            let at = if place.at == 1024 { 512 } else { place.at };
+            copy(&log, at, place.bytes, to);
+            Ok(())
+        };
+        ReadPath::Disk(Box::new(read))
+    };
+    let node = start_reading(|_| {}, astray);
+    node.post("t", "0\n");
+    node.post("t", "1\n");
+    node.post("t", "2\n");
+    assert_eq!(node.code("GET", "/v1/logs/t?offset=1"), (500, "unreadable".to_owned()));
+    let before = node.get("/v1/logs/t");
+    assert_eq!(
+        (before.header("chainring-next-offset"), &before.body[..]),
+        (Some("1"), &b"0\n"[..])
+    );
+    assert_eq!(node.get("/v1/logs/t?offset=2").body, b"2\n");
 }
 
 #[test]

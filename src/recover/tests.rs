@@ -36,19 +36,10 @@ fn configured(dir: std::path::PathBuf) -> Config {
     };
     let (id, epoch, durability, block) = (ClusterId(5), Epoch(1), Durability::Sync, 512);
     let nodes = vec![member(1), member(2), member(3)];
-    let limits = Limits {
-        record_bytes: 512,
-        packet_bytes: 1024,
-        window_bytes: 4096,
-        group_bytes: 4096,
-        group_orders: 64,
-        segment_bytes: 512 << 10,
-        ..Limits::default()
-    };
     Config {
         cluster: Cluster { id, epoch, durability, block, nodes },
         node: Node { id: NodeId(2), dir, development: true, core: None },
-        limits,
+        limits: Limits::small(),
     }
 }
 

@@ -292,15 +292,7 @@ fn a_full_log_does_not_hold_up_the_end() {
     let dir = std::env::temp_dir().join(format!("chainring-full-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&dir);
     config.node.dir.clone_from(&dir);
-    config.limits = Limits {
-        record_bytes: 512,
-        packet_bytes: 1024,
-        window_bytes: 4096,
-        group_bytes: 4096,
-        group_orders: 64,
-        segment_bytes: 512 << 10,
-        ..Limits::default()
-    };
+    config.limits = Limits::small();
     crate::recover::format(&config).unwrap();
     let (_lock, opened) = crate::recover::open(&config, 1).unwrap();
     let (mut writer, _) = opened.log.unwrap();

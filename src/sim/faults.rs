@@ -81,6 +81,7 @@ kinds! {
     Foreign, Macro, "a node is given what is another's";
     Mistake, Macro, "a node is started with a mistake in its configuration";
     Stranger, Macro, "somebody connects and says nothing";
+    Rush, Time, "all nodes get requests at once";
 }
 
 /// A fault that took effect: its kind, and its place among the draws of that kind.

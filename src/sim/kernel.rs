@@ -5,7 +5,7 @@
 //! a crash decides what becomes of it.
 
 use crate::sim::agenda::{Agenda, What};
-use crate::sim::disk::{Completion, DiskHandle, SECTOR, Target, WriteId};
+use crate::sim::disk::{Completion, DiskHandle, SECTOR, Target};
 use crate::sim::faults::{Faults, Kind};
 use crate::sim::journal::{Journal, Place};
 use crate::sim::lan::Lan;
@@ -16,13 +16,17 @@ use chainring_net::kernel::{Kernel, Token};
 use chainring_net::mailbox::Waker;
 use chainring_net::pool::{Arena, ArenaPlan, Range, Regions};
 use chainring_ring::header::Header;
-use chainring_ring::ids::{NodeId, Order, ValueId};
+use chainring_ring::ids::NodeId;
 use chainring_storage::block;
 use rustix::io::Errno;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+
+mod desk;
+use desk::Done;
+pub use desk::{Desk, Group, Placed, Writing};
 
 /// One side of a connection; dropped, it is closed.
 pub struct Link {
@@ -81,80 +85,6 @@ enum Op {
     HangUp { link: (u32, u8), token: Token },
 }
 
-/// A commit group on its way to the disk.
-#[derive(Debug, Default)]
-pub struct Group {
-    /// Its number.
-    pub number: u64,
-    /// Groups to here were complete when it was planned.
-    pub sealed: u64,
-    /// Its orders.
-    pub orders: Vec<Order>,
-    /// The values in it.
-    pub values: Vec<ValueId>,
-}
-
-/// A commit group on stable media.
-#[derive(Clone, Copy, Debug)]
-pub struct Placed {
-    /// Its number.
-    pub number: u64,
-    /// In which segment.
-    pub segment: u32,
-    /// Where in it.
-    pub at: u64,
-    /// Its length.
-    pub bytes: u32,
-}
-
-/// A write that is under way.
-#[derive(Debug)]
-pub struct Writing {
-    /// The disk's name for it.
-    pub id: WriteId,
-    /// Which segment it goes to.
-    pub segment: u32,
-    /// The disk's name for that.
-    pub target: Target,
-    /// The same, in the file.
-    pub at: u64,
-    /// Its length.
-    pub bytes: u32,
-    /// What it is.
-    pub group: Group,
-    /// Once it is done, it is on stable media.
-    durable: bool,
-    token: Token,
-}
-
-/// What a kernel and the world around it both hold.
-#[derive(Default)]
-pub struct Desk {
-    done: VecDeque<(Token, i32)>,
-    /// By a number of the desk's own, ascending.
-    pub writing: VecDeque<(u64, Writing)>,
-    next: u64,
-    /// What this life has written, in order of completion.
-    pub placed: Vec<Placed>,
-    /// Groups to here are known to be complete by what is on stable media.
-    pub sealed: u64,
-    /// The wire took in a completion since this was asked last.
-    fresh: bool,
-}
-
-impl Desk {
-    /// True if the wire took in a completion, so that the shard has to look.
-    pub fn take_fresh(&mut self) -> bool {
-        std::mem::take(&mut self.fresh)
-    }
-
-    /// Takes a write that is under way.
-    pub fn take(&mut self, number: u64) -> Option<Writing> {
-        let index = self.writing.iter().position(|(known, _)| *known == number)?;
-        self.writing.remove(index).map(|(_, writing)| writing)
-    }
-}
-
 /// Which node, in which of its lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life {
@@ -207,20 +137,25 @@ impl Ground {
         let mut observer = self.shared.observer.borrow_mut();
         match how {
             Completion::Done => {}
-            Completion::Lost | Completion::Misdirected { .. } => observer.disk_lied(node),
-            Completion::Short { .. } | Completion::Failed(_) => observer.io_failed(node),
+            Completion::Lost | Completion::Misdirected { .. } => {
+                observer.group_lied(node, write.group.number);
+            }
+            // It is told when the node is.
+            Completion::Short { .. } | Completion::Failed(_) => {}
         }
         let result = self.disk.complete_write(write.id, how);
         let mut desk = self.desk.borrow_mut();
         // What a disk lies about is stable for all that its node can know.
-        if result == write.bytes as i32 && write.durable {
-            let Group { number, sealed, orders, values } = &write.group;
-            observer.wrote_group(node, *number, orders, values);
+        let failed = result != write.bytes as i32;
+        if !failed && write.durable {
+            let Group { number, sealed, orders, values, claimed } = &write.group;
+            observer.wrote_group(node, *number, orders, values, *claimed);
             let (segment, at, bytes) = (write.segment, write.at, write.bytes);
-            desk.placed.push(Placed { number: *number, segment, at, bytes });
+            let overwrites = desk.takes(orders);
+            desk.placed.push(Placed { number: *number, segment, at, bytes, overwrites });
             desk.sealed = desk.sealed.max(*sealed);
         }
-        desk.done.push_back((write.token, result));
+        desk.done.push_back(Done { token: write.token, result, failed });
         true
     }
 
@@ -327,7 +262,8 @@ impl SimKernel {
                     token
                 }
             };
-            self.ground.desk.borrow_mut().done.push_back((token, result));
+            let done = Done { token, result, failed: false };
+            self.ground.desk.borrow_mut().done.push_back(done);
         }
     }
 
@@ -427,9 +363,13 @@ impl Kernel for SimKernel {
     }
     fn next_completion(&mut self) -> Option<(Token, i32)> {
         let mut desk = self.ground.desk.borrow_mut();
-        let done = desk.done.pop_front();
-        desk.fresh |= done.is_some();
-        done
+        let Done { token, result, failed } = desk.done.pop_front()?;
+        desk.fresh = true;
+        if failed {
+            let node = NodeId(self.ground.life.node + 1);
+            self.ground.shared.observer.borrow_mut().io_failed(node);
+        }
+        Some((token, result))
     }
     fn enters(&self) -> (u64, u64) {
         (0, 0)
@@ -485,7 +425,8 @@ impl Kernel for SimKernel {
 fn group_of(bytes: &[u8]) -> Group {
     let header = block::peek(bytes).expect("the writer plans a block");
     let decoded = block::decode(&header, &bytes[..header.size as usize]).expect("a whole block");
-    let mut group = Group { number: decoded.number, sealed: decoded.sealed, ..Group::default() };
+    let (number, sealed, claimed) = (decoded.number, decoded.sealed, decoded.claim.position);
+    let mut group = Group { number, sealed, claimed, ..Group::default() };
     block::orders(&decoded, bytes, &mut group.orders).expect("its own orders");
     let mut at = decoded.bytes as usize;
     for _ in 0..decoded.values.count {

@@ -4,7 +4,7 @@
 //! goes into it; a node that is paused or down does nothing; turns of a node follow one another.
 
 use crate::config::Config;
-use crate::device::{Host, Probe};
+use crate::device::Host;
 use crate::gauges::Gauges;
 use crate::mail::{Command, Notice};
 use crate::node::{arena_plan, peer_identity};
@@ -21,14 +21,12 @@ use crate::sim::random::Random;
 use chainring_net::mailbox::{Receiver, Waker, channel};
 use chainring_net::uring::UringOptions;
 use chainring_net::wire::{Wait, Wire, WireOptions};
-use chainring_ring::actions::{ACTIONS_MAX, Action, Input};
+use chainring_ring::actions::ACTIONS_MAX;
 use chainring_ring::core::Core;
-use chainring_ring::ids::NodeId;
-use chainring_storage::superfile::COPIES_WRITTEN_MIN;
-use chainring_storage::{AlignedBuf, LogConfig, LogReader, Superblock};
+use chainring_ring::ids::{Instance, NodeId};
+use chainring_storage::{AlignedBuf, LogConfig, LogReader};
 use std::cell::RefCell;
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,51 +34,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake};
 use std::time::Duration;
 
+mod watch;
+use watch::Watch;
+
 /// Each control buffer, bytes: two of the largest frame.
 const CONTROL_BYTES: u32 = (2 * links::CONTROL_MAX).next_multiple_of(4096);
 /// Segments made ahead.
 const PREALLOCATE: usize = 1;
+/// Queues are looked at after so many turns: to look costs as much as a small turn.
+const LOOK_TURNS: u64 = 16;
 /// Turns of the peers' tasks in one go.
 const POLLS_MAX: usize = 64;
-
-/// Hands every step of a core to the observer.
-pub struct Watch {
-    node: NodeId,
-    shared: Shared,
-    disk: DiskHandle,
-    dir: PathBuf,
-}
-
-impl Probe for Watch {
-    fn stepped(&mut self, core: &Core, input: &Input<'_>, actions: &[Action]) {
-        if self.shared.journal.wants_steps() {
-            self.tell(core, input, actions);
-        }
-        self.shared.observer.borrow_mut().stepped(self.node, core, input, actions);
-    }
-    /// Told only if the disk holds it: what the node believes is not asked.
-    fn wrote_superblock(&mut self, superblock: &Superblock) {
-        if self.disk.stable_superblocks(&self.dir, superblock) >= COPIES_WRITTEN_MIN {
-            self.shared.observer.borrow_mut().wrote_superblock(self.node, superblock);
-        }
-    }
-}
-
-impl Watch {
-    /// What a step came to, but for those of no interest.
-    fn tell(&self, core: &Core, input: &Input<'_>, actions: &[Action]) {
-        use Input::{Beat, Claim, Continue, Tick, Vote};
-        let idle = matches!(input, Tick | Continue | Vote(_) | Claim(_) | Beat { .. });
-        if idle && actions.is_empty() {
-            return;
-        }
-        let now = self.shared.agenda.borrow().now();
-        let at = (core.received().0, core.durable().0, core.delivered().0);
-        let node = self.node.0;
-        let line = format!("{now:>12} node {node} {at:?} {input:?} -> {actions:?}");
-        self.shared.journal.step(line);
-    }
-}
 
 /// Set when the peers' tasks want a turn.
 #[derive(Default)]
@@ -173,6 +137,7 @@ pub struct SimNode {
     pub paused_until: u64,
     /// Its last turn lasts until then.
     busy_until: u64,
+    turns: u64,
     called: Option<u64>,
     stamp: u64,
     /// Inputs that its shards consumed.
@@ -189,6 +154,8 @@ pub struct SimNode {
     pub unplugged: bool,
     /// What its last life wrote last.
     pub last: Option<Placed>,
+    /// What the last life that ended by itself wrote, in order.
+    pub placed: Vec<Placed>,
     random: Random,
     turn_us: (u32, u32),
     mail_us: (u32, u32),
@@ -209,6 +176,7 @@ impl SimNode {
             clock: Clock { ahead: 0, drift: plan.drift[usize::from(index)] },
             paused_until: 0,
             busy_until: 0,
+            turns: 0,
             called: None,
             stamp: 0,
             inputs: 0,
@@ -218,6 +186,7 @@ impl SimNode {
             rotten: 0,
             unplugged: false,
             last: None,
+            placed: Vec::new(),
             random: Random::stream(plan.seed, "node").split(number),
             turn_us: plan.turn_us,
             mail_us: plan.mail_us,
@@ -270,7 +239,15 @@ impl SimNode {
             opened.log.map_or((None, None), |(log, limits)| (Some(log), Some(limits)));
         let core = Core::new(opened.settings, opened.recovered);
         let next = log.as_ref().map_or(1, |log| log.durable() + 1);
-        shared.observer.borrow_mut().started(self.id(), &core, &opened.superblock, next);
+        let mut observer = shared.observer.borrow_mut();
+        observer.recovered(self.id(), self.disk.is_settled());
+        observer.started(self.id(), &core, &opened.superblock, next);
+        observer.digest(self.id(), core.delivered(), opened.groups.digest());
+        for instance in 0..opened.catalog.delivered().0 {
+            let Some((order, _)) = opened.catalog.entry(Instance(instance)) else { continue };
+            observer.replayed_as(self.id(), &order);
+        }
+        drop(observer);
         let segments = log.as_ref().map_or(Vec::new(), |log| self.segments(log.segment()));
         let arena = arena(&arena_plan(config, &opened.held, CONTROL_BYTES));
         let random = self.random.split(u64::from(life.number));
@@ -374,6 +351,15 @@ impl SimNode {
         self.inputs += alive.shard.inputs() - alive.inputs;
         alive.inputs = alive.shard.inputs();
         let Some(wait) = wait else { return self.ended() };
+        let id = NodeId(self.index + 1);
+        let mut observer = shared.observer.borrow_mut();
+        observer.turned(id);
+        self.turns += 1;
+        if self.turns.is_multiple_of(LOOK_TURNS) {
+            observer.queues(id, alive.shard.queues());
+            observer.queues(id, alive.peers.queues());
+        }
+        drop(observer);
         alive.shard.poll(Wait::No, 0);
         self.busy_until = now + cost;
         let fresh = alive.ground.desk.borrow_mut().take_fresh();
@@ -392,6 +378,8 @@ impl SimNode {
     fn ended(&mut self) -> Turned {
         let alive = self.alive.take().expect("it had a turn");
         let ended = alive.shard.end();
+        self.placed = std::mem::take(&mut alive.ground.desk.borrow_mut().placed);
+        self.placed.sort_unstable_by_key(|placed| placed.number);
         match (ended.failure, ended.clean) {
             (Some(_), _) => Turned::Failed,
             (None, true) => Turned::Clean,

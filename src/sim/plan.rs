@@ -11,6 +11,8 @@ use crate::sim::lan::{BUFFER_BYTES, Weather};
 use crate::sim::random::Random;
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NodeId};
 
+mod relay;
+
 /// Rates of storage faults, times in a million operations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Storage {
@@ -120,6 +122,8 @@ pub struct Plan {
 
 /// Events of a world until its faults end, unless told otherwise.
 pub const EVENTS: u64 = 200_000;
+/// A node that is told to stop has so long to drain.
+pub const STOP_US: u64 = 200_000;
 /// One world of so many is without faults.
 const CALM: u64 = 32;
 /// The time in which they should have happened, at most.
@@ -402,7 +406,7 @@ fn strikes(random: &mut Random, plan: &Plan) -> Vec<Strike> {
         (Kind::Part, 40),
         (Kind::Campaign, 40),
         (Kind::Clock, 5),
-        (Kind::Stop, 10),
+        (Kind::Stop, 15),
         (Kind::Rot, 20),
         (Kind::DiskLoss, 2),
         (Kind::HeadRot, 3),
@@ -420,9 +424,16 @@ fn strikes(random: &mut Random, plan: &Plan) -> Vec<Strike> {
         return Vec::new();
     }
     let mean = 2_000_000 << random.below(4);
+    let relays = if random.coin() && plan.nodes > 2 { 4 } else { u64::MAX };
     let mut strikes = Vec::new();
     let mut at = 500_000 + random.exponential(mean);
     while at < plan.safety_us {
+        if random.below(relays) == 0 {
+            relay::relay(random, plan, at, &mut strikes);
+            at = strikes.last().map_or(at, |strike| strike.at + strike.lasts);
+            at += random.exponential(mean);
+            continue;
+        }
         let (kind, _) = kinds[random.weighted(&weights)];
         let lasts = match kind {
             Kind::Crash | Kind::Power | Kind::Stop => 20_000 + random.exponential(500_000),
@@ -437,6 +448,11 @@ fn strikes(random: &mut Random, plan: &Plan) -> Vec<Strike> {
         strikes.push(Strike { at, lasts, kind, node, detail: random.bits() });
         if matches!(kind, Kind::Crash | Kind::Power) && random.below(6) == 0 {
             storm(random, &mut strikes);
+        }
+        if kind == Kind::Stop {
+            // Just before the node ends, so that its log has something under way.
+            let (at, lasts) = (at + STOP_US - random.below(2_000), 0);
+            strikes.push(Strike { at, lasts, kind: Kind::Rush, node, detail: 0 });
         }
         if kind == Kind::Full {
             // The node is stopped, or starts, while its disk is full.

@@ -4,14 +4,15 @@
 //! recovery table: what was acknowledged is there, and behind it the groups that are whole on the
 //! disk, up to the first that is not.
 
+use super::samples::{ballot, identity, order, value};
 use chainring::sim::disk::{Completion, DiskHandle, WriteId};
 use chainring::sim::random::Random;
-use chainring_ring::header::{HEADER_BYTES, Header, Kind};
+use chainring_ring::header::Header;
 use chainring_ring::ids::*;
 use chainring_storage::superfile::read_superblock_on;
 use chainring_storage::{
-    Disk, Group, GroupPlan, Identity, LogConfig, LogError, LogWriter, Place, Superblock,
-    SuperblockFile, Values, create_segment, order_block_bytes, recover, segment_path,
+    Disk, Group, GroupPlan, LogConfig, LogError, LogWriter, Place, Superblock, SuperblockFile,
+    Values, create_segment, order_block_bytes, recover, segment_path,
 };
 use std::path::Path;
 use std::rc::Rc;
@@ -81,10 +82,6 @@ pub struct Shape {
 
 pub fn dir() -> &'static Path {
     Path::new("/data")
-}
-
-pub fn identity() -> Identity {
-    Identity { cluster: ClusterId(7), epoch: Epoch(1), node: NodeId(2), ring: RingId(0) }
 }
 
 /// Segments of 68 KiB: sixteen groups.
@@ -339,40 +336,4 @@ fn is_same(found: &Group<'_>, written: &Written) -> bool {
         && found.orders == written.orders
         && found.values.len() == written.values.len()
         && { values }.all(same)
-}
-
-fn ballot() -> Ballot {
-    Ballot { round: 1, node: NodeId(1), incarnation: Incarnation(1) }
-}
-
-fn order(instance: u64) -> Order {
-    let sequence = Sequence(instance);
-    let id = ValueId { origin: NodeId(1), session: Session::FIRST, sequence };
-    Order {
-        instance: Instance(instance),
-        ballot: ballot(),
-        base: Instance(0),
-        entry: Entry::Value(id),
-        decided: false,
-    }
-}
-
-fn value(sequence: u64, size: u32) -> Vec<u8> {
-    let header = Header {
-        checksum_body: 0,
-        cluster: identity().cluster,
-        epoch: identity().epoch,
-        ring: identity().ring,
-        kind: Kind::Value,
-        size,
-        length: size - HEADER_BYTES as u32,
-        origin: NodeId(1),
-        session: Session::FIRST,
-        sequence: Sequence(sequence),
-        ballot: Ballot::ZERO,
-        instance: Instance(0),
-    };
-    let mut frame = vec![sequence as u8 | 1; size as usize];
-    header.seal(&mut frame);
-    frame
 }

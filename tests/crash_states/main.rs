@@ -2,6 +2,8 @@
 //! was written and what was acknowledged (see `docs/TESTING.md`, "Crash states of the log").
 
 mod log;
+#[path = "../../storage/tests/recovery/samples.rs"]
+mod samples;
 mod search;
 mod tape;
 
@@ -61,7 +63,7 @@ fn what_a_crash_leaves_is_what_the_oracle_says() {
 #[test]
 fn a_store_is_made_whole_or_not_at_all() {
     let dir = log::dir();
-    let new = Superblock::new(log::identity(), Durability::Sync, 512, 3);
+    let new = Superblock::new(samples::identity(), Durability::Sync, 512, 3);
     let (mut made, mut missing) = (0, 0);
     for operation in 1.. {
         let disk = DiskHandle::new(Random::new(0));
@@ -72,7 +74,7 @@ fn a_store_is_made_whole_or_not_at_all() {
         loop {
             let crashed = disk.fork();
             crashed.crash_by(&mut tape);
-            match SuperblockFile::open(&crashed, dir, &log::identity(), false) {
+            match SuperblockFile::open(&crashed, dir, &samples::identity(), false) {
                 Ok((_, read)) if read == new => made += 1,
                 Err(LogError::NoSuperblock { .. }) if !done => missing += 1,
                 other => panic!("{} at operation {operation}: {other:?}", tape.shown()),

@@ -1,6 +1,7 @@
 //! `chainring sim --mutant` and `--mutants`: whether planted faults are caught.
 
-use super::{COMMIT, LastWords, SimArgs, number, replay, say_first_seed, worlds};
+use super::show::{COMMIT, number, replay};
+use super::{LastWords, SimArgs, say_first_seed, worlds};
 use crate::cli::out::{Exit, Failure, Output, table};
 use crate::sim::mutants::{Hunt, hunt, median_and_worst, named};
 use crate::sim::swarm::{Orders, set_quiet};

@@ -16,7 +16,6 @@ impl Observer {
         if self.is_over(from) {
             return;
         }
-        self.goes_on(from);
         match header.kind {
             Kind::Orders => {
                 for bytes in body.chunks_exact(ORDER_BYTES) {
@@ -75,7 +74,6 @@ impl Observer {
         if self.is_over(from) {
             return;
         }
-        self.goes_on(from);
         let Ok(header) = Header::decode(frame, direct::DIRECT_MAX) else {
             return self.verdict.fail(A3, from, || format!("no frame leaves for {to:?}"));
         };
@@ -122,13 +120,13 @@ impl Observer {
         for order in &reported {
             self.history.order(&mut self.verdict, node, order, None);
         }
-        if !promise.damaged && !state.lied {
+        if !promise.damaged {
             self.reports_all(node, promise, &reported);
         }
     }
 
     /// A 1B is made: notes what it has to report, which is all that the node voted for and no
-    /// higher ballot has overwritten. It may leave later; asked again the node has no less.
+    /// higher ballot has overwritten, and what was chosen by its vote, even if its log lost it. It may leave later; asked again the node has no less.
     pub(super) fn answers(&mut self, node: NodeId, core: &Core, ballot: Ballot) {
         if self.nodes[usize::from(node.0)].answer.0 == ballot {
             return;
@@ -140,11 +138,10 @@ impl Observer {
             if index < core.delivered().0 {
                 // Decided here: at which ballot it is reported does not matter.
                 due.push((at, Ballot::ZERO));
-            } else if let Some(cell) = self.history.cell(at)
-                && let Some(held) = cell.held_by(node)
-                && cell.is_voted(node, &held.entry)
-            {
-                due.push((at, held.ballot));
+            } else if let Some(cell) = self.history.cell(at) {
+                let held = cell.held_by(node).filter(|held| cell.is_voted(node, &held.entry));
+                let owed = cell.owed(node).map(|(_, ballot)| ballot);
+                due.extend(held.map(|held| held.ballot).max(owed).map(|ballot| (at, ballot)));
             }
         }
         self.nodes[usize::from(node.0)].answer = (ballot, due);
@@ -177,7 +174,6 @@ impl Observer {
         if self.is_over(from) || header.kind != Kind::Value {
             return;
         }
-        self.goes_on(from);
         let (id, body) = (header.value_id(), header.checksum_body);
         let once = self.setup.fault_free;
         self.values.leaves(&mut self.verdict, from, (&id, body), once);

@@ -24,7 +24,6 @@ impl Observer {
         if self.is_over(node) {
             return;
         }
-        self.goes_on(node);
         if let Input::Promised(ballot) = input {
             self.told_durable(node, *ballot);
         }
@@ -190,9 +189,11 @@ impl Observer {
     /// True if the node has order and value of a delivered instance on stable media.
     pub(super) fn is_stable(&self, node: NodeId, instance: Instance) -> bool {
         let state = &self.nodes[usize::from(node.0)];
-        if state.alive && instance < state.settled {
-            return true;
-        }
+        state.alive && instance < state.settled || self.is_written(node, instance)
+    }
+
+    /// The same, of what this life or one before was seen to write, or found.
+    pub(super) fn is_written(&self, node: NodeId, instance: Instance) -> bool {
         let Some(delivered) = self.log.get(instance.0 as usize) else { return false };
         let cell = self.history.cell(instance);
         let order = cell.is_some_and(|cell| cell.is_stable(node, &delivered.entry));

@@ -10,12 +10,14 @@ use crate::sim::journal::Place;
 use crate::sim::kernel::Placed;
 use crate::sim::observer::Stopped;
 use chainring_ring::ids::{Durability, Incarnation};
-use chainring_storage::superfile::{COPIES, COPY_DISTANCE, superblock_path};
+use chainring_storage::superfile::{COPIES, COPY_DISTANCE, read_superblock_on, superblock_path};
 use chainring_storage::{Superblock, SuperblockFile, list_segments, segment_path};
 use std::path::PathBuf;
 
 /// Places of one node that are spoilt: a superblock lists no more than twice as many.
 const SPOILT_MAX: u32 = 6;
+/// Groups that count as written just now.
+const RECENT: usize = 8;
 /// Groups begin at a multiple of this.
 const GROUP_ALIGN: u64 = 4096;
 
@@ -79,11 +81,11 @@ impl World {
         list[..but_last].iter().map(|(number, _)| *number).collect()
     }
 
-    /// A place of a node's log is spoilt, in a way that its recovery may not be able to notice.
-    fn spoilt(&mut self, node: u8) {
+    /// A place of a node's log is spoilt, and something left says that it was whole.
+    fn harmed(&mut self, node: u8) {
         let sim = &mut self.nodes[usize::from(node)];
         sim.rotten += 1;
-        self.shared.observer.borrow_mut().disk_lied(sim.id());
+        self.shared.observer.borrow_mut().disk_harmed(sim.id());
     }
 
     /// Sealed sectors of a node's log rot at rest; readers come across them at once.
@@ -94,9 +96,9 @@ impl World {
             if sealed.is_empty() || !self.may_spoil(node) {
                 break;
             }
-            let placed = *self.random.pick(&sealed);
+            let placed = self.pick_of(&sealed, detail >> 8);
             if self.rot_in(node, &placed) {
-                self.spoilt(node);
+                self.harmed(node);
                 any = true;
             }
         }
@@ -104,6 +106,18 @@ impl World {
             self.read_all(node);
         }
         any
+    }
+
+    /// One of these groups: of the last ones, which others may not know yet; of those by which an
+    /// older order comes to light again; or any.
+    fn pick_of(&mut self, sealed: &[Placed], how: u64) -> Placed {
+        let overwrites: Vec<Placed> = sealed.iter().filter(|p| p.overwrites).copied().collect();
+        let list = match how % 4 {
+            0 => &sealed[sealed.len().saturating_sub(RECENT)..],
+            2 if !overwrites.is_empty() => &overwrites[..],
+            _ => sealed,
+        };
+        *self.random.pick(list)
     }
 
     fn rot_in(&mut self, node: u8, placed: &Placed) -> bool {
@@ -187,7 +201,7 @@ impl World {
         let (one, next) = (list[index], list[index + 1]);
         let hit = next.number == one.number + 1 && disk.misplace(&path, run(&next), one.at);
         if hit {
-            self.spoilt(node);
+            self.harmed(node);
         }
         hit
     }
@@ -202,8 +216,37 @@ impl World {
         if drawn && self.rot_in(node, &last) {
             let now = self.now();
             self.shared.faults.borrow_mut().took(Kind::LastRot, now, Place::Node(node));
-            self.spoilt(node);
+            let sim = &mut self.nodes[usize::from(node)];
+            sim.rotten += 1;
+            self.shared.observer.borrow_mut().disk_lied(sim.id());
         }
+    }
+
+    /// The end of a log rots that was closed in good order: groups of which the superblock alone
+    /// says that they are complete.
+    pub(super) fn rot_closed(&mut self, node: u8) {
+        let sim = &mut self.nodes[usize::from(node)];
+        let placed = std::mem::take(&mut sim.placed);
+        let superblock = read_superblock_on(&sim.disk, &sim.config.node.dir);
+        let sealed = superblock.map_or(0, |superblock| superblock.sealed);
+        let covered = placed.iter().all(|placed| placed.number <= sealed);
+        let rate = self.plan.storage.last_rot;
+        if placed.is_empty() || !covered || self.plan.nodes == 1 || !self.may_spoil(node) {
+            return;
+        }
+        if !self.shared.faults.borrow_mut().draw(Kind::LastRot, rate) {
+            return;
+        }
+        let count = 1 + self.random.below(RECENT as u64) as usize;
+        for placed in placed.iter().rev().take(count) {
+            let path = self.segment(node, placed.segment);
+            let rot = if self.random.coin() { Rot::Zero } else { Rot::Garbage };
+            self.nodes[usize::from(node)].disk.rot(&path, placed.at, rot, &mut self.random);
+        }
+        // Side by side they are one place.
+        self.harmed(node);
+        let now = self.now();
+        self.shared.faults.borrow_mut().took(Kind::LastRot, now, Place::Node(node));
     }
 
     /// A node that is down is started on what is another's, which must be refused; then it gets its
@@ -245,6 +288,9 @@ impl World {
             catalog.topics().map(|topic| (topic.id, topic.first, topic.end)).collect();
         drop(catalog);
         for (id, first, end) in topics {
+            if self.plan.durability == Durability::Memory {
+                self.shared.observer.borrow_mut().dropped(id, first);
+            }
             self.read_topic(node, id, first, end);
         }
     }

@@ -12,7 +12,7 @@ use crate::sim::faults::Kind;
 use crate::sim::journal::Place;
 use crate::sim::node::Turned;
 use crate::sim::observer::Stopped;
-use crate::sim::plan::Strike;
+use crate::sim::plan::{STOP_US, Strike};
 use chainring_ring::ids::Durability;
 use chainring_storage::LogError;
 use chainring_storage::superfile::read_superblock_on;
@@ -95,6 +95,11 @@ impl World {
                 // Seldom more than a node keeps in a handshake.
                 for _ in 0..if strike.detail.is_multiple_of(8) { 70 } else { 1 } {
                     self.shared.lan.borrow_mut().dial(from, node);
+                }
+            }
+            Kind::Rush => {
+                for node in 0..self.plan.nodes {
+                    self.request(node, None);
                 }
             }
             Kind::DiskLoss if victim && up => {
@@ -221,7 +226,7 @@ impl World {
     /// A node is told to stop in good order.
     fn stop(&mut self, node: u8) {
         self.nodes[usize::from(node)].order(&self.shared, Command::Drain);
-        let at = self.now() + 200_000;
+        let at = self.now() + STOP_US;
         self.stopping.push((at, node));
         self.put(at, What::Phase);
     }
@@ -267,6 +272,9 @@ impl World {
         self.shared.faults.borrow_mut().count(Kind::Tear, altered);
         self.shared.lan.borrow_mut().host_down(node, unplugged);
         self.shared.observer.borrow_mut().stopped(id, how);
+        if how == Stopped::Clean {
+            self.rot_closed(node);
+        }
         self.forget_requests(node);
         self.nodes[usize::from(node)].booting = true;
         let at = self.now() + 100_000;

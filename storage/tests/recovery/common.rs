@@ -1,15 +1,14 @@
 //! A node's log driven by hand: what a shard does, with plain writes.
 
-use chainring_ring::header::{HEADER_BYTES, Header, Kind};
-use chainring_ring::ids::{
-    Ballot, Claim, ClusterId, Durability, Entry, Epoch, Incarnation, Instance, NodeId, Order,
-    RingId, Sequence, Session, ValueId,
-};
+pub use super::samples::{ballot, identity};
+use super::samples::{order, value};
+use chainring_ring::header::Header;
+use chainring_ring::ids::{Claim, Durability, Instance, Order};
 use chainring_storage::block::order_block_bytes;
 use chainring_storage::segment::segment_path;
 use chainring_storage::{
-    Disk, FileSystem, GroupPlan, Identity, LogConfig, LogError, LogWriter, Place, Recovered,
-    Superblock, SuperblockFile, Values, recover,
+    Disk, FileSystem, GroupPlan, LogConfig, LogError, LogWriter, Place, Recovered, Superblock,
+    SuperblockFile, Values, recover,
 };
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -34,10 +33,6 @@ impl Drop for TestDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
-}
-
-pub fn identity() -> Identity {
-    Identity { cluster: ClusterId(0xc1), epoch: Epoch(1), node: NodeId(2), ring: RingId(0) }
 }
 
 /// Segments of 132 KiB, groups to 8 KiB: a few groups fill a segment.
@@ -194,40 +189,4 @@ pub fn poke(dir: &Path, segment: u32, at: u64, bytes: &[u8]) {
 
 fn claim() -> Claim {
     Claim { ballot: ballot(), position: Instance(5) }
-}
-
-pub fn ballot() -> Ballot {
-    Ballot { round: 1, node: NodeId(1), incarnation: Incarnation(1) }
-}
-
-fn order(sequence: u64) -> Order {
-    let session = Session::FIRST;
-    let id = ValueId { origin: NodeId(1), session, sequence: Sequence(sequence) };
-    Order {
-        instance: Instance(sequence),
-        ballot: ballot(),
-        base: Instance(0),
-        entry: Entry::Value(id),
-        decided: false,
-    }
-}
-
-fn value(sequence: u64, size: u32) -> Vec<u8> {
-    let header = Header {
-        checksum_body: 0,
-        cluster: identity().cluster,
-        epoch: identity().epoch,
-        ring: identity().ring,
-        kind: Kind::Value,
-        size,
-        length: size - HEADER_BYTES as u32,
-        origin: NodeId(1),
-        session: Session::FIRST,
-        sequence: Sequence(sequence),
-        ballot: Ballot::ZERO,
-        instance: Instance(0),
-    };
-    let mut frame = vec![sequence as u8 | 1; size as usize];
-    header.seal(&mut frame);
-    frame
 }

@@ -4,4 +4,5 @@ mod common;
 mod damage;
 mod faults;
 mod files;
+mod samples;
 mod torn;

@@ -1,8 +1,9 @@
 //! Three real cores whose every fact goes to an observer, and the places where facts are bent.
 
 use crate::mail::{Notice, TopicId};
+use crate::records::Digest;
 use crate::shard::direct::{self, Sender};
-use crate::sim::observer::{Observer, Setup, Stopped};
+use crate::sim::observer::{FinalNode, Observer, Setup, Stopped};
 use chainring_ring::actions::{Action, Actions, Input};
 use chainring_ring::codec::{CLAIM_BYTES, ORDER_BYTES, VOTE_BYTES, put_claim, put_order, put_vote};
 use chainring_ring::core::{Core, Recovered, Settings};
@@ -19,6 +20,8 @@ const WINDOW: u64 = 64;
 pub(super) enum Bend {
     /// Commit groups are not on stable media when the core is told so.
     LoseGroups,
+    /// Their orders are not in them.
+    LoseOrders,
     /// Nor is the superblock.
     LoseSuperblocks,
     /// Packets are not kept.
@@ -44,11 +47,10 @@ pub(super) struct Ring {
     pending: Vec<(Vec<Order>, Vec<ValueId>)>,
     groups: Vec<u64>,
     /// Topic offsets given out by each node.
-    offsets: Vec<u64>,
+    pub offsets: Vec<u64>,
     inbox: Vec<(usize, NodeId, Vec<u8>)>,
     pub bend: Option<(NodeId, Bend)>,
     pub durability: Durability,
-    pub now_us: u64,
 }
 
 pub(super) fn node(at: usize) -> NodeId {
@@ -69,13 +71,8 @@ impl Ring {
     }
 
     pub(super) fn blank(durability: Durability, fault_free: bool) -> Ring {
-        let setup = Setup {
-            nodes: (0..3).map(node).collect(),
-            durability,
-            window: WINDOW,
-            fault_free,
-            ballots_after_heal: 1,
-        };
+        let setup =
+            Setup { nodes: (0..3).map(node).collect(), durability, window: WINDOW, fault_free };
         let identity = |at| Identity {
             cluster: ClusterId(1),
             epoch: Epoch(1),
@@ -98,7 +95,6 @@ impl Ring {
             inbox: Vec::new(),
             bend: None,
             durability,
-            now_us: 0,
         };
         (0..3).for_each(|at| ring.tell_started(at));
         ring
@@ -256,14 +252,19 @@ impl Ring {
 
     /// Writes what is pending.
     pub(super) fn write(&mut self, at: usize) {
-        let (orders, values) = std::mem::take(&mut self.pending[at]);
+        let (mut orders, values) = std::mem::take(&mut self.pending[at]);
         if orders.is_empty() && values.is_empty() {
             return;
         }
         if self.durability != Durability::Memory {
             self.groups[at] += 1;
+            if self.is_bent(at, Bend::LoseOrders) {
+                orders.clear();
+            }
+            let (core, number) = (&self.cores[at], self.groups[at]);
+            let claimed = core.claim_to_log(Instance(0), core.appended()).position;
             if !self.is_bent(at, Bend::LoseGroups) {
-                self.observer.wrote_group(node(at), self.groups[at], &orders, &values);
+                self.observer.wrote_group(node(at), number, &orders, &values, claimed);
             }
         }
         let appended = self.cores[at].appended();
@@ -327,9 +328,22 @@ impl Ring {
         id
     }
 
-    pub(super) fn later(&mut self, us: u64) {
-        self.now_us += us;
-        self.observer.now(self.now_us);
+    /// The end of a run, of which each node shows what it has; `whole` as in
+    /// [`Observer::finish`].
+    pub(super) fn finish(&mut self, whole: bool) {
+        let ends = self.offsets.chunks(1);
+        let ends = ends.map(|end| if end[0] == 0 { &end[..0] } else { end });
+        let nodes: Vec<_> = (0..3)
+            .zip(ends)
+            .map(|(at, ends)| FinalNode {
+                node: node(at),
+                core: &self.cores[at],
+                digest: Digest::default(),
+                told: self.cores[at].delivered(),
+                ends,
+            })
+            .collect();
+        self.observer.finish(&nodes, whole);
     }
 }
 

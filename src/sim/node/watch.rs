@@ -1,0 +1,62 @@
+//! What a node hands to the observer from inside its shard.
+//!
+//! Invariant: nothing that the node believes is asked; of its disk only what is on stable media
+//! counts.
+
+use crate::device::Probe;
+use crate::records::Digest;
+use crate::sim::disk::DiskHandle;
+use crate::sim::kernel::Shared;
+use chainring_ring::actions::{Action, Input};
+use chainring_ring::core::Core;
+use chainring_ring::ids::{Instance, NodeId};
+use chainring_storage::Superblock;
+use chainring_storage::superfile::COPIES_WRITTEN_MIN;
+use std::path::PathBuf;
+
+/// Hands every step of a core to the observer.
+pub struct Watch {
+    pub(super) node: NodeId,
+    pub(super) shared: Shared,
+    pub(super) disk: DiskHandle,
+    pub(super) dir: PathBuf,
+}
+
+impl Probe for Watch {
+    fn stepped(&mut self, core: &Core, input: &Input<'_>, actions: &[Action]) {
+        if self.shared.journal.wants_steps() {
+            self.tell(core, input, actions);
+        }
+        self.shared.observer.borrow_mut().stepped(self.node, core, input, actions);
+    }
+    fn delivered(&mut self, position: Instance, digest: Digest) {
+        self.shared.observer.borrow_mut().digest(self.node, position, digest);
+    }
+    /// Told only if the disk holds it: what the node believes is not asked.
+    fn wrote_superblock(&mut self, superblock: &Superblock, done: bool) {
+        if !done {
+            // Without power nobody is told anything, and what was written may be there.
+            if !self.disk.is_dark() {
+                self.shared.observer.borrow_mut().io_failed(self.node);
+            }
+        } else if self.disk.stable_superblocks(&self.dir, superblock) >= COPIES_WRITTEN_MIN {
+            self.shared.observer.borrow_mut().wrote_superblock(self.node, superblock);
+        }
+    }
+}
+
+impl Watch {
+    /// What a step came to, but for those of no interest.
+    fn tell(&self, core: &Core, input: &Input<'_>, actions: &[Action]) {
+        use Input::{Beat, Claim, Continue, Tick, Vote};
+        let idle = matches!(input, Tick | Continue | Vote(_) | Claim(_) | Beat { .. });
+        if idle && actions.is_empty() {
+            return;
+        }
+        let now = self.shared.agenda.borrow().now();
+        let at = (core.received().0, core.durable().0, core.delivered().0);
+        let node = self.node.0;
+        let line = format!("{now:>12} node {node} {at:?} {input:?} -> {actions:?}");
+        self.shared.journal.step(line);
+    }
+}
