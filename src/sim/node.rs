@@ -485,9 +485,9 @@ fn wire_options(config: &Config) -> WireOptions {
 /// Room for everything that the packet memory of a small node can hold.
 fn room(config: &Config) -> Room {
     let limits = &config.limits;
-    let bytes = config.receive_bytes() + config.own_pool_bytes();
-    let bytes = bytes + u64::from(limits.side_pool_bytes);
-    let packets = (bytes / 512) as usize + 64;
+    let pools = config.own_pool_bytes() + u64::from(limits.side_pool_bytes);
+    let packets = ((config.receive_bytes() + pools) / 512) as usize + 64;
     let windows = 4 * limits.window_instances as usize;
-    Room { packets, notices: windows + ACTIONS_MAX, log_items: windows + packets + 1024 }
+    let (notices, log_items) = (windows + ACTIONS_MAX, windows + packets + 1024);
+    Room { packets, notices, log_items, sparse: true }
 }

@@ -215,8 +215,8 @@ impl Drive {
     pub fn submit(&mut self, target: Target, at: u64, bytes: Vec<u8>, durable: bool) -> WriteId {
         self.next_write += 1;
         let number = self.next_write;
-        let pending =
-            Pending { id: Some(number), at, bytes: Bytes::Some(bytes), durable, clean: false };
+        let bytes = Bytes::all(bytes);
+        let pending = Pending { id: Some(number), at, bytes, durable, clean: false };
         if target.life == self.life {
             self.files[target.file].pending.push(pending);
         }
@@ -273,12 +273,7 @@ impl Drive {
 
     /// Stores the first `take` bytes of a write.
     fn put(&mut self, file: usize, mut pending: Pending, take: u64) {
-        if take < pending.bytes.len() {
-            pending.bytes = match pending.bytes {
-                Bytes::Zeros(_) => Bytes::Zeros(take),
-                Bytes::Some(bytes) => Bytes::of(&bytes[..take as usize]),
-            };
-        }
+        pending.bytes.truncate(take);
         let held = &mut self.files[file];
         held.length = held.length.max(pending.at + take);
         match pending.durable {
@@ -296,10 +291,9 @@ impl Drive {
 
     /// Whether a file holds something else than a write would put there.
     fn differs(&self, file: usize, pending: &Pending) -> bool {
-        let Bytes::Some(bytes) = &pending.bytes else { return true };
-        let mut held = vec![0; bytes.len()];
+        let mut held = vec![0; pending.bytes.len() as usize];
         self.files[file].read(pending.at, &mut held);
-        held != *bytes
+        !pending.bytes.equal(&held)
     }
 
     /// Copies a range of a file to another place of it, at rest. True if that place is another now.

@@ -43,6 +43,7 @@ pub(super) struct Op {
 
 #[derive(Debug)]
 struct Record {
+    hash: u128,
     op: usize,
     /// Where it was read.
     offset: Option<u64>,
@@ -92,7 +93,7 @@ impl Observer {
         for hash in records {
             let record = clients.records.len();
             assert!(clients.by_hash.insert(*hash, record).is_none(), "a record comes twice");
-            clients.records.push(Record { op: index, offset: None });
+            clients.records.push(Record { hash: *hash, op: index, offset: None });
         }
         assert!(clients.by_id.insert(op, index).is_none(), "request {op:?} comes twice");
         clients.ops.push(Op { id: op, node, topic, first, count, after, answer: None });
@@ -192,15 +193,15 @@ impl Observer {
             return;
         }
         let Observer { clients, verdict, .. } = self;
-        let known = clients.at(topic, offset);
-        let Some(read) = clients.by_hash.get(&record_hash(record)).copied() else {
+        let (known, hash) = (clients.at(topic, offset), record_hash(record));
+        if known.is_some_and(|known| clients.records[known].hash == hash) {
+            return;
+        }
+        let Some(read) = clients.by_hash.get(&hash).copied() else {
             let rule = if known.is_some() { D7 } else { B1 };
             let what = || format!("topic {} offset {offset}: nobody sent this", topic.0);
             return verdict.fail(rule, node, what);
         };
-        if known == Some(read) {
-            return;
-        }
         let what = || format!("topic {} offset {offset}: record {read}, was {known:?}", topic.0);
         verdict.check(B3, node, known.is_none(), what);
         let place = clients.records[read].offset;
