@@ -180,7 +180,8 @@ impl Core {
         let top = Instance(top.0 - u64::from(mutant!(RangeCutShort) && top.0 > 0));
         let range = self.delivered.0..top.0.max(self.delivered.0);
         let span = self.window.span();
-        if range.end + margin(span) / 2 > self.settled.0 + span {
+        // All of a window may be inherited: each ballot that came to nothing left its barrier.
+        if range.end > self.settled.0 + span {
             mark!(CandidateLogIsBehind);
             return self.want_catch_up(out); // or the own log has to follow first
         }
@@ -247,6 +248,10 @@ impl Core {
             }
             if out.room() <= ORDER_ROOM {
                 return false;
+            }
+            if tip.next.0 >= self.settled.0 + self.window.span() {
+                mark!(InheritedFillsWindow);
+                return false; // what is decided of it makes room
             }
             let index = tip.inherited.len() - (tip.barrier.0 - tip.next.0) as usize;
             let entry = tip.inherited.get(index).copied().unwrap_or(Entry::Barrier(self.promised));

@@ -122,6 +122,7 @@ list! {
     PromiseOfAnotherBallot: "a 1B came for another ballot than the candidate's";
     UndamagedAnswersTooFew: "a quorum answered, but too few with undamaged logs";
     CandidateIsBehind: "a candidate had to learn first what others have delivered";
+    InheritedFillsWindow: "what a ballot inherited left no room for its barrier";
     CandidateLogIsBehind: "a candidate's own log had to follow first";
     UnknownBounded: "an unknown answer counted, for nothing higher can hide behind it";
     CandidateFetches: "a candidate lacked a value that was reported to it";

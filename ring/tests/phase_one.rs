@@ -8,6 +8,7 @@ use chainring_ring::core::{Core, Recovered, Settings};
 use chainring_ring::ids::{
     Ballot, Durability, Entry, Incarnation, Instance, NodeId, Order, Sequence, Session, ValueId,
 };
+use chainring_ring::votes::Vote;
 use chainring_ring::window::WINDOW_MAX;
 
 /// An entry without bytes, told apart by a number.
@@ -354,6 +355,36 @@ fn a_long_inherited_range_is_proposed_as_there_is_room() {
     assert!(proposed[..RANGE as usize].iter().all(|entry| *entry == Entry::Noop));
     assert_eq!(proposed[RANGE as usize], END);
     assert!(matches!(proposed.last(), Some(Entry::Value(id)) if id.origin == NodeId(3)));
+}
+
+/// Ballot after ballot opened, left its barrier and came to nothing, until the window was full.
+/// The next one opens all the same; its own barrier follows when something is decided.
+#[test]
+fn a_window_full_of_barriers_is_inherited() {
+    let mut out = Actions::new();
+    let mut core = candidate(3, &NOTHING, &mut out);
+    let barrier = Entry::Barrier(ballot(1));
+    let orders: Vec<Order> = (0..WINDOW_MAX).map(|at| order(at, 1, barrier)).collect();
+    answer(&mut core, &Says { node: 2, before: 1, ..NOTHING }, &orders, &mut out);
+    let mut proposed = Vec::new();
+    for _ in 0..8 {
+        proposed.extend(appended(&out));
+        out.clear();
+        core.step(Input::Continue, &mut out);
+    }
+    assert_eq!(proposed, vec![barrier; WINDOW_MAX as usize]);
+    let vote = Vote {
+        node: NodeId(2),
+        incarnation: Incarnation(1),
+        ballot: core.promised(),
+        durable: Instance(1),
+        received: Instance(1),
+        ..Vote::default()
+    };
+    core.step(Input::Vote(vote), &mut out);
+    core.step(Input::Persisted(core.appended()), &mut out);
+    core.step(Input::Continue, &mut out);
+    assert_eq!((core.delivered(), appended(&out)), (Instance(1), vec![END]));
 }
 
 /// Asked again after a restart, a node names no lower bound for what damage may hide.

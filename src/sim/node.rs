@@ -43,6 +43,8 @@ use watch::Watch;
 const CONTROL_BYTES: u32 = (2 * links::CONTROL_MAX).next_multiple_of(4096);
 /// Segments made ahead.
 const PREALLOCATE: usize = 1;
+/// Queues are looked at after so many turns: to look costs as much as a small turn.
+const LOOK_TURNS: u64 = 16;
 /// Turns of the peers' tasks in one go.
 const POLLS_MAX: usize = 64;
 
@@ -137,6 +139,7 @@ pub struct SimNode {
     pub paused_until: u64,
     /// Its last turn lasts until then.
     busy_until: u64,
+    turns: u64,
     called: Option<u64>,
     stamp: u64,
     /// Inputs that its shards consumed.
@@ -182,6 +185,7 @@ impl SimNode {
             clock: Clock { ahead: 0, drift: plan.drift[usize::from(index)] },
             paused_until: 0,
             busy_until: 0,
+            turns: 0,
             called: None,
             stamp: 0,
             inputs: 0,
@@ -248,8 +252,8 @@ impl SimNode {
             opened.log.map_or((None, None), |(log, limits)| (Some(log), Some(limits)));
         let core = Core::new(opened.settings, opened.recovered);
         let next = log.as_ref().map_or(1, |log| log.durable() + 1);
-        self.tell_start(shared, &core, &opened.superblock, next);
-        self.tell_replay(shared, &core, &opened.groups, &opened.catalog);
+        self.tell_recovered(shared, &core, (&opened.superblock, next));
+        self.tell_replayed(shared, opened.groups.digest(), &opened.catalog);
         let segments = log.as_ref().map_or(Vec::new(), |log| self.segments(log.segment()));
         let arena = arena(&arena_plan(config, &opened.held, CONTROL_BYTES));
         let random = self.random.split(u64::from(life.number));
@@ -356,7 +360,11 @@ impl SimNode {
         let id = NodeId(self.index + 1);
         let mut observer = shared.observer.borrow_mut();
         observer.turned(id);
-        observer.queues(id, alive.shard.queues());
+        self.turns += 1;
+        if self.turns.is_multiple_of(LOOK_TURNS) {
+            observer.queues(id, alive.shard.queues());
+            observer.queues(id, alive.peers.queues());
+        }
         drop(observer);
         alive.shard.poll(Wait::No, 0);
         self.busy_until = now + cost;
@@ -429,7 +437,6 @@ impl SimNode {
             let polled = alive.running.as_mut().poll(&mut Context::from_waker(&waker));
             assert_eq!(polled, Poll::Pending, "connections are kept up for ever");
         }
-        shared.observer.borrow_mut().queues(id, alive.peers.queues());
         let again = !all || alive.flag.0.load(Ordering::Relaxed);
         if alive.clerk.stirred.take() {
             self.call(shared, now);
