@@ -252,8 +252,8 @@ impl SimNode {
             opened.log.map_or((None, None), |(log, limits)| (Some(log), Some(limits)));
         let core = Core::new(opened.settings, opened.recovered);
         let next = log.as_ref().map_or(1, |log| log.durable() + 1);
-        self.tell_start(shared, &core, &opened.superblock, next);
-        self.tell_replay(shared, &core, &opened.groups, &opened.catalog);
+        self.tell_recovered(shared, &core, (&opened.superblock, next));
+        self.tell_replayed(shared, opened.groups.digest(), &opened.catalog);
         let segments = log.as_ref().map_or(Vec::new(), |log| self.segments(log.segment()));
         let arena = arena(&arena_plan(config, &opened.held, CONTROL_BYTES));
         let random = self.random.split(u64::from(life.number));

@@ -6,7 +6,6 @@
 use super::SimNode;
 use crate::control::catalog::Catalog;
 use crate::device::Probe;
-use crate::groups::Groups;
 use crate::records::Digest;
 use crate::sim::disk::DiskHandle;
 use crate::sim::faults::Name;
@@ -76,29 +75,22 @@ impl SimNode {
         mishaps
     }
 
-    /// Tells how a life begins.
-    pub(super) fn tell_start(
+    /// The observer learns what a recovery came to.
+    pub(super) fn tell_recovered(
         &self,
         shared: &Shared,
         core: &Core,
-        as_written: &Superblock,
-        next: u64,
+        (found, next): (&Superblock, u64),
     ) {
         let mut observer = shared.observer.borrow_mut();
         observer.recovered(self.id(), self.disk.is_settled());
-        observer.started(self.id(), core, as_written, next);
+        observer.started(self.id(), core, found, next);
     }
 
-    /// Tells what a life has delivered again at its beginning.
-    pub(super) fn tell_replay(
-        &self,
-        shared: &Shared,
-        core: &Core,
-        groups: &Groups,
-        catalog: &Catalog,
-    ) {
+    /// The observer learns what it delivered again.
+    pub(super) fn tell_replayed(&self, shared: &Shared, digest: Digest, catalog: &Catalog) {
         let mut observer = shared.observer.borrow_mut();
-        observer.digest(self.id(), core.delivered(), groups.digest());
+        observer.digest(self.id(), catalog.delivered(), digest);
         for instance in 0..catalog.delivered().0 {
             let Some((order, _)) = catalog.entry(Instance(instance)) else { continue };
             observer.replayed_as(self.id(), &order);
