@@ -267,12 +267,17 @@ impl World {
         self.shared.faults.borrow_mut().count(Kind::Power, u64::from(dark));
         self.shared.lan.borrow_mut().host_down(node, power);
         let sim = &self.nodes[usize::from(node)];
-        let marked = || read_superblock_on(&sim.disk, &sim.config.node.dir).is_ok_and(|s| s.clean);
-        let how = if ending && marked() { Stopped::Clean } else { Stopped::Crash };
+        let how = if ending && self.is_marked(node) { Stopped::Clean } else { Stopped::Crash };
         self.shared.observer.borrow_mut().stopped(sim.id(), how);
         self.forget_requests(node);
         let at = self.now() + lasts;
         self.put(at, What::Boot { node });
+    }
+
+    /// True if the next start will find the mark of a clean stop.
+    fn is_marked(&self, node: u8) -> bool {
+        let sim = &self.nodes[usize::from(node)];
+        read_superblock_on(&sim.disk, &sim.config.node.dir).is_ok_and(|found| found.clean)
     }
 
     /// A node is told to stop in good order.
@@ -314,6 +319,8 @@ impl World {
         let how = match turned {
             Turned::Clean => Stopped::Clean,
             Turned::Unclean => Stopped::Crash,
+            // Of the mark's own write enough may be there.
+            Turned::Failed | Turned::On if self.is_marked(node) => Stopped::Clean,
             Turned::Failed | Turned::On => Stopped::Failure,
         };
         let disk = &self.nodes[usize::from(node)].disk;
