@@ -34,6 +34,7 @@ mod tests;
 pub mod wait;
 
 pub use accept::{HALF_OPEN_MAX, HANDSHAKE_TIME};
+pub use mesh::DIRECTS_MAX;
 pub use net::{Net, Stream};
 pub use tcp::{Tcp, listen};
 

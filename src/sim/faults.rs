@@ -82,6 +82,7 @@ kinds! {
     Mistake, Macro, "a node is started with a mistake in its configuration";
     Stranger, Macro, "somebody connects and says nothing";
     Rush, Time, "all nodes get requests at once";
+    Stall, Packet, "a connection stands still for seconds";
 }
 
 /// A fault that took effect: its kind, and its place among the draws of that kind.

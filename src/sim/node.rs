@@ -156,6 +156,7 @@ pub struct SimNode {
     random: Random,
     turn_us: (u32, u32),
     mail_us: (u32, u32),
+    forwards: usize,
 }
 
 impl SimNode {
@@ -186,6 +187,7 @@ impl SimNode {
             random: Random::stream(plan.seed, "node").split(number),
             turn_us: plan.turn_us,
             mail_us: plan.mail_us,
+            forwards: plan.forwards,
             config,
         }
     }
@@ -244,7 +246,7 @@ impl SimNode {
         let arena = arena(&arena_plan(config, &opened.held, CONTROL_BYTES));
         let random = self.random.split(u64::from(life.number));
         let kernel = SimKernel::new(arena, ground.clone(), random);
-        let wire = Wire::over(wire_options(config), kernel, waker());
+        let wire = Wire::over(wire_options(config, self.forwards), kernel, waker());
         let (disk, dir) = (self.disk.clone(), config.node.dir.clone());
         let watch = Watch { node: self.id(), shared: shared.clone(), disk, dir };
         let gauges = Arc::new(Gauges::default());
@@ -447,13 +449,14 @@ impl SimNode {
     }
 }
 
-fn wire_options(config: &Config) -> WireOptions {
+fn wire_options(config: &Config, forwards: usize) -> WireOptions {
     WireOptions {
         cluster: config.cluster.id,
         epoch: config.cluster.epoch,
         block: config.cluster.block,
         packet_max: config.packet_max(),
         control_max: links::CONTROL_MAX,
+        forwards,
         spin: Duration::ZERO,
         uring: UringOptions { fixed: false },
     }

@@ -6,9 +6,11 @@
 //! minority loses its memory or its disk's content), so that every violation is a fault of ours.
 
 use crate::config::{Cluster, Config, Limits, Member, Node, durability_name};
+use crate::peers::DIRECTS_MAX;
 use crate::sim::faults::Kind;
 use crate::sim::lan::{BUFFER_BYTES, Weather};
 use crate::sim::random::Random;
+use chainring_net::wire::FORWARDS_MAX;
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NodeId};
 
 mod relay;
@@ -114,6 +116,8 @@ pub struct Plan {
     pub turn_us: (u32, u32),
     /// Mail is taken after so long: least, and mean of what comes on top.
     pub mail_us: (u32, u32),
+    /// Forwards that a data link queues.
+    pub forwards: usize,
     /// How much faster each node's clock runs, in a million.
     pub drift: Vec<i32>,
     /// More goes wrong than the ring is made to bear: it may stand still for good, and no more.
@@ -124,6 +128,8 @@ pub struct Plan {
 pub const EVENTS: u64 = 200_000;
 /// A node that is told to stop has so long to drain.
 pub const STOP_US: u64 = 200_000;
+/// So often a node campaigns that insists: more than a peer's direct messages that wait.
+const INSIST: u64 = DIRECTS_MAX as u64 + 16;
 /// One world of so many is without faults.
 const CALM: u64 = 32;
 /// The time in which they should have happened, at most.
@@ -179,6 +185,8 @@ impl Plan {
             events,
             turn_us: (1 + random.below(10) as u32, random.below(30) as u32),
             mail_us: (1 + random.below(20) as u32, 1 + random.below(200) as u32),
+            // Mostly few: the many of production are never full in a small world.
+            forwards: [1 << random.below(6), FORWARDS_MAX][usize::from(random.below(3) == 0)],
             drift: (0..nodes).map(|_| random.below(2001) as i32 - 1000).collect(),
             beyond: false,
         };
@@ -199,7 +207,7 @@ impl Plan {
         {
             *rate = 0;
         }
-        (weather.broken, weather.late) = (0, 0);
+        (weather.broken, weather.late, weather.stall) = (0, 0, 0);
         let Storage { write_us, jitter_us, keep, torn, .. } = self.storage;
         self.storage = Storage { write_us, jitter_us, keep, torn, ..Storage::default() };
         self.strikes.clear();
@@ -283,10 +291,10 @@ impl Plan {
 
     /// True if nothing goes wrong in it.
     pub fn is_fault_free(&self) -> bool {
-        let Weather { lose, double, hold, spoil, broken, late, .. } = self.weather;
+        let Weather { lose, double, hold, spoil, broken, late, stall, .. } = self.weather;
         let storage = &self.storage;
         let fails = [storage.write_error, storage.write_short, storage.write_lost];
-        lose + double + hold + spoil + broken + late == 0
+        lose + double + hold + spoil + broken + late + stall == 0
             && fails.iter().all(|rate| *rate == 0)
             && self.strikes.is_empty()
     }
@@ -351,6 +359,18 @@ fn storm(random: &mut Random, strikes: &mut Vec<Strike>) {
     }
 }
 
+/// While one is down another campaigns over and over, more often than what it says can wait for
+/// who is down; who comes back meanwhile catches up across ballots.
+fn insist(random: &mut Random, plan: &Plan, strikes: &mut Vec<Strike>) {
+    let down = *strikes.last().expect("the one that is down");
+    let node = (down.node + 1 + random.below(u64::from(plan.nodes - 1)) as u8) % plan.nodes;
+    let pause = 1_000 + random.below(5_000);
+    for number in 1..=INSIST {
+        let (at, kind) = (down.at + number * pause, Kind::Campaign);
+        strikes.push(Strike { at, lasts: 0, kind, node, detail: 0 });
+    }
+}
+
 /// A rate of the swarm: sometimes none, sometimes little, mostly much.
 fn rate(random: &mut Random, most: u32) -> u32 {
     match random.below(4) {
@@ -373,6 +393,7 @@ fn weather(random: &mut Random, limits: &Limits) -> Weather {
         hold: rate(random, 200_000),
         spoil: rate(random, 700),
         broken: rate(random, 700),
+        stall: rate(random, 200),
         give_up_us: 200_000 << random.below(4),
     }
 }
@@ -391,7 +412,7 @@ fn storage(random: &mut Random) -> Storage {
         rot_sectors: random.below(8) as u32,
         keep: random.below(1_000_001) as u32,
         torn: random.below(300_000) as u32,
-        hang: rate(random, 60),
+        hang: rate(random, 300),
         last_rot: 500_000 * (random.below(2) as u32),
     }
 }
@@ -448,6 +469,11 @@ fn strikes(random: &mut Random, plan: &Plan) -> Vec<Strike> {
         strikes.push(Strike { at, lasts, kind, node, detail: random.bits() });
         if matches!(kind, Kind::Crash | Kind::Power) && random.below(6) == 0 {
             storm(random, &mut strikes);
+        } else if matches!(kind, Kind::Crash | Kind::Power)
+            && plan.nodes > 1
+            && random.below(8) == 0
+        {
+            insist(random, plan, &mut strikes);
         }
         if kind == Kind::Stop {
             // Just before the node ends, so that its log has something under way.

@@ -27,6 +27,8 @@ pub const NODES_MAX: usize = 8;
 const KIND_AT: usize = 54;
 /// A frame of more than half a buffer is let through as it comes, and one larger than this.
 const WHOLE_MAX: usize = 96 << 10;
+/// A connection stands still for so long, at most.
+const STALL_US: u64 = 3_000_000;
 /// Bytes of a connection that are sent and not read, mostly: socket buffers of both sides.
 pub const BUFFER_BYTES: u32 = 256 << 10;
 
@@ -51,6 +53,8 @@ pub struct Weather {
     pub broken: u32,
     /// Times in a million hellos that are held up for seconds.
     pub late: u32,
+    /// A frame is held up for seconds, and all behind it on its connection: others go on.
+    pub stall: u32,
     /// Socket buffers of a connection.
     pub buffer_bytes: u32,
     /// A connection that a partition holds up gives up after this, microseconds.
@@ -263,6 +267,10 @@ impl Lan {
         if hello && faults.draw(Kind::Late, weather.late) {
             faults.took(Kind::Late, now, way);
             at += faults.stream(Kind::Late).below(4_000_000);
+        }
+        if !hello && faults.draw(Kind::Stall, weather.stall) {
+            faults.took(Kind::Stall, now, way);
+            at += faults.stream(Kind::Stall).below(STALL_US);
         }
         if faults.draw(Kind::Spoil, weather.spoil) {
             faults.took(Kind::Spoil, now, way);

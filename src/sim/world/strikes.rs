@@ -62,10 +62,7 @@ impl World {
                 self.nodes[usize::from(node)].pause(&self.shared, until);
             }
             Kind::Campaign if up => {
-                // Seldom more often than what is said of it can wait for a peer.
-                for _ in 0..if strike.detail.is_multiple_of(32) { 80 } else { 1 } {
-                    self.nodes[usize::from(node)].order(&self.shared, Command::Campaign);
-                }
+                self.nodes[usize::from(node)].order(&self.shared, Command::Campaign);
             }
             Kind::Clock => self.nodes[usize::from(node)].clock.ahead += strike.detail % 5_000_000,
             Kind::Part if self.plan.nodes > 1 => {
