@@ -6,12 +6,14 @@
 //! until the event that gives it back; a write that is reported as done is on stable media; a
 //! probe changes nothing.
 
+use crate::records::Digest;
 use chainring_net::kernel::Kernel;
 use chainring_net::pool::{Range, Regions};
 use chainring_net::uring::Uring;
 use chainring_net::wire::{Counters, Event, LinkKind, Refused, Wait, Wire};
 use chainring_ring::actions::{Action, Input};
 use chainring_ring::core::Core;
+use chainring_ring::ids::Instance;
 use chainring_ring::mutant;
 use chainring_storage::{LogError, Superblock, SuperblockFile};
 use std::collections::VecDeque;
@@ -92,10 +94,15 @@ pub trait Probe {
     fn stepped(&mut self, core: &Core, input: &Input<'_>, actions: &[Action]) {
         let _ = (core, input, actions);
     }
-    /// The superblock was written, and its file says that it is done.
+    /// Everything below `position` is delivered, and this is its digest.
     #[inline]
-    fn wrote_superblock(&mut self, superblock: &Superblock) {
-        let _ = superblock;
+    fn delivered(&mut self, position: Instance, digest: Digest) {
+        let _ = (position, digest);
+    }
+    /// The superblock was written: its file says that it is done, or that it failed.
+    #[inline]
+    fn wrote_superblock(&mut self, superblock: &Superblock, done: bool) {
+        let _ = (superblock, done);
     }
 }
 
@@ -210,9 +217,9 @@ impl<K: Kernel, P: Probe> Device for Host<K, P> {
     }
 
     fn write_superblock(&mut self, superblock: &Superblock) -> Result<(), LogError> {
-        self.superblock.write(superblock)?;
-        self.probe.wrote_superblock(superblock);
-        Ok(())
+        let written = self.superblock.write(superblock);
+        self.probe.wrote_superblock(superblock, written.is_ok());
+        written
     }
 }
 
@@ -220,5 +227,9 @@ impl<K: Kernel, P: Probe> Probe for Host<K, P> {
     #[inline]
     fn stepped(&mut self, core: &Core, input: &Input<'_>, actions: &[Action]) {
         self.probe.stepped(core, input, actions);
+    }
+    #[inline]
+    fn delivered(&mut self, position: Instance, digest: Digest) {
+        self.probe.delivered(position, digest);
     }
 }

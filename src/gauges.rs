@@ -101,6 +101,9 @@ gauges! {
     fetched,
 }
 
+/// How full a queue is: its name, what it holds, and the most that it may hold.
+pub type Queue = (&'static str, usize, usize);
+
 /// One figure.
 #[derive(Debug, Default)]
 pub struct Gauge(AtomicU64);

@@ -134,6 +134,8 @@ mod planted {
         MendedTooEarly: "A5 D3", "rows 7 and 8", "damage counts as repaired at the first order";
         RecoveredValuesForgotten: "A5 D3", "design: values", "undelivered values are let go at a restart";
         SessionsOverlap: "A5 D3", "design: values", "a session begins before the one before is closed";
+        OutboxOverfilled: "L3", "design: limits", "the loop takes in more than the outbox can hold";
+        HandshakesPileUp: "L3", "design: limits", "connections in a handshake are not limited";
         WriteErrorIgnored: "D1 D4", "reliability list", "a failed write counts as done";
         ShortWriteAccepted: "D1 D4", "reliability list", "a write cut short counts as done";
         ForwardedToOrigin: "L4", "pitfall 29", "a value is passed on to its origin";

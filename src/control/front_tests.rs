@@ -215,6 +215,37 @@ impl Node {
     }
 }
 
+/// A node whose own disk is behind the others' serves what it has delivered a moment later; what
+/// stays unreadable is said.
+#[test]
+fn a_place_that_is_being_written_is_read_again() {
+    for (written_after, found) in [(3, true), (usize::MAX, false)] {
+        let tries = std::cell::Cell::new(0);
+        let read = move |_: Place, out: &mut Vec<u8>| {
+            tries.set(tries.get() + 1);
+            let written = tries.get() > written_after;
+            out.extend(written.then_some(7));
+            written.then_some(()).ok_or_else(|| "nothing is there".to_owned())
+        };
+        let ((commands, _taken), (_told, notices)) = (channel(4), channel(4));
+        let control = Control::new(Parts {
+            config: crate::config::tests::sample(1),
+            gauges: Arc::default(),
+            commands,
+            shard: Waker::new().unwrap(),
+            notices,
+            own: Waker::new().unwrap(),
+            read: ReadPath::Disk(Box::new(read)),
+            catalog: Catalog::new(false),
+            topics_max: 1,
+        });
+        let mut frame = Vec::new();
+        let read = async_io::block_on(control.read(Place::default(), &mut frame));
+        assert_eq!((read, frame.len()), (found, usize::from(found)));
+        assert_eq!(control.read_error.borrow().is_none(), found);
+    }
+}
+
 #[test]
 fn what_goes_in_comes_out() {
     let node = start(|_| {});

@@ -44,6 +44,12 @@ const FULL_PAUSE: Duration = Duration::from_millis(1);
 /// Reads a frame of the log on disk into a buffer, verified; or says why not.
 pub type DiskRead = Box<dyn Fn(Place, &mut Vec<u8>) -> Result<(), String>>;
 
+/// A value may be delivered, by the votes of others, before this node's own write of it is done.
+/// Until then its place holds nothing, and is no damage: it is read again for so long...
+const WRITTEN_WITHIN: Duration = Duration::from_millis(500);
+/// ...with this between.
+const READ_PAUSE: Duration = Duration::from_millis(5);
+
 /// Where delivered frames are read.
 pub enum ReadPath {
     /// From the segments, on this thread: at most one packet at a time.
@@ -230,14 +236,18 @@ impl Control {
     /// Reads the frame of a delivered value into `buffer`; false if it is not there any more.
     pub async fn read(&self, place: Place, buffer: &mut Vec<u8>) -> bool {
         match &self.read {
-            ReadPath::Disk(read) => match read(place, buffer) {
-                Ok(()) => true,
-                Err(reason) => {
-                    let reason = format!("reading the log at {:#x}: {reason}", place.at);
-                    *self.read_error.borrow_mut() = Some(reason);
-                    false
+            ReadPath::Disk(read) => {
+                let since = Instant::now();
+                while let Err(reason) = read(place, buffer) {
+                    if since.elapsed() >= WRITTEN_WITHIN {
+                        let reason = format!("reading the log at {:#x}: {reason}", place.at);
+                        *self.read_error.borrow_mut() = Some(reason);
+                        return false;
+                    }
+                    Timer::after(READ_PAUSE).await;
                 }
-            },
+                true
+            }
             ReadPath::Memory => {
                 buffer.clear();
                 buffer.reserve(place.bytes as usize);

@@ -14,7 +14,7 @@ use crate::peers::wait::{Bell, Giver, later};
 use crate::peers::{Host, Peers, StreamOf, link_index, serve};
 use chainring_net::hello::{Hello, Purpose, Resume};
 use chainring_ring::ids::NodeId;
-use chainring_ring::mark;
+use chainring_ring::{mark, mutant};
 use futures_lite::future::{or, yield_now};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +52,11 @@ impl Accepting {
         self.pushed_out.waiting()
     }
 
+    /// Connections in a handshake.
+    pub fn fill(&self) -> usize {
+        self.half_open.borrow().len()
+    }
+
     /// The shard's answer to [`Command::PrepareIncoming`].
     pub fn resume(&self, token: u64, resume: Resume) {
         if let Some(giver) = self.resumes.borrow_mut().remove(&token) {
@@ -73,7 +78,7 @@ impl HalfOpen {
     fn take(accepting: &Accepting) -> (HalfOpen, bool) {
         let ticket = accepting.arrived.replace(accepting.arrived.get() + 1);
         let mut open = accepting.half_open.borrow_mut();
-        let full = open.len() == HALF_OPEN_MAX;
+        let full = open.len() == HALF_OPEN_MAX && !mutant!(HandshakesPileUp);
         if full {
             open.pop_first();
             accepting.pushed_out.ring();

@@ -40,6 +40,14 @@ pub struct Fetches {
     not_held: RefCell<BTreeMap<ValueId, Duration>>,
 }
 
+impl Fetches {
+    /// Values sought, those of them that wait, and those that lately nobody held.
+    pub fn fill(&self) -> [usize; 3] {
+        let (known, waiting) = (self.known.borrow(), self.waiting.borrow());
+        [known.len(), waiting.len(), self.not_held.borrow().len()]
+    }
+}
+
 /// Begins a search, unless it is under way.
 pub fn fetch<H: Host>(peers: &Rc<Peers<H>>, id: ValueId) {
     let fetches = &peers.fetches;

@@ -25,6 +25,9 @@ use std::time::Duration;
 pub const DIRECTS_MAX: usize = 64;
 /// Longest time that one waits.
 pub const DIRECT_TIME: Duration = Duration::from_secs(1);
+/// Most questions that wait for a peer's answer. Beyond that none is put, as to one who cannot be
+/// reached: who asks tries again, and elsewhere.
+pub const QUESTIONS_MAX: usize = 256;
 /// A connection that owes answers and shows none for so long is given up.
 const STALL_TIME: Duration = Duration::from_secs(10);
 
@@ -60,6 +63,12 @@ pub struct Mesh {
 }
 
 impl Mesh {
+    /// Direct messages that wait, and questions without an answer.
+    pub fn fill(&self) -> (usize, usize) {
+        let questions = self.questions.borrow().len() + self.owed.borrow().len();
+        (self.directs.borrow().len(), questions)
+    }
+
     /// Sends a direct message soon, or never.
     pub fn direct(&self, now: Duration, frame: Vec<u8>) {
         let mut directs = self.directs.borrow_mut();
@@ -84,8 +93,10 @@ impl Mesh {
 
     fn question(&self, question: Question) -> Later<Answer> {
         let (giver, answer) = later();
-        self.questions.borrow_mut().push_back((question, giver));
-        self.bell.ring();
+        if self.fill().1 < QUESTIONS_MAX {
+            self.questions.borrow_mut().push_back((question, giver));
+            self.bell.ring();
+        }
         answer
     }
 

@@ -31,6 +31,7 @@ mod tasks;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod view;
 pub mod wait;
 
 pub use accept::{HALF_OPEN_MAX, HANDSHAKE_TIME};

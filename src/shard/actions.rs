@@ -34,7 +34,10 @@ impl<M: Machine> Shard<M> {
                 }
             }
             Action::WritePromise(ballot) => self.write_promise(ballot),
-            Action::Deliver { order, counts } => self.deliver(order, counts),
+            Action::Deliver { order, counts } => {
+                self.deliver(order, counts);
+                self.machine.delivered(order.instance.next(), self.groups.digest());
+            }
             Action::Free { origin, below } => self.free_sessions(origin, below),
             Action::Prepare { to } => {
                 let frame = self.sender.prepare(self.core.promised());

@@ -5,6 +5,7 @@
 //! counted until every node has delivered them (a packet larger than that goes alone); records of
 //! a request keep their order; a request is answered once.
 
+use crate::gauges::Queue;
 use crate::mail::{Append, Refusal};
 use crate::records::{RECORD_PREFIX_BYTES, RUN_HEADER_BYTES, RunWriter};
 use crate::shard::direct::Sender;
@@ -153,6 +154,17 @@ impl Batcher {
     pub fn is_idle(&self) -> bool {
         let undelivered = self.sent.iter().any(|sent| sent.instance.is_none());
         self.waiting.is_empty() && self.underway.is_empty() && self.open.is_none() && !undelivered
+    }
+
+    /// How full it is.
+    pub fn queues(&self) -> [Queue; 4] {
+        let lane = LANE_PACKETS_MAX as usize;
+        [
+            ("requests", self.waiting.len() + self.underway.len(), APPENDS_MAX),
+            ("spans", self.spans.len(), 2 * APPENDS_MAX + lane),
+            ("topics to create", self.creations.len(), CREATIONS_MAX),
+            ("own packets under way", self.sent.len(), lane),
+        ]
     }
 
     /// Own bytes that not every node has delivered.

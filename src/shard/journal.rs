@@ -7,6 +7,7 @@
 
 use crate::config::Config;
 use crate::device::{Device, Port};
+use crate::gauges::Queue;
 use crate::shard::packets::{PLAN, PacketIx, Packets, WRITE};
 use chainring_net::pool::Range;
 use chainring_net::wire::Refused;
@@ -159,6 +160,15 @@ impl Journal {
     /// Room for further items.
     pub fn room(&self) -> usize {
         self.limits.pending - self.pending.len()
+    }
+
+    /// How full it is.
+    pub fn queues(&self) -> [Queue; 2] {
+        let limits = &self.limits;
+        [
+            ("log items", self.pending.len(), limits.pending),
+            ("groups under way", self.groups.len(), limits.groups_in_flight),
+        ]
     }
 
     /// The segment to ask for, once.

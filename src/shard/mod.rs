@@ -307,7 +307,7 @@ impl<M: Machine> Shard<M> {
     /// True while the loop may take in more: the outbox can hold what a step delivers.
     fn has_room(&self) -> bool {
         let window = self.core.window().span() as usize;
-        self.outbox.room() > 2 * window
+        (self.outbox.room() > 2 * window || mutant!(OutboxOverfilled))
             && self.packets.room() > 2
             && self.journal.as_ref().is_none_or(|journal| journal.room() > 2 * window)
     }

@@ -6,6 +6,7 @@
 //! may wait for the very segment, or link, that it asks for. A full mailbox holds the outbox back,
 //! a full outbox the loop.
 
+use crate::gauges::Queue;
 use crate::mail::{Append, Notice, Place};
 use crate::shard::packets::{NOTICE, PacketIx, Packets};
 use chainring_net::mailbox::{Sender, Waker};
@@ -107,6 +108,12 @@ impl Outbox {
         if std::mem::take(&mut self.sent) {
             self.waker.wake();
         }
+    }
+
+    /// How full it is.
+    pub fn queues(&self) -> [Queue; 2] {
+        let all = self.items.len() + self.words.len();
+        [("notices", all, self.limit), ("words", self.words.len(), WORDS)]
     }
 
     /// True if nothing waits.

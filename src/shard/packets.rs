@@ -5,6 +5,7 @@
 //! packet's memory is given back once, when nobody needs it; received packets are given back in
 //! the order in which they came; a table finds the undelivered packet of a value id.
 
+use crate::gauges::Queue;
 use crate::mail::Place;
 use chainring_net::pool::Range;
 use chainring_ring::ids::{NODES_MAX, NodeId, Session, ValueId};
@@ -119,6 +120,21 @@ impl Packets {
             Home::Side | Home::Gone => {}
         }
         ix
+    }
+
+    /// Packets that there is room for.
+    pub fn limit(&self) -> usize {
+        self.slab.capacity()
+    }
+
+    /// How full it is.
+    pub fn queues(&self) -> [Queue; 3] {
+        let limit = self.limit();
+        [
+            ("packets received", self.received.len(), limit),
+            ("own packets", self.own.len(), limit),
+            ("packets held beside", self.beside.len(), BESIDE),
+        ]
     }
 
     /// The packet.

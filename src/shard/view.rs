@@ -2,8 +2,10 @@
 //!
 //! Invariant: nothing here changes anything.
 
-use super::Shard;
+use super::commands::ENTRIES_MAX;
+use super::{Journal, Shard};
 use crate::device::Machine;
+use crate::gauges::Queue;
 use crate::mail::Place;
 use chainring_ring::core::Core;
 
@@ -29,6 +31,11 @@ impl<M: Machine> Shard<M> {
         &self.machine
     }
 
+    /// True if nothing waits for the log, and nothing is being written to it.
+    pub fn is_written(&self) -> bool {
+        self.journal.as_ref().is_none_or(Journal::is_idle)
+    }
+
     /// What holds it up, for people.
     pub fn standing(&self) -> String {
         let next = self.core.window().get(self.core.delivered()).map(|slot| slot.order.entry);
@@ -43,6 +50,29 @@ impl<M: Machine> Shard<M> {
             self.has_room(),
             self.outbox.room(),
         )
+    }
+
+    /// All that may fill up.
+    pub fn queues(&self) -> impl Iterator<Item = Queue> + '_ {
+        let regions = self.machine.regions();
+        let own = [
+            ("backlog", self.backlog.len(), self.packets.limit()),
+            ("catch-up answers", self.entries.len(), ENTRIES_MAX),
+            ("actions", self.actions.as_slice().len(), 0),
+            (
+                "control bytes that wait",
+                self.machine.control_waiting() as usize,
+                regions.control_out[0].bytes as usize,
+            ),
+            (
+                "bytes received",
+                self.machine.received_held() as usize,
+                regions.receive.bytes as usize,
+            ),
+        ];
+        let log = self.journal.iter().flat_map(Journal::queues);
+        let own = own.into_iter().chain(self.packets.queues()).chain(self.outbox.queues());
+        own.chain(self.batcher.queues()).chain(log)
     }
 
     /// Inputs consumed: events and commands taken, ticks that fired.

@@ -25,6 +25,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 mod desk;
+use desk::Done;
 pub use desk::{Desk, Group, Placed, Writing};
 
 /// One side of a connection; dropped, it is closed.
@@ -136,13 +137,17 @@ impl Ground {
         let mut observer = self.shared.observer.borrow_mut();
         match how {
             Completion::Done => {}
-            Completion::Lost | Completion::Misdirected { .. } => observer.disk_lied(node),
-            Completion::Short { .. } | Completion::Failed(_) => observer.io_failed(node),
+            Completion::Lost | Completion::Misdirected { .. } => {
+                observer.group_lied(node, write.group.number);
+            }
+            // It is told when the node is.
+            Completion::Short { .. } | Completion::Failed(_) => {}
         }
         let result = self.disk.complete_write(write.id, how);
         let mut desk = self.desk.borrow_mut();
         // What a disk lies about is stable for all that its node can know.
-        if result == write.bytes as i32 && write.durable {
+        let failed = result != write.bytes as i32;
+        if !failed && write.durable {
             let Group { number, sealed, orders, values, claimed } = &write.group;
             observer.wrote_group(node, *number, orders, values, *claimed);
             let (segment, at, bytes) = (write.segment, write.at, write.bytes);
@@ -150,7 +155,7 @@ impl Ground {
             desk.placed.push(Placed { number: *number, segment, at, bytes, overwrites });
             desk.sealed = desk.sealed.max(*sealed);
         }
-        desk.done.push_back((write.token, result));
+        desk.done.push_back(Done { token: write.token, result, failed });
         true
     }
 
@@ -257,7 +262,8 @@ impl SimKernel {
                     token
                 }
             };
-            self.ground.desk.borrow_mut().done.push_back((token, result));
+            let done = Done { token, result, failed: false };
+            self.ground.desk.borrow_mut().done.push_back(done);
         }
     }
 
@@ -357,9 +363,13 @@ impl Kernel for SimKernel {
     }
     fn next_completion(&mut self) -> Option<(Token, i32)> {
         let mut desk = self.ground.desk.borrow_mut();
-        let done = desk.done.pop_front();
-        desk.fresh |= done.is_some();
-        done
+        let Done { token, result, failed } = desk.done.pop_front()?;
+        desk.fresh = true;
+        if failed {
+            let node = NodeId(self.ground.life.node + 1);
+            self.ground.shared.observer.borrow_mut().io_failed(node);
+        }
+        Some((token, result))
     }
     fn enters(&self) -> (u64, u64) {
         (0, 0)

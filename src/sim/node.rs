@@ -41,6 +41,8 @@ use watch::Watch;
 const CONTROL_BYTES: u32 = (2 * links::CONTROL_MAX).next_multiple_of(4096);
 /// Segments made ahead.
 const PREALLOCATE: usize = 1;
+/// Queues are looked at after so many turns: to look costs as much as a small turn.
+const LOOK_TURNS: u64 = 16;
 /// Turns of the peers' tasks in one go.
 const POLLS_MAX: usize = 64;
 
@@ -135,6 +137,7 @@ pub struct SimNode {
     pub paused_until: u64,
     /// Its last turn lasts until then.
     busy_until: u64,
+    turns: u64,
     called: Option<u64>,
     stamp: u64,
     /// Inputs that its shards consumed.
@@ -174,6 +177,7 @@ impl SimNode {
             clock: Clock { ahead: 0, drift: plan.drift[usize::from(index)] },
             paused_until: 0,
             busy_until: 0,
+            turns: 0,
             called: None,
             stamp: 0,
             inputs: 0,
@@ -237,11 +241,15 @@ impl SimNode {
             opened.log.map_or((None, None), |(log, limits)| (Some(log), Some(limits)));
         let core = Core::new(opened.settings, opened.recovered);
         let next = log.as_ref().map_or(1, |log| log.durable() + 1);
-        shared.observer.borrow_mut().started(self.id(), &core, &opened.superblock, next);
+        let mut observer = shared.observer.borrow_mut();
+        observer.recovered(self.id(), self.disk.is_settled());
+        observer.started(self.id(), &core, &opened.superblock, next);
+        observer.digest(self.id(), core.delivered(), opened.groups.digest());
         for instance in 0..opened.catalog.delivered().0 {
             let Some((order, _)) = opened.catalog.entry(Instance(instance)) else { continue };
-            shared.observer.borrow_mut().replayed_as(self.id(), &order);
+            observer.replayed_as(self.id(), &order);
         }
+        drop(observer);
         let segments = log.as_ref().map_or(Vec::new(), |log| self.segments(log.segment()));
         let arena = arena(&arena_plan(config, &opened.held, CONTROL_BYTES));
         let random = self.random.split(u64::from(life.number));
@@ -345,6 +353,15 @@ impl SimNode {
         self.inputs += alive.shard.inputs() - alive.inputs;
         alive.inputs = alive.shard.inputs();
         let Some(wait) = wait else { return self.ended() };
+        let id = NodeId(self.index + 1);
+        let mut observer = shared.observer.borrow_mut();
+        observer.turned(id);
+        self.turns += 1;
+        if self.turns.is_multiple_of(LOOK_TURNS) {
+            observer.queues(id, alive.shard.queues());
+            observer.queues(id, alive.peers.queues());
+        }
+        drop(observer);
         alive.shard.poll(Wait::No, 0);
         self.busy_until = now + cost;
         let fresh = alive.ground.desk.borrow_mut().take_fresh();

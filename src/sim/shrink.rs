@@ -43,7 +43,7 @@ struct Failed {
 impl Trial {
     fn run(&self, steps: usize) -> Option<Failed> {
         let journal = Journal::keeping(steps);
-        let telling = Telling { only: self.only.clone(), journal: journal.clone() };
+        let telling = Telling { only: self.only.clone(), journal: journal.clone(), blind: false };
         let (outcome, failure) = run(self.plan.clone(), telling);
         let (tape, steps) = (journal.tape(), journal.steps());
         Some(Failed { failure: failure?, outcome, tape, steps })

@@ -73,7 +73,7 @@ impl Orders {
 
     fn telling(&self) -> Telling {
         let journal = if self.told { Journal::loud() } else { Journal::default() };
-        Telling { journal, only: self.only() }
+        Telling { journal, only: self.only(), blind: false }
     }
 
     fn is_enough(&self, failures: &[Failure]) -> bool {

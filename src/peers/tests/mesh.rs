@@ -3,7 +3,7 @@
 use super::*;
 use crate::gauges::Halt;
 use crate::peers::frames::ANSWER_BYTES;
-use crate::peers::mesh::{DIRECTS_MAX, Mesh};
+use crate::peers::mesh::{DIRECTS_MAX, Mesh, QUESTIONS_MAX};
 use futures_lite::future::or;
 use std::time::Instant;
 
@@ -155,6 +155,18 @@ fn the_oldest_direct_message_is_dropped() {
     let left: Vec<_> =
         std::iter::from_fn(|| mesh.next_frame(Duration::ZERO, &envelope)).flatten().collect();
     assert_eq!(left, (3..DIRECTS_MAX as u8 + 3).collect::<Vec<_>>());
+}
+
+/// Whoever asks too much of a peer that does not answer is told so at once.
+#[test]
+fn questions_that_wait_are_limited() {
+    let mesh = Mesh::default();
+    let mut asked: Vec<_> = (0..QUESTIONS_MAX as u64).map(|at| mesh.fetch(id(2, at))).collect();
+    let one_more = mesh.fetch(id(2, 0));
+    let now = |answer| futures_lite::future::block_on(futures_lite::future::poll_once(answer));
+    assert!(matches!(now(one_more), Some(None)));
+    assert!(now(asked.pop().unwrap()).is_none(), "it waits");
+    assert_eq!(mesh.fill(), (0, QUESTIONS_MAX));
 }
 
 /// Held by the origin's shard, by another node's log, or by nobody.

@@ -251,6 +251,20 @@ impl Drive {
         hash.digest128()
     }
 
+    /// Whether all files for which `counts` says so are on stable media, under durable names.
+    pub fn is_settled(&self, counts: impl Fn(&Path) -> bool) -> bool {
+        let named = |names: &BTreeMap<PathBuf, usize>| -> Vec<_> {
+            let counted = names.iter().filter(|(path, _)| counts(path));
+            counted.map(|(path, file)| (path.clone(), *file)).collect()
+        };
+        let settled = |file: &File| {
+            file.length == file.stable_length && file.pending.iter().all(|it| it.id.is_some())
+        };
+        let names = named(&self.names);
+        names.iter().all(|(_, file)| settled(&self.files[*file]))
+            && names == named(&self.durable_names)
+    }
+
     /// Bytes that all files have together.
     pub fn used(&self) -> u64 {
         self.files.iter().map(|file| file.length).sum()

@@ -264,6 +264,12 @@ impl DiskHandle {
         self.drive().digest()
     }
 
+    /// True if the power could go and nothing would be other than it is read now. A segment that is
+    /// being made, "NAME.new", is read by nobody.
+    pub fn is_settled(&self) -> bool {
+        self.drive().is_settled(|path| path.extension().is_none_or(|end| end != "new"))
+    }
+
     /// How many copies of this superblock are on stable media.
     pub fn stable_superblocks(&self, dir: &Path, wanted: &Superblock) -> usize {
         let path = superblock_path(dir);

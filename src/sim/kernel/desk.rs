@@ -57,10 +57,18 @@ pub struct Writing {
     pub(super) token: Token,
 }
 
+/// An operation that is over.
+pub(super) struct Done {
+    pub token: Token,
+    pub result: i32,
+    /// A write of the log that did not do what was asked.
+    pub failed: bool,
+}
+
 /// What a kernel and the world around it both hold.
 #[derive(Default)]
 pub struct Desk {
-    pub(super) done: VecDeque<(Token, i32)>,
+    pub(super) done: VecDeque<Done>,
     /// By a number of the desk's own, ascending.
     pub writing: VecDeque<(u64, Writing)>,
     pub(super) next: u64,

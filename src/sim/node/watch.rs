@@ -4,11 +4,12 @@
 //! counts.
 
 use crate::device::Probe;
+use crate::records::Digest;
 use crate::sim::disk::DiskHandle;
 use crate::sim::kernel::Shared;
 use chainring_ring::actions::{Action, Input};
 use chainring_ring::core::Core;
-use chainring_ring::ids::NodeId;
+use chainring_ring::ids::{Instance, NodeId};
 use chainring_storage::Superblock;
 use chainring_storage::superfile::COPIES_WRITTEN_MIN;
 use std::path::PathBuf;
@@ -28,9 +29,17 @@ impl Probe for Watch {
         }
         self.shared.observer.borrow_mut().stepped(self.node, core, input, actions);
     }
+    fn delivered(&mut self, position: Instance, digest: Digest) {
+        self.shared.observer.borrow_mut().digest(self.node, position, digest);
+    }
     /// Told only if the disk holds it: what the node believes is not asked.
-    fn wrote_superblock(&mut self, superblock: &Superblock) {
-        if self.disk.stable_superblocks(&self.dir, superblock) >= COPIES_WRITTEN_MIN {
+    fn wrote_superblock(&mut self, superblock: &Superblock, done: bool) {
+        if !done {
+            // Without power nobody is told anything, and what was written may be there.
+            if !self.disk.is_dark() {
+                self.shared.observer.borrow_mut().io_failed(self.node);
+            }
+        } else if self.disk.stable_superblocks(&self.dir, superblock) >= COPIES_WRITTEN_MIN {
             self.shared.observer.borrow_mut().wrote_superblock(self.node, superblock);
         }
     }

@@ -254,7 +254,7 @@ impl Observer {
         dropped[index] = dropped[index].max(first);
     }
 
-    /// At the end: every request ended, and what was acknowledged was read.
+    /// Where all became equal: every request ended, and what was acknowledged was read.
     pub(super) fn settle_clients(&mut self) {
         let Observer { clients, verdict, .. } = self;
         for op in &clients.ops {

@@ -21,8 +21,8 @@ pub(super) struct Run {
 pub(super) struct Topics {
     /// By topic: its name, and its runs by first offset.
     pub(super) topics: Vec<Topic>,
-    /// By position, the digest of all before it.
-    pub(super) digests: BTreeMap<Instance, Digest>,
+    /// By position, the digest of all before it, once a node came by.
+    digests: Vec<Option<Digest>>,
 }
 
 /// One topic.
@@ -56,6 +56,12 @@ impl Topics {
 }
 
 impl Topic {
+    /// The offset behind all records delivered below `position`.
+    pub(super) fn end_at(&self, position: Instance) -> u64 {
+        let last = self.runs.iter().rev().find(|(_, run)| run.instance < position);
+        last.map_or(0, |(first, run)| first + u64::from(run.count))
+    }
+
     /// True if the run is the known one, or lies where nothing is known.
     fn take(&mut self, first: u64, run: Run) -> bool {
         if let Some(known) = self.runs.get(&first) {
@@ -121,12 +127,28 @@ impl Observer {
         self.verdict.check(B3, node, same, || format!("topic {} is called {name}", id.0));
     }
 
-    /// A node's digest at a position that it has delivered.
+    /// Positions at which a digest is known.
+    #[cfg(test)]
+    pub fn digests(&self) -> usize {
+        self.topics.digests.iter().flatten().count()
+    }
+
+    /// Instances that were delivered.
+    #[cfg(test)]
+    pub fn positions(&self) -> usize {
+        self.log.len()
+    }
+
+    /// A node's digest at a position to which it has delivered.
     pub fn digest(&mut self, node: NodeId, delivered: Instance, digest: Digest) {
         if self.is_over(node) {
             return;
         }
-        let first = *self.topics.digests.entry(delivered).or_insert(digest);
+        let (digests, index) = (&mut self.topics.digests, delivered.0 as usize);
+        if digests.len() <= index {
+            digests.resize(index + 1, None);
+        }
+        let first = *digests[index].get_or_insert(digest);
         let what = || format!("digest {:032x} at {delivered:?}, others {:032x}", digest.0, first.0);
         self.verdict.check(D6, node, first == digest, what);
     }

@@ -16,7 +16,6 @@ impl Observer {
         if self.is_over(from) {
             return;
         }
-        self.goes_on(from);
         match header.kind {
             Kind::Orders => {
                 for bytes in body.chunks_exact(ORDER_BYTES) {
@@ -75,7 +74,6 @@ impl Observer {
         if self.is_over(from) {
             return;
         }
-        self.goes_on(from);
         let Ok(header) = Header::decode(frame, direct::DIRECT_MAX) else {
             return self.verdict.fail(A3, from, || format!("no frame leaves for {to:?}"));
         };
@@ -122,7 +120,7 @@ impl Observer {
         for order in &reported {
             self.history.order(&mut self.verdict, node, order, None);
         }
-        if !promise.damaged && !state.lied {
+        if !promise.damaged {
             self.reports_all(node, promise, &reported);
         }
     }
@@ -176,7 +174,6 @@ impl Observer {
         if self.is_over(from) || header.kind != Kind::Value {
             return;
         }
-        self.goes_on(from);
         let (id, body) = (header.value_id(), header.checksum_body);
         let once = self.setup.fault_free;
         self.values.leaves(&mut self.verdict, from, (&id, body), once);

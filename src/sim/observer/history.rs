@@ -31,6 +31,8 @@ pub(super) struct Cell {
     more: Vec<Proposal>,
     /// What was chosen, and at which ballot first.
     pub(super) chosen: Option<(Entry, Ballot)>,
+    /// Nodes whose disk lied about what they had here: they cannot know that it is gone.
+    excused: Nodes,
 }
 
 impl Cell {
@@ -68,7 +70,7 @@ impl Cell {
     /// What was chosen and at which ballot, if it was chosen by the node's vote as well: an
     /// acceptor that calls itself whole holds it for ever.
     pub(super) fn owed(&self, node: NodeId) -> Option<(Entry, Ballot)> {
-        let (entry, ballot) = self.chosen?;
+        let (entry, ballot) = self.chosen.filter(|_| !self.excused.has(node))?;
         let mut voted = self.proposals().filter(|p| p.ballot >= ballot && p.entry == entry);
         voted.any(|p| p.voted.has(node)).then_some((entry, ballot))
     }
@@ -203,9 +205,10 @@ impl History {
 
     /// The order is on the node's stable media.
     pub(super) fn keep(&mut self, node: NodeId, order: &Order) {
-        let proposal = self.cell_mut(order.instance).and_then(|cell| cell.at_mut(order.ballot));
-        if let Some(proposal) = proposal {
+        let Some(cell) = self.cell_mut(order.instance) else { return };
+        if let Some(proposal) = cell.at_mut(order.ballot) {
             proposal.stable.add(node);
+            cell.excused.remove(node);
         }
     }
 
@@ -240,11 +243,27 @@ impl History {
         }
     }
 
-    /// The node holds nothing from `from` on.
-    pub(super) fn forget(&mut self, node: NodeId, from: Instance) {
+    /// The node has nothing from `from` on, not on its disk either; `lied` if it is not to blame.
+    pub(super) fn lose(&mut self, node: NodeId, from: Instance, lied: bool) {
         let first = self.cells.len().min(from.0 as usize);
-        let proposals = self.cells[first..].iter_mut().flat_map(Cell::proposals_mut);
-        proposals.for_each(|proposal| proposal.held.remove(node));
+        for cell in &mut self.cells[first..] {
+            for proposal in cell.proposals_mut() {
+                proposal.held.remove(node);
+                proposal.stable.remove(node);
+            }
+            if lied {
+                cell.excused.add(node);
+            }
+        }
+    }
+
+    /// The order may not be on the node's stable media.
+    pub(super) fn doubt(&mut self, node: NodeId, order: &Order) {
+        let Some(cell) = self.cell_mut(order.instance) else { return };
+        cell.excused.add(node);
+        if let Some(proposal) = cell.at_mut(order.ballot) {
+            proposal.stable.remove(node);
+        }
     }
 
     /// What the node held from `from` on is what its disk holds; `lost` if that is gone too.

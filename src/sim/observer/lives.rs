@@ -1,16 +1,21 @@
 //! Lives and stable media: what a node must still know when it comes back: A2, A8, D3, D4.
 
-use super::invariant::Invariant::{A2, A3, A6, A8, B2, B4, D3, D4, L2};
+use super::invariant::Invariant::{A2, A3, A6, A8, B2, B4, D1, D3, D4, L2};
 use super::node::{Group, Node};
 use super::{Observer, Stopped};
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Ballot, Durability, Entry, Instance, NodeId, Order, Sequence, ValueId};
 use chainring_storage::Superblock;
 
-/// How long a life may go on behind an I/O error: the turn in which it is met, and no tick.
-const FAILED_GRACE_US: u64 = 20_000;
-
 impl Observer {
+    /// Recovery is over. `settled` if all that it read, and wrote, is on stable media: what it found
+    /// may be spoken of from now on.
+    pub fn recovered(&mut self, node: NodeId, settled: bool) {
+        if !self.is_over(node) {
+            self.verdict.check(D1, node, settled, || "what it recovered is volatile".to_owned());
+        }
+    }
+
     /// A new life begins: after recovery, before the first step. `superblock` as it is on stable
     /// media; `next_group` is the number of the first group that this life will write
     /// (`LogWriter::durable() + 1`; anything in memory durability).
@@ -32,14 +37,15 @@ impl Observer {
         }
         let honest = !core.is_damaged() || state.harmed;
         verdict.check(D3, node, honest, || "starts damaged on a whole disk".to_owned());
-        let remembers = core.promised() >= state.shown || state.lied;
-        verdict.check(A2, node, remembers, || {
+        // Recovery reads all: what it takes for whole is whole.
+        state.harmed &= core.is_damaged();
+        verdict.check(A2, node, core.promised() >= state.shown, || {
             format!("promise {:?} forgotten, is {:?}", state.shown, core.promised())
         });
         state.alive = true;
         state.life += 1;
         state.incarnation = incarnation;
-        state.failed_at = None;
+        state.failed = false;
         state.promised = core.promised();
         (state.vote, state.noticed) = (Default::default(), core.delivered());
         (state.delivered, state.settled) = (core.delivered(), core.delivered());
@@ -49,7 +55,7 @@ impl Observer {
         state.next_group = next_group;
         self.wrote_superblock(node, superblock);
         self.replayed(node, core);
-        self.recovered(node, core);
+        self.found(node, core);
         self.own_vote(node, core, &[]);
         self.own_settled(node, core);
     }
@@ -86,9 +92,10 @@ impl Observer {
     }
 
     /// What the log gave back is what it was given, and nothing of it is missing.
-    fn recovered(&mut self, node: NodeId, core: &Core) {
-        let state = &self.nodes[usize::from(node.0)];
-        let excused = core.is_damaged() || state.lied || !state.is_voter();
+    fn found(&mut self, node: NodeId, core: &Core) {
+        let state = &mut self.nodes[usize::from(node.0)];
+        let lied = std::mem::take(&mut state.lied);
+        let excused = core.is_damaged() || lied == Some(0) || !state.is_voter();
         let delivered = core.delivered();
         if !excused {
             for index in delivered.0 as usize..self.history.cells.len() {
@@ -108,9 +115,9 @@ impl Observer {
             }
         }
         // What recovery found lies on the disk, also where no completion was seen; the rest is
-        // gone, if that is excused.
-        self.history.forget(node, delivered);
-        self.values.forget(node);
+        // gone.
+        self.history.lose(node, delivered, lied == Some(0));
+        self.values.lose(node, |id| self.nodes[usize::from(node.0)].counting.is_past(id));
         for index in delivered.0..core.window().end().0 {
             let Some(slot) = core.window().get(Instance(index)) else { continue };
             let order = slot.order;
@@ -149,6 +156,8 @@ impl Observer {
         let (durability, window) = (self.setup.durability, self.setup.window);
         let state = &mut self.nodes[usize::from(node.0)];
         let lost = how == Stopped::DiskLost;
+        let sealed = how == Stopped::Clean && state.failed;
+        self.verdict.check(D4, node, !sealed, || "ends well behind an I/O error".to_owned());
         let forgets = match durability {
             Durability::Memory => true,
             Durability::Async => how != Stopped::Clean,
@@ -158,12 +167,18 @@ impl Observer {
             state.forgotten = state.forgotten.max(state.incarnation);
         }
         state.alive = false;
-        // A new disk has not lied yet.
-        (state.lied, state.harmed) = (state.lied && !lost, state.harmed && !lost);
+        if lost {
+            // A new disk has not lied yet.
+            (state.lied, state.harmed) = (None, false);
+        }
         while let Some(group) = state.groups.pop() {
             recycle(state, group);
         }
-        if how == Stopped::Clean {
+        for group in std::mem::take(&mut state.doubtful) {
+            group.orders.iter().for_each(|order| self.history.doubt(node, order));
+            group.values.iter().for_each(|id| self.values.doubt(node, id));
+        }
+        if how == Stopped::Clean && state.lied.is_none() {
             return; // all that it held lies on its disk: the mark says so
         }
         let from = Instance(state.delivered.0.saturating_sub(2 * window));
@@ -171,19 +186,30 @@ impl Observer {
         self.values.stop(node, lost);
     }
 
-    /// The node's disk lost, beyond detection, what it had reported as stable: it is not blamed
-    /// for what it forgets.
+    /// A write of this group was reported as done and is not there: if no later group says that it
+    /// was complete, recovery takes it for torn and ends the log before it.
+    pub fn group_lied(&mut self, node: NodeId, number: u64) {
+        self.doubts(node, |lied| lied.map_or(number, |first| first.min(number)));
+    }
+
+    /// What was written last is spoilt: nobody can know what was there.
     pub fn disk_lied(&mut self, node: NodeId) {
+        self.doubts(node, |_| 0);
+    }
+
+    fn doubts(&mut self, node: NodeId, from: impl FnOnce(Option<u64>) -> u64) {
         if !self.is_over(node) {
             let state = &mut self.nodes[usize::from(node.0)];
-            (state.lied, state.harmed) = (true, true);
+            (state.lied, state.harmed) = (Some(from(state.lied)), true);
         }
     }
 
-    /// The node's disk lost something in a way that its recovery is bound to notice.
+    /// The node's disk lost something that it says itself was complete: its recovery is bound to
+    /// notice, unless it lied about that as well.
     pub fn disk_harmed(&mut self, node: NodeId) {
         if !self.is_over(node) {
-            self.nodes[usize::from(node.0)].harmed = true;
+            let state = &mut self.nodes[usize::from(node.0)];
+            (state.lied, state.harmed) = (state.lied.map(|_| 0), true);
         }
     }
 
@@ -208,19 +234,33 @@ impl Observer {
             group.values.extend_from_slice(values);
             return state.groups.push(group);
         }
-        self.stable(node, orders, values, claimed);
+        self.stable(node, number, orders, values, claimed);
         loop {
             let state = &mut self.nodes[usize::from(node.0)];
             state.next_group += 1;
             let next = state.groups.iter().position(|group| group.number == state.next_group);
             let Some(next) = next else { return };
             let group = state.groups.swap_remove(next);
-            self.stable(node, &group.orders, &group.values, group.claimed);
+            let Group { number, orders, values, claimed } = &group;
+            self.stable(node, *number, orders, values, *claimed);
             recycle(&mut self.nodes[usize::from(node.0)], group);
         }
     }
 
-    fn stable(&mut self, node: NodeId, orders: &[Order], values: &[ValueId], claimed: Instance) {
+    /// A group is on stable media, with all before it; or its node cannot know that it is not.
+    fn stable(
+        &mut self,
+        node: NodeId,
+        number: u64,
+        orders: &[Order],
+        values: &[ValueId],
+        claimed: Instance,
+    ) {
+        let state = &mut self.nodes[usize::from(node.0)];
+        if state.lied.is_some_and(|first| first <= number) {
+            let (orders, values) = (orders.to_vec(), values.to_vec());
+            state.doubtful.push(Group { number, orders, values, claimed });
+        }
         for order in orders {
             self.history.keep(node, order);
         }
@@ -252,35 +292,30 @@ impl Observer {
         let state = &mut self.nodes[usize::from(node.0)];
         let same = superblock.incarnation == state.stable_session.incarnation;
         let falls = same && superblock.promised < state.stable_promised;
-        // A disk that lied may bring an older superblock back.
-        self.verdict.check(A2, node, !falls || state.lied, || {
+        self.verdict.check(A2, node, !falls, || {
             format!("promise {:?} overwritten by {:?}", state.stable_promised, superblock.promised)
         });
         let session = superblock.session();
-        self.verdict.check(B4, node, session >= state.stable_session || state.lied, || {
+        self.verdict.check(B4, node, session >= state.stable_session, || {
             format!("session {:?} overwritten by {session:?}", state.stable_session)
         });
         (state.stable_promised, state.stable_session) = (superblock.promised, session);
     }
 
-    /// A write or sync of the node returned an error, in the turn (or just before it) in which the
-    /// node learns of it.
+    /// The node is told that a write or sync of its log or superblock failed.
     pub fn io_failed(&mut self, node: NodeId) {
         if !self.is_over(node) {
-            let now_us = self.verdict.now_us;
-            self.nodes[usize::from(node.0)].failed_at.get_or_insert(now_us);
+            self.nodes[usize::from(node.0)].failed = true;
         }
     }
 
-    /// Something leaves the node, or its life goes on.
+    /// A turn of the node's loop is over and another is to come: one that was told of an error
+    /// before or in it would have ended.
     #[inline]
-    pub(super) fn goes_on(&mut self, node: NodeId) {
-        let state = &self.nodes[usize::from(node.0)];
-        if let Some(failed_at) = state.failed_at
-            && state.alive
-        {
-            let late = self.verdict.now_us > failed_at + FAILED_GRACE_US;
-            self.verdict.check(D4, node, !late, || format!("goes on, failed at {failed_at} us"));
+    pub fn turned(&mut self, node: NodeId) {
+        let failed = self.nodes[usize::from(node.0)].failed;
+        if failed && !self.is_over(node) {
+            self.verdict.fail(D4, node, || "goes on behind an I/O error".to_owned());
         }
     }
 

@@ -38,7 +38,7 @@ use chainring_ring::ids::{Durability, NODES_MAX, NodeId};
 /// What the observer is told once.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// The nodes, ascending.
+    /// The nodes, ascending; none, and nothing is watched.
     pub nodes: Vec<NodeId>,
     /// When they vote.
     pub durability: Durability,
@@ -46,8 +46,6 @@ pub struct Setup {
     pub window: u64,
     /// No fault will be injected: L4 is watched.
     pub fault_free: bool,
-    /// Ballots that may be opened once the faults are over.
-    pub ballots_after_heal: u32,
 }
 
 /// How a life ended.

@@ -29,12 +29,14 @@ pub(super) struct Node {
     pub(super) incarnation: Incarnation,
     /// This incarnation and all before it are forgotten.
     pub(super) forgotten: Incarnation,
-    /// The disk lost what it had reported as stable.
-    pub(super) lied: bool,
-    /// Its disk was harmed, noticeably or not: it may find damage.
+    /// In this life the disk lost what it had reported as stable, from this group on.
+    pub(super) lied: Option<u64>,
+    /// Groups of this life from there on, where their node takes them for stable.
+    pub(super) doubtful: Vec<Group>,
+    /// Its disk was harmed since recovery last found it whole: it may find damage.
     pub(super) harmed: bool,
-    /// When an I/O error was met in this life.
-    pub(super) failed_at: Option<u64>,
+    /// This life was told of an I/O error.
+    pub(super) failed: bool,
 
     /// The promise in memory.
     pub(super) promised: Ballot,

@@ -24,7 +24,6 @@ impl Observer {
         if self.is_over(node) {
             return;
         }
-        self.goes_on(node);
         if let Input::Promised(ballot) = input {
             self.told_durable(node, *ballot);
         }

@@ -7,7 +7,7 @@
 use super::invariant::Invariant::{A6, B4, L3, L4};
 use super::verdict::{Nodes, Verdict};
 use chainring_ring::core::Core;
-use chainring_ring::ids::{Entry, NODES_MAX, NodeId, Session, ValueId};
+use chainring_ring::ids::{Entry, NODES_MAX, NodeId, Sequence, Session, ValueId};
 
 /// Sequences beyond all known ones that a value may have: far more than a lane.
 const AHEAD_MAX: u64 = 1 << 16;
@@ -38,6 +38,12 @@ impl Values {
         let sessions = self.origins.get(usize::from(id.origin.0))?;
         let (_, cells) = sessions.iter().rev().find(|(session, _)| *session == id.session)?;
         cells.get(usize::try_from(id.sequence.0).ok()?)
+    }
+
+    fn get_mut(&mut self, id: &ValueId) -> Option<&mut ValueCell> {
+        let sessions = self.origins.get_mut(usize::from(id.origin.0))?;
+        let (_, cells) = sessions.iter_mut().rev().find(|(session, _)| *session == id.session)?;
+        cells.get_mut(usize::try_from(id.sequence.0).ok()?)
     }
 
     /// True if the node has it in memory.
@@ -107,10 +113,26 @@ impl Values {
         verdict.check(L4, node, !(once && again), || format!("sent again: {id:?}"));
     }
 
-    /// The node holds nothing.
-    pub(super) fn forget(&mut self, node: NodeId) {
-        let sessions = self.origins.iter_mut().flatten();
-        sessions.flat_map(|(_, cells)| cells).for_each(|cell| cell.held.remove(node));
+    /// The node holds nothing, and of what may still count its disk has nothing.
+    pub(super) fn lose(&mut self, node: NodeId, is_past: impl Fn(&ValueId) -> bool) {
+        for (origin, sessions) in self.origins.iter_mut().enumerate() {
+            for (session, cells) in sessions {
+                for (sequence, cell) in cells.iter_mut().enumerate() {
+                    let (origin, sequence) = (NodeId(origin as u8), Sequence(sequence as u64));
+                    cell.held.remove(node);
+                    if !is_past(&ValueId { origin, session: *session, sequence }) {
+                        cell.stable.remove(node);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The packet may not be on the node's stable media.
+    pub(super) fn doubt(&mut self, node: NodeId, id: &ValueId) {
+        if let Some(cell) = self.get_mut(id) {
+            cell.stable.remove(node);
+        }
     }
 
     /// What the node held is what its disk holds; `lost` if that is gone too.

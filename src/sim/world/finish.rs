@@ -3,13 +3,13 @@
 //! Invariants: after healing nothing goes wrong any more; every log is read back whole, by the
 //! production readers, before the observer compares.
 
-use super::{LAST_REQUESTS_US, LIVENESS_US, LOOK_US, World};
+use super::{BALLOTS_AFTER_HEAL, LAST_REQUESTS_US, LIVENESS_US, LOOK_US, World};
 use crate::mail::TopicId;
 use crate::sim::agenda::What;
 use crate::sim::disk::Rates;
 use crate::sim::observer::{FinalNode, Invariant, Violation};
 use chainring_ring::core::Core;
-use chainring_ring::ids::{Ballot, Durability};
+use chainring_ring::ids::Ballot;
 
 /// A world that is worse than the fault model is looked at for so long.
 const BEYOND_US: u64 = 3_000_000;
@@ -52,7 +52,9 @@ impl World {
         self.clients.quiet = true;
         self.shared.faults.borrow_mut().stop();
         self.shared.lan.borrow_mut().heal();
-        self.shared.observer.borrow_mut().healed();
+        let most = BALLOTS_AFTER_HEAL * u32::from(self.plan.nodes);
+        let ballots = if self.plan.beyond { u32::MAX } else { most };
+        self.shared.observer.borrow_mut().healed(ballots);
         let now = self.now();
         (0..self.plan.nodes).for_each(|node| self.correct(node));
         for sim in &mut self.nodes {
@@ -65,7 +67,7 @@ impl World {
         self.put(now + LOOK_US, What::Phase);
     }
 
-    /// All nodes run, have delivered the same, and know so. Where a majority has forgotten, what
+    /// All nodes run, have delivered the same, know so, and have it in their logs. Where a majority has forgotten, what
     /// is equal need not be all that there was.
     fn are_equal(&self) -> bool {
         let mut cores = self.nodes.iter().map(|sim| Some(sim.alive.as_ref()?.shard.core()));
@@ -76,7 +78,9 @@ impl World {
         };
         let shown = |sim: &crate::sim::node::SimNode| {
             let alive = sim.alive.as_ref();
-            alive.is_some_and(|alive| alive.clerk.catalog.borrow().delivered() == position)
+            alive.is_some_and(|alive| {
+                alive.clerk.catalog.borrow().delivered() == position && alive.shard.is_written()
+            })
         };
         same(Some(first)) && cores.all(same) && self.nodes.iter().all(shown)
     }
@@ -97,43 +101,23 @@ impl World {
         self.violation = Some(Violation { invariant, at_us, node, what });
     }
 
-    /// Reads every log back and compares all.
+    /// Reads every log back and compares all: also where the world was worse than the fault model
+    /// and did not settle, what is there must be right.
     pub(super) fn compare(&mut self) {
-        for node in 0..self.plan.nodes {
-            let alive = self.nodes[usize::from(node)].alive.as_ref().expect("all run");
-            let topics: Vec<_> = alive
-                .clerk
-                .catalog
-                .borrow()
-                .topics()
-                .map(|topic| (topic.id, topic.first, topic.end))
-                .collect();
-            for (id, first, end) in topics {
-                if self.plan.durability == Durability::Memory {
-                    self.shared.observer.borrow_mut().dropped(id, first);
-                }
-                self.read_topic(node, id, first, end);
-            }
-        }
-        let ends: Vec<Vec<u64>> = self
-            .nodes
-            .iter()
-            .map(|sim| {
-                let alive = sim.alive.as_ref().expect("all run");
-                let catalog = alive.clerk.catalog.borrow();
-                catalog.topics().map(|topic| topic.end).collect()
-            })
+        (0..self.plan.nodes).for_each(|node| self.read_all(node));
+        let living = || self.nodes.iter().filter_map(|sim| Some((sim.id(), sim.alive.as_ref()?)));
+        let ends: Vec<Vec<u64>> = living()
+            .map(|(_, alive)| alive.clerk.catalog.borrow().topics().map(|t| t.end).collect())
             .collect();
-        let list: Vec<FinalNode<'_>> = self
-            .nodes
-            .iter()
+        let list: Vec<FinalNode<'_>> = living()
             .zip(&ends)
-            .map(|(sim, ends)| {
-                let shard = &sim.alive.as_ref().expect("all run").shard;
-                FinalNode { node: sim.id(), core: shard.core(), digest: shard.digest(), ends }
+            .map(|((node, alive), ends)| {
+                let (shard, told) = (&alive.shard, alive.clerk.catalog.borrow().delivered());
+                FinalNode { node, core: shard.core(), digest: shard.digest(), told, ends }
             })
             .collect();
-        self.shared.observer.borrow_mut().finish(&list);
+        let whole = self.equal_at.is_some();
+        self.shared.observer.borrow_mut().finish(&list, whole);
     }
 
     pub(super) fn read_topic(&mut self, node: u8, topic: TopicId, first: u64, end: u64) {
@@ -141,7 +125,7 @@ impl World {
         while at < end {
             match self.read_record(node, topic, at) {
                 // Rot that nobody has come across yet: the next start repairs it.
-                0 if self.nodes[usize::from(node)].victim => at += 1,
+                0 if self.nodes[usize::from(node)].victim || self.plan.beyond => at += 1,
                 0 => {
                     let what = format!("topic {} offset {at} cannot be read any more", topic.0);
                     let (invariant, at_us) = (Invariant::D7, self.now());

@@ -81,13 +81,6 @@ impl World {
         list[..but_last].iter().map(|(number, _)| *number).collect()
     }
 
-    /// A place of a node's log is spoilt, in a way that its recovery may not be able to notice.
-    fn spoilt(&mut self, node: u8) {
-        let sim = &mut self.nodes[usize::from(node)];
-        sim.rotten += 1;
-        self.shared.observer.borrow_mut().disk_lied(sim.id());
-    }
-
     /// A place of a node's log is spoilt, and something left says that it was whole.
     fn harmed(&mut self, node: u8) {
         let sim = &mut self.nodes[usize::from(node)];
@@ -208,7 +201,7 @@ impl World {
         let (one, next) = (list[index], list[index + 1]);
         let hit = next.number == one.number + 1 && disk.misplace(&path, run(&next), one.at);
         if hit {
-            self.spoilt(node);
+            self.harmed(node);
         }
         hit
     }
@@ -223,7 +216,9 @@ impl World {
         if drawn && self.rot_in(node, &last) {
             let now = self.now();
             self.shared.faults.borrow_mut().took(Kind::LastRot, now, Place::Node(node));
-            self.spoilt(node);
+            let sim = &mut self.nodes[usize::from(node)];
+            sim.rotten += 1;
+            self.shared.observer.borrow_mut().disk_lied(sim.id());
         }
     }
 
@@ -293,6 +288,9 @@ impl World {
             catalog.topics().map(|topic| (topic.id, topic.first, topic.end)).collect();
         drop(catalog);
         for (id, first, end) in topics {
+            if self.plan.durability == Durability::Memory {
+                self.shared.observer.borrow_mut().dropped(id, first);
+            }
             self.read_topic(node, id, first, end);
         }
     }

@@ -4,7 +4,7 @@ use super::pair;
 use super::ring::{Bend, Ring, node, sender};
 use crate::sim::observer::history::History;
 use crate::sim::observer::verdict::Verdict;
-use crate::sim::observer::{FinalNode, Invariant, Stopped};
+use crate::sim::observer::{Invariant, Stopped};
 use chainring_ring::actions::Input;
 use chainring_ring::codec::{CLAIM_BYTES, VOTE_BYTES, put_vote};
 use chainring_ring::core::Recovered;
@@ -289,7 +289,7 @@ fn b4_a_session_is_durable_before_its_values() {
 #[test]
 fn l2_few_ballots_when_the_faults_are_over() {
     pair(Invariant::L2, Sync, |ring, broken| {
-        ring.observer.healed();
+        ring.observer.healed(1);
         for _ in 0..1 + usize::from(broken) {
             ring.step(0, Input::Campaign);
             ring.run();
@@ -308,21 +308,8 @@ fn l4_a_value_crosses_a_link_once() {
             ring.forward(1, id);
         }
         ring.run();
-        finish(&mut ring);
+        ring.finish(true);
         let found = ring.observer.violation();
         assert_eq!(found.map(|violation| violation.invariant), fault, "{found:?}");
     }
-}
-
-pub(super) fn finish(ring: &mut Ring) {
-    let ends = [0];
-    let nodes: Vec<_> = (0..3)
-        .map(|at| FinalNode {
-            node: node(at),
-            core: &ring.cores[at],
-            digest: Default::default(),
-            ends: &ends,
-        })
-        .collect();
-    ring.observer.finish(&nodes);
 }

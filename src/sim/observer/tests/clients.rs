@@ -1,6 +1,5 @@
 //! B1, B3, B5, D2, D7, R2, L1, L3: what clients send, are told, and read.
 
-use super::agreement::finish;
 use super::pair;
 use super::ring::{Ring, node};
 use crate::mail::{Notice, TopicId};
@@ -106,7 +105,7 @@ fn b5_what_was_acknowledged_is_not_lost() {
         if !broken {
             ring.observer.read(node(1), TOPIC, 0, b"one");
         }
-        finish(ring);
+        ring.finish(true);
     });
 }
 
@@ -155,7 +154,7 @@ fn l1_every_request_ends() {
         if !broken {
             ring.observer.answered(OpId(0), Answer::Unknown);
         }
-        finish(ring);
+        ring.finish(true);
     });
 }
 
@@ -167,7 +166,46 @@ fn l1_all_logs_become_equal() {
             true => (0..2).for_each(|_| (0..2).for_each(|at| (ring.pump(at), ring.write(at)).0)),
             false => ring.run(),
         }
-        finish(ring);
+        ring.finish(true);
+    });
+}
+
+/// Worse than the fault model: what is lost is excused, what is there must be right.
+#[test]
+fn beyond_the_model_nothing_false_is_there() {
+    let play = |offset| {
+        let mut ring = Ring::new(Sync);
+        append(&mut ring, 0, b"one");
+        append(&mut ring, 1, b"two");
+        ring.observer.answered(OpId(0), Answer::Appended(0, 0));
+        ring.observer.read(node(2), TOPIC, offset, b"one");
+        ring.finish(false);
+        ring.observer.violation().map(|violation| violation.invariant)
+    };
+    assert_eq!(play(0), None, "the other request was not even answered");
+    assert_eq!(play(1), Some(Invariant::B5), "acknowledged elsewhere");
+}
+
+#[test]
+fn b3_offsets_end_where_the_log_does() {
+    for whole in [false, true] {
+        pair(Invariant::B3, Sync, |ring, broken| {
+            append(ring, 0, b"one");
+            append(ring, 1, b"two");
+            for op in 0..2 {
+                ring.observer.answered(OpId(op), Answer::Unknown);
+            }
+            ring.offsets[2] += u64::from(broken);
+            ring.finish(whole);
+        });
+    }
+}
+
+#[test]
+fn l3_queues_are_looked_at_one_by_one() {
+    pair(Invariant::L3, Sync, |ring, broken| {
+        let queues = [("outbox", 4, 4), ("backlog", 2 + usize::from(broken), 2)];
+        ring.observer.queues(node(0), queues.into_iter());
     });
 }
 

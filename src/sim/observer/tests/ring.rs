@@ -1,8 +1,9 @@
 //! Three real cores whose every fact goes to an observer, and the places where facts are bent.
 
 use crate::mail::{Notice, TopicId};
+use crate::records::Digest;
 use crate::shard::direct::{self, Sender};
-use crate::sim::observer::{Observer, Setup, Stopped};
+use crate::sim::observer::{FinalNode, Observer, Setup, Stopped};
 use chainring_ring::actions::{Action, Actions, Input};
 use chainring_ring::codec::{CLAIM_BYTES, ORDER_BYTES, VOTE_BYTES, put_claim, put_order, put_vote};
 use chainring_ring::core::{Core, Recovered, Settings};
@@ -46,11 +47,10 @@ pub(super) struct Ring {
     pending: Vec<(Vec<Order>, Vec<ValueId>)>,
     groups: Vec<u64>,
     /// Topic offsets given out by each node.
-    offsets: Vec<u64>,
+    pub offsets: Vec<u64>,
     inbox: Vec<(usize, NodeId, Vec<u8>)>,
     pub bend: Option<(NodeId, Bend)>,
     pub durability: Durability,
-    pub now_us: u64,
 }
 
 pub(super) fn node(at: usize) -> NodeId {
@@ -71,13 +71,8 @@ impl Ring {
     }
 
     pub(super) fn blank(durability: Durability, fault_free: bool) -> Ring {
-        let setup = Setup {
-            nodes: (0..3).map(node).collect(),
-            durability,
-            window: WINDOW,
-            fault_free,
-            ballots_after_heal: 1,
-        };
+        let setup =
+            Setup { nodes: (0..3).map(node).collect(), durability, window: WINDOW, fault_free };
         let identity = |at| Identity {
             cluster: ClusterId(1),
             epoch: Epoch(1),
@@ -100,7 +95,6 @@ impl Ring {
             inbox: Vec::new(),
             bend: None,
             durability,
-            now_us: 0,
         };
         (0..3).for_each(|at| ring.tell_started(at));
         ring
@@ -334,9 +328,22 @@ impl Ring {
         id
     }
 
-    pub(super) fn later(&mut self, us: u64) {
-        self.now_us += us;
-        self.observer.now(self.now_us);
+    /// The end of a run, of which each node shows what it has; `whole` as in
+    /// [`Observer::finish`].
+    pub(super) fn finish(&mut self, whole: bool) {
+        let ends = self.offsets.chunks(1);
+        let ends = ends.map(|end| if end[0] == 0 { &end[..0] } else { end });
+        let nodes: Vec<_> = (0..3)
+            .zip(ends)
+            .map(|(at, ends)| FinalNode {
+                node: node(at),
+                core: &self.cores[at],
+                digest: Digest::default(),
+                told: self.cores[at].delivered(),
+                ends,
+            })
+            .collect();
+        self.observer.finish(&nodes, whole);
     }
 }
 
