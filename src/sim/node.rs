@@ -18,6 +18,7 @@ use crate::sim::kernel::{Desk, Ground, Handle, Life, Placed, Shared, SimKernel, 
 use crate::sim::peernet::{SimNet, Timers};
 use crate::sim::plan::Plan;
 use crate::sim::random::Random;
+use chainring_net::hello::Identity;
 use chainring_net::mailbox::{Receiver, Waker, channel};
 use chainring_net::uring::UringOptions;
 use chainring_net::wire::{Wait, Wire, WireOptions};
@@ -232,11 +233,10 @@ impl SimNode {
     fn begin(&mut self, opened: Opened, ground: Ground) -> Result<Alive, RecoverError> {
         let (config, shared, life) = (&self.config, &ground.shared, ground.life);
         let letters = config.limits.mailbox_letters as usize;
-        let (commands_in, commands) = channel(letters);
-        let (notices_out, notices) = channel(letters);
+        let ((commands_in, commands), (notices_out, notices)) =
+            (channel(letters), channel(letters));
         let waker = || Waker::new().expect("an eventfd");
-        let control = waker();
-        let identity = peer_identity(config, &opened.superblock);
+        let (control, identity) = (waker(), peer_identity(config, &opened.superblock));
         let (log, limits) =
             opened.log.map_or((None, None), |(log, limits)| (Some(log), Some(limits)));
         let core = Core::new(opened.settings, opened.recovered);
@@ -245,10 +245,9 @@ impl SimNode {
         observer.recovered(self.id(), self.disk.is_settled());
         observer.started(self.id(), &core, &opened.superblock, next);
         observer.digest(self.id(), core.delivered(), opened.groups.digest());
-        for instance in 0..opened.catalog.delivered().0 {
-            let Some((order, _)) = opened.catalog.entry(Instance(instance)) else { continue };
-            observer.replayed_as(self.id(), &order);
-        }
+        let entries = (0..opened.catalog.delivered().0).map(Instance);
+        let orders = entries.filter_map(|at| opened.catalog.entry(at).map(|(order, _)| order));
+        orders.for_each(|order| observer.replayed_as(self.id(), &order));
         drop(observer);
         let segments = log.as_ref().map_or(Vec::new(), |log| self.segments(log.segment()));
         let arena = arena(&arena_plan(config, &opened.held, CONTROL_BYTES));
@@ -274,19 +273,13 @@ impl SimNode {
         let shard = Shard::new(config, parts);
         let disk = limits.as_ref().map(|_| self.reader());
         let clerk = Clerk::new(opened.catalog, commands_in, disk, config.packet_max());
-        let timers = Rc::new(Timers::default());
+        let timers = Rc::<Timers>::default();
         let net = || SimNet::new(&shared.lan, &shared.agenda, &timers, life);
-        let nodes = config.cluster.nodes.iter();
-        let options = PeersOptions {
-            identity,
-            nodes: nodes.map(|node| (node.id, node.address.clone())).collect(),
-            packet_max: config.packet_max(),
-            fetch_bytes_per_s: config.limits.fetch_bytes_per_s,
-        };
+        let options = peers_options(config, identity);
         let host = ClerkHost { clerk: Rc::clone(&clerk), net: net() };
         let peers = Peers::new(options, net(), host, gauges).expect("a node of the cluster");
         let running = Box::pin(Rc::clone(&peers).run());
-        let flag = Arc::new(Flag(AtomicBool::new(true)));
+        let flag = Arc::new(Flag(true.into()));
         let (log, mail_due, inputs, drained) = (limits, false, 0, false);
         Ok(Alive {
             shard,
@@ -463,6 +456,16 @@ impl SimNode {
         self.paused_until = self.paused_until.max(until);
         self.called = None;
         self.call(shared, until);
+    }
+}
+
+fn peers_options(config: &Config, identity: Identity) -> PeersOptions {
+    let nodes = config.cluster.nodes.iter();
+    PeersOptions {
+        identity,
+        nodes: nodes.map(|node| (node.id, node.address.clone())).collect(),
+        packet_max: config.packet_max(),
+        fetch_bytes_per_s: config.limits.fetch_bytes_per_s,
     }
 }
 

@@ -359,6 +359,15 @@ fn storm(random: &mut Random, strikes: &mut Vec<Strike>) {
     }
 }
 
+/// Seldom a crash comes alone.
+fn crash_more(random: &mut Random, plan: &Plan, strikes: &mut Vec<Strike>) {
+    if random.below(6) == 0 {
+        storm(random, strikes);
+    } else if plan.nodes > 1 && random.below(8) == 0 {
+        insist(random, plan, strikes);
+    }
+}
+
 /// While one is down another campaigns over and over, more often than what it says can wait for
 /// who is down; who comes back meanwhile catches up across ballots.
 fn insist(random: &mut Random, plan: &Plan, strikes: &mut Vec<Strike>) {
@@ -467,13 +476,8 @@ fn strikes(random: &mut Random, plan: &Plan) -> Vec<Strike> {
         };
         let node = random.below(u64::from(plan.nodes)) as u8;
         strikes.push(Strike { at, lasts, kind, node, detail: random.bits() });
-        if matches!(kind, Kind::Crash | Kind::Power) && random.below(6) == 0 {
-            storm(random, &mut strikes);
-        } else if matches!(kind, Kind::Crash | Kind::Power)
-            && plan.nodes > 1
-            && random.below(8) == 0
-        {
-            insist(random, plan, &mut strikes);
+        if matches!(kind, Kind::Crash | Kind::Power) {
+            crash_more(random, plan, &mut strikes);
         }
         if kind == Kind::Stop {
             // Just before the node ends, so that its log has something under way.

@@ -8,8 +8,8 @@ use chainring_ring::ids::{Ballot, Durability, Entry, Instance, NodeId, Order, Se
 use chainring_storage::Superblock;
 
 impl Observer {
-    /// Recovery is over. `settled` if all that it read, and wrote, is on stable media: what it found
-    /// may be spoken of from now on.
+    /// Recovery is over. `settled` if all that it read, and wrote, is on stable media: what it
+    /// found may be spoken of from now on.
     pub fn recovered(&mut self, node: NodeId, settled: bool) {
         if !self.is_over(node) {
             self.verdict.check(D1, node, settled, || "what it recovered is volatile".to_owned());

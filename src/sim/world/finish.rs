@@ -67,8 +67,8 @@ impl World {
         self.put(now + LOOK_US, What::Phase);
     }
 
-    /// All nodes run, have delivered the same, know so, and have it in their logs. Where a majority has forgotten, what
-    /// is equal need not be all that there was.
+    /// All nodes run, have delivered the same, know so, and have it in their logs. Where a
+    /// majority has forgotten, what is equal need not be all that there was.
     fn are_equal(&self) -> bool {
         let mut cores = self.nodes.iter().map(|sim| Some(sim.alive.as_ref()?.shard.core()));
         let Some(Some(first)) = cores.next() else { return false };

@@ -94,11 +94,7 @@ impl World {
                     self.shared.lan.borrow_mut().dial(from, node);
                 }
             }
-            Kind::Rush => {
-                for node in 0..self.plan.nodes {
-                    self.request(node, None);
-                }
-            }
+            Kind::Rush => self.rush(),
             Kind::DiskLoss if victim && up => {
                 self.crash(node, true, strike.lasts + 100_000);
                 self.lose_disk(node);
@@ -106,6 +102,13 @@ impl World {
             _ => return false,
         }
         true
+    }
+
+    /// Every node gets a request.
+    fn rush(&mut self) {
+        for node in 0..self.plan.nodes {
+            self.request(node, None);
+        }
     }
 
     /// A node's machine goes down, and something happens to its disk meanwhile.
