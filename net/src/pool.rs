@@ -168,7 +168,8 @@ pub enum ArenaError {
 /// Packet memory. It belongs to one thread; the uring that works on it owns it.
 pub struct Arena {
     base: NonNull<u8>,
-    total: usize,
+    /// Bytes from there on; the regions may take fewer.
+    mapped: usize,
     regions: Regions,
 }
 
@@ -195,7 +196,7 @@ impl Arena {
         let base = base.map_err(failed("reserving the range", total))?;
         let base = NonNull::new(base.cast::<u8>()).expect("the kernel maps nothing at 0");
         // From here on the drop unmaps it, whatever fails.
-        let arena = Arena { base, total: total as usize, regions: plan.regions() };
+        let arena = Arena { base, mapped: total as usize, regions: plan.regions() };
         let receive = u64::from(plan.receive);
         let memory = memfd_create("chainring-receive", MemfdFlags::CLOEXEC)
             .map_err(failed("making the receive buffer", receive))?;
@@ -219,7 +220,7 @@ impl Arena {
         bytes: usize,
         file: Option<&OwnedFd>,
     ) -> Result<(), rustix::io::Errno> {
-        assert!(at + bytes <= self.total);
+        assert!(at + bytes <= self.mapped);
         let (read_write, flags) =
             (ProtFlags::READ | ProtFlags::WRITE, MapFlags::FIXED | MapFlags::POPULATE);
         // SAFETY: inside the range that this arena reserved; nothing refers to it yet.
@@ -233,14 +234,26 @@ impl Arena {
         Ok(())
     }
 
+    /// Lays other regions into the same memory, whatever it holds: for who makes many arenas, one
+    /// after another. False, and nothing is changed, unless the receive buffer stays as large,
+    /// where its mirror is, and the rest has room.
+    pub fn lay(&mut self, plan: &ArenaPlan) -> bool {
+        let same = plan.receive == self.regions.receive.bytes;
+        let fits = same && plan.check().is_ok() && plan.total() <= self.mapped as u64;
+        if fits {
+            self.regions = plan.regions();
+        }
+        fits
+    }
+
     /// Where the regions lie.
     pub fn regions(&self) -> &Regions {
         &self.regions
     }
 
-    /// Bytes of the whole range, mirror included.
+    /// Bytes of all regions, mirror included.
     pub fn total(&self) -> usize {
-        self.total
+        self.regions.control_out[1].end() as usize
     }
 
     /// The bytes of a range.
@@ -260,9 +273,8 @@ impl Arena {
     /// # Panics
     /// If the range does not lie in the arena.
     pub fn receive_into<T>(&mut self, range: Range, fill: impl FnOnce(&mut [u8]) -> T) -> T {
-        assert!(u64::from(range.offset) + u64::from(range.bytes) <= self.total() as u64);
-        // SAFETY: the range is mapped and writable, and `&mut self` says that nobody looks at any
-        // of the arena while it is filled.
+        // SAFETY: `pointer` asserts the bounds; the memory is writable, and `&mut self` says that
+        // nobody looks at any of the arena while it is filled.
         let result = fill(unsafe {
             std::slice::from_raw_parts_mut(self.pointer(range), range.bytes as usize)
         });
@@ -300,7 +312,7 @@ impl Arena {
     /// # Panics
     /// If it does not lie in the arena.
     pub(crate) fn pointer(&self, range: Range) -> *mut u8 {
-        assert!(range.offset as usize + range.bytes as usize <= self.total, "outside the arena");
+        assert!(range.offset as usize + range.bytes as usize <= self.total(), "outside the arena");
         // SAFETY: in bounds of the one mapping.
         unsafe { self.base.as_ptr().add(range.offset as usize) }
     }
@@ -310,7 +322,7 @@ impl Drop for Arena {
     fn drop(&mut self) {
         // SAFETY: the range is ours alone; the uring waits for all its operations before it drops
         // the arena. A failure would mean that it was not mapped; there is nothing to do then.
-        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.total) };
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.mapped) };
     }
 }
 
@@ -363,6 +375,27 @@ mod tests {
         assert_eq!(second.end() as usize, arena.total());
         arena.copy(regions.own, regions.blocks);
         assert!(arena.bytes(regions.blocks).iter().all(|byte| *byte == 1));
+    }
+
+    #[test]
+    fn smaller_regions_are_laid_into_the_same_memory() {
+        let mut arena = Arena::new(&plan()).unwrap();
+        let before = arena.regions().own.offset;
+        let other = ArenaPlan { own: 0, side: PAGE_BYTES, blocks: 0, ..plan() };
+        assert!(arena.lay(&other));
+        assert_eq!((arena.total() as u64, *arena.regions()), (other.total(), other.regions()));
+        assert_eq!(arena.regions().side.offset, before);
+        let outside = Range { offset: other.total() as u32, bytes: 1 };
+        assert!(std::panic::catch_unwind(|| arena.bytes(outside)[0]).is_err());
+        for no in [
+            ArenaPlan { receive: PAGE_BYTES, ..plan() },
+            ArenaPlan { side: PAGE_BYTES, ..plan() },
+            ArenaPlan { control_in: 0, ..plan() },
+        ] {
+            assert!(!arena.lay(&no));
+            assert_eq!(*arena.regions(), other.regions());
+        }
+        assert!(arena.lay(&plan()), "there is as much memory as before");
     }
 
     #[test]

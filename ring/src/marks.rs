@@ -210,6 +210,8 @@ list! {
     SuperblockMissing: "there is no superblock";
     SuperblockForeign: "the superblock is of another node";
     SuperblockCopyFailed: "a copy of the superblock could not be written, three could";
+    SuperblockCopyUnread: "a copy of the superblock cannot be read: sequences go on far ahead";
+    SuperblockWriteGivenUp: "a write of the superblock ends, lest no two copies agree";
     SuperblockPoisoned: "too few copies of the superblock could be written";
     // The node: its start and its end.
     LifeForgets: "a node begins a life without knowing what it had promised";

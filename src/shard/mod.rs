@@ -142,8 +142,9 @@ impl<M: Machine> Shard<M> {
             window_bytes: limits.window_bytes,
             block: config.cluster.block,
         };
+        let memory_log = if room.sparse { MemoryLog::sparse } else { MemoryLog::new };
         let memory = (durability == Durability::Memory)
-            .then(|| MemoryLog::new(limits.memory_log_bytes as usize));
+            .then(|| memory_log(limits.memory_log_bytes as usize));
         let journal = parts.log.map(|log| Journal::new(log, journal_limits, regions.blocks));
         let mut shard = Shard {
             sender: Sender {

@@ -50,11 +50,13 @@ pub struct Room {
     /// Items that wait for their place in the log; events as above. Commands and the clock do
     /// not wait for it, so it holds some windows more.
     pub log_items: usize,
+    /// Pages of a memory log come with its frames; else they are made ready ahead.
+    pub sparse: bool,
 }
 
 impl Default for Room {
     fn default() -> Room {
-        Room { packets: 1 << 17, notices: 1 << 16, log_items: 1 << 16 }
+        Room { packets: 1 << 17, notices: 1 << 16, log_items: 1 << 16, sparse: false }
     }
 }
 

@@ -292,7 +292,7 @@ fn life(durability: Durability, formatted: &DiskHandle, end: End) {
             notices,
             control_waker: control.clone(),
             gauges: Arc::default(),
-            room: Room { packets: 256, notices: 2048, log_items: 2048 },
+            room: Room { packets: 256, notices: 2048, log_items: 2048, sparse: true },
         };
         let mut shard = Shard::new(&config, parts);
         while let Some(wait) = shard.turn(time.get()) {

@@ -89,6 +89,15 @@ pub enum What {
         /// Index into the plan's list.
         index: u32,
     },
+    /// A blow that was aimed at a write of a node falls.
+    Blow {
+        /// Which node.
+        node: u8,
+        /// Of which life.
+        life: u32,
+        /// Index into the plan's list.
+        index: u32,
+    },
     /// A phase of the run ends.
     Phase,
 }

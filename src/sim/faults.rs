@@ -7,6 +7,7 @@
 use crate::sim::journal::{Fault, Journal, Place};
 use crate::sim::random::Random;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 macro_rules! kinds {
     ($($name:ident, $class:ident, $text:literal;)*) => {
@@ -41,8 +42,9 @@ pub enum Class {
     Storage,
     /// A node or a part of the network.
     Macro,
-    /// Nothing but time: not counted.
-    Time,
+    /// No fault as the goals define it: nothing but time, an operator's order, a stranger's visit.
+    /// Told by kind alone.
+    Other,
 }
 
 kinds! {
@@ -61,41 +63,86 @@ kinds! {
     WriteLost, Storage, "a write is reported and lost";
     WriteAstray, Storage, "a write lands elsewhere";
     Full, Storage, "the disk is full";
-    Slow, Time, "a write takes very long";
+    Slow, Other, "a write takes very long";
     Latent, Storage, "a sector cannot be read any more";
     Crash, Macro, "a process is killed";
     Power, Macro, "a machine loses power";
     Pause, Macro, "a process stands still";
     Part, Macro, "the network is partitioned";
     DiskLoss, Macro, "a disk is lost";
-    Campaign, Macro, "a node is told to campaign";
+    Campaign, Other, "a node is told to campaign";
     Clock, Macro, "a clock jumps";
-    Stop, Macro, "a node is stopped in good order";
+    Stop, Other, "a node is stopped in good order";
     HeadRot, Storage, "the header of a segment rots";
     CopyRot, Storage, "copies of a superblock rot";
     LastRot, Storage, "the last write rots while the machine is down";
     SegmentLost, Storage, "a segment is lost";
     Misplaced, Storage, "a group lies where another one should";
-    Hang, Storage, "a write hangs for seconds";
+    Hang, Other, "a write hangs for seconds";
     Late, Packet, "a hello is held up for seconds";
     Foreign, Macro, "a node is given what is another's";
     Mistake, Macro, "a node is started with a mistake in its configuration";
-    Stranger, Macro, "somebody connects and says nothing";
-    Rush, Time, "all nodes get requests at once";
+    Stranger, Other, "somebody connects and says nothing";
+    StoreError, Storage, "a write of the superblock or of a new segment fails";
+    StoreShort, Storage, "such a write is cut short";
+    StoreFull, Storage, "such a write finds no room";
+    SyncError, Storage, "a sync fails, and the next one lies";
+    NameError, Storage, "a file cannot be made, named, removed or its name made durable";
+    Rush, Other, "all nodes get requests at once";
     Stall, Packet, "a connection stands still for seconds";
 }
 
 /// A fault that took effect: its kind, and its place among the draws of that kind.
 pub type Name = (Kind, u64);
 
+/// Draws, each kind from a stream of its own. A world has several: one for all that its nodes
+/// share, and one for each disk.
+#[derive(Clone, Debug)]
+pub struct Dice {
+    streams: Vec<Random>,
+    draws: Vec<u64>,
+    /// Only these may happen.
+    only: Option<Arc<BTreeSet<Name>>>,
+    /// Whose: names of different dice differ.
+    who: u8,
+}
+
+impl Dice {
+    /// Dice over a stream, for `who`; with `only`, these faults happen, as far as they are drawn.
+    pub fn new(random: &Random, who: u8, only: Option<Arc<BTreeSet<Name>>>) -> Dice {
+        let kinds = Kind::ALL.len();
+        let streams = (0..kinds as u64).map(|kind| random.split(kind)).collect();
+        Dice { streams, draws: vec![0; kinds], only, who }
+    }
+
+    /// Whether a fault happens now, `rate` times in a million; if so, it is the last of its kind.
+    pub fn draw(&mut self, kind: Kind, rate: u32) -> bool {
+        if rate == 0 {
+            return false;
+        }
+        let index = kind as usize;
+        self.draws[index] += 1;
+        let hit = self.streams[index].chance(rate);
+        let name = self.last(kind);
+        self.only.as_ref().map_or(hit, |only| only.contains(&name))
+    }
+
+    /// The name of what was drawn last of a kind.
+    pub fn last(&self, kind: Kind) -> Name {
+        (kind, self.draws[kind as usize] << 8 | u64::from(self.who))
+    }
+
+    /// The stream of a kind, for what else has to be drawn of a fault.
+    pub fn stream(&mut self, kind: Kind) -> &mut Random {
+        &mut self.streams[kind as usize]
+    }
+}
+
 /// Draws faults.
 #[derive(Debug)]
 pub struct Faults {
-    streams: Vec<Random>,
-    draws: Vec<u64>,
+    dice: Dice,
     counts: Vec<u64>,
-    /// Only these may happen.
-    only: Option<BTreeSet<Name>>,
     journal: Journal,
     /// No faults any more: the world heals.
     off: bool,
@@ -103,46 +150,35 @@ pub struct Faults {
 
 impl Faults {
     /// Faults of a seed; with `only`, exactly these, as far as they are drawn.
-    pub fn new(seed: u64, only: Option<BTreeSet<Name>>, journal: Journal) -> Faults {
-        let kinds = Kind::ALL.len();
-        Faults {
-            streams: (0..kinds as u64)
-                .map(|kind| Random::stream(seed, "faults").split(kind))
-                .collect(),
-            draws: vec![0; kinds],
-            counts: vec![0; kinds],
-            only,
-            journal,
-            off: false,
-        }
+    pub fn new(seed: u64, only: Option<Arc<BTreeSet<Name>>>, journal: Journal) -> Faults {
+        let dice = Dice::new(&Random::stream(seed, "faults"), 0, only);
+        Faults { dice, counts: vec![0; Kind::ALL.len()], journal, off: false }
     }
 
     /// Whether a fault happens now, `rate` times in a million. Not counted yet: see
     /// [`Faults::took`].
     pub fn draw(&mut self, kind: Kind, rate: u32) -> bool {
-        if rate == 0 || self.off {
-            return false;
-        }
-        let index = kind as usize;
-        self.draws[index] += 1;
-        let hit = self.streams[index].chance(rate);
-        let name = (kind, self.draws[index]);
-        self.only.as_ref().map_or(hit, |only| only.contains(&name))
+        !self.off && self.dice.draw(kind, rate)
     }
 
     /// The fault drawn last of this kind took effect, at that place.
     pub fn took(&mut self, kind: Kind, at: u64, place: Place) {
-        self.struck(kind, self.draws[kind as usize], at, place);
+        self.happened(self.dice.last(kind), at, place);
+    }
+
+    /// A fault that was drawn elsewhere took effect.
+    pub fn happened(&mut self, name: Name, at: u64, place: Place) {
+        self.count(name.0, 1);
+        self.journal.fault(Fault { at, name, place });
     }
 
     /// Whether the `index`-th large fault of the plan may happen.
     pub fn allows(&self, kind: Kind, index: u64) -> bool {
-        !self.off && self.only.as_ref().is_none_or(|only| only.contains(&(kind, index)))
+        !self.off && self.dice.only.as_ref().is_none_or(|only| only.contains(&(kind, index)))
     }
 
-    /// The `index`-th large fault of the plan took effect.
-    pub fn struck(&mut self, kind: Kind, index: u64, at: u64, place: Place) {
-        self.count(kind, 1);
+    /// The `index`-th large fault of the plan is under way; it is counted when it takes effect.
+    pub fn armed(&mut self, kind: Kind, index: u64, at: u64, place: Place) {
         self.journal.fault(Fault { at, name: (kind, index), place });
     }
 
@@ -153,7 +189,7 @@ impl Faults {
 
     /// The stream of a kind, for what else has to be drawn of a fault.
     pub fn stream(&mut self, kind: Kind) -> &mut Random {
-        &mut self.streams[kind as usize]
+        self.dice.stream(kind)
     }
 
     /// The world heals.

@@ -200,7 +200,7 @@ const SPARE_MAX: usize = 32;
 /// If there is no memory for a small node.
 pub fn arena(plan: &ArenaPlan) -> Arena {
     let kept = SPARE.with_borrow_mut(|spare| {
-        let index = spare.iter().position(|arena| *arena.regions() == plan.regions())?;
+        let index = spare.iter_mut().position(|arena| arena.lay(plan))?;
         spare.remove(index)
     });
     let Some(mut arena) = kept else { return Arena::new(plan).expect("memory for a small node") };

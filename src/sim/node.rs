@@ -14,6 +14,7 @@ use crate::shard::{Room, Shard, ShardParts, links};
 use crate::sim::agenda::What;
 use crate::sim::clerk::{Clerk, ClerkHost, DiskReader};
 use crate::sim::disk::DiskHandle;
+use crate::sim::faults::{Dice, Name};
 use crate::sim::kernel::{Desk, Ground, Handle, Life, Placed, Shared, SimKernel, arena};
 use crate::sim::peernet::{SimNet, Timers};
 use crate::sim::plan::Plan;
@@ -24,9 +25,10 @@ use chainring_net::uring::UringOptions;
 use chainring_net::wire::{Wait, Wire, WireOptions};
 use chainring_ring::actions::ACTIONS_MAX;
 use chainring_ring::core::Core;
-use chainring_ring::ids::{Instance, NodeId};
+use chainring_ring::ids::NodeId;
 use chainring_storage::{AlignedBuf, LogConfig, LogReader};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -155,6 +157,8 @@ pub struct SimNode {
     pub unplugged: bool,
     /// What its last life wrote last.
     pub last: Option<Placed>,
+    /// Its next write to the log is aimed at, by this strike.
+    pub aim: Option<u32>,
     /// What the last life that ended by itself wrote, in order.
     pub placed: Vec<Placed>,
     random: Random,
@@ -165,10 +169,15 @@ pub struct SimNode {
 
 impl SimNode {
     /// A node with a formatted store, not running.
-    pub fn new(index: u8, plan: &Plan) -> SimNode {
+    pub fn new(index: u8, plan: &Plan, only: Option<Arc<BTreeSet<Name>>>) -> SimNode {
         let config = plan.config(index);
         let number = u64::from(index);
         let disk = DiskHandle::new(Random::stream(plan.seed, "disk").split(number));
+        disk.set_dice(Dice::new(
+            &Random::stream(plan.seed, "disk faults").split(number),
+            index + 1,
+            only,
+        ));
         recover::format_on(&*disk.shared(), &config).expect("a new disk takes a store");
         SimNode {
             index,
@@ -188,6 +197,7 @@ impl SimNode {
             rotten: 0,
             unplugged: false,
             last: None,
+            aim: None,
             placed: Vec::new(),
             random: Random::stream(plan.seed, "node").split(number),
             turn_us: plan.turn_us,
@@ -210,6 +220,9 @@ impl SimNode {
         self.lives += 1;
         let life = Life { node: self.index, number: self.lives };
         let opened = recover::open_on(&self.disk.shared(), &self.config, PREALLOCATE)?;
+        if self.disk.has_misread() {
+            shared.observer.borrow_mut().misread(self.id());
+        }
         self.incarnation = opened.superblock.incarnation.0;
         let ground = Ground {
             shared: shared.clone(),
@@ -241,14 +254,8 @@ impl SimNode {
             opened.log.map_or((None, None), |(log, limits)| (Some(log), Some(limits)));
         let core = Core::new(opened.settings, opened.recovered);
         let next = log.as_ref().map_or(1, |log| log.durable() + 1);
-        let mut observer = shared.observer.borrow_mut();
-        observer.recovered(self.id(), self.disk.is_settled());
-        observer.started(self.id(), &core, &opened.superblock, next);
-        observer.digest(self.id(), core.delivered(), opened.groups.digest());
-        let entries = (0..opened.catalog.delivered().0).map(Instance);
-        let orders = entries.filter_map(|at| opened.catalog.entry(at).map(|(order, _)| order));
-        orders.for_each(|order| observer.replayed_as(self.id(), &order));
-        drop(observer);
+        self.tell_recovered(shared, &core, (&opened.superblock, next));
+        self.tell_replayed(shared, opened.groups.digest(), &opened.catalog);
         let segments = log.as_ref().map_or(Vec::new(), |log| self.segments(log.segment()));
         let arena = arena(&arena_plan(config, &opened.held, CONTROL_BYTES));
         let random = self.random.split(u64::from(life.number));
@@ -460,13 +467,9 @@ impl SimNode {
 }
 
 fn peers_options(config: &Config, identity: Identity) -> PeersOptions {
-    let nodes = config.cluster.nodes.iter();
-    PeersOptions {
-        identity,
-        nodes: nodes.map(|node| (node.id, node.address.clone())).collect(),
-        packet_max: config.packet_max(),
-        fetch_bytes_per_s: config.limits.fetch_bytes_per_s,
-    }
+    let nodes = config.cluster.nodes.iter().map(|node| (node.id, node.address.clone())).collect();
+    let (packet_max, fetch_bytes_per_s) = (config.packet_max(), config.limits.fetch_bytes_per_s);
+    PeersOptions { identity, nodes, packet_max, fetch_bytes_per_s }
 }
 
 fn wire_options(config: &Config, forwards: usize) -> WireOptions {
@@ -485,9 +488,9 @@ fn wire_options(config: &Config, forwards: usize) -> WireOptions {
 /// Room for everything that the packet memory of a small node can hold.
 fn room(config: &Config) -> Room {
     let limits = &config.limits;
-    let bytes = config.receive_bytes() + config.own_pool_bytes();
-    let bytes = bytes + u64::from(limits.side_pool_bytes);
-    let packets = (bytes / 512) as usize + 64;
+    let pools = config.own_pool_bytes() + u64::from(limits.side_pool_bytes);
+    let packets = ((config.receive_bytes() + pools) / 512) as usize + 64;
     let windows = 4 * limits.window_instances as usize;
-    Room { packets, notices: windows + ACTIONS_MAX, log_items: windows + packets + 1024 }
+    let (notices, log_items) = (windows + ACTIONS_MAX, windows + packets + 1024);
+    Room { packets, notices, log_items, sparse: true }
 }

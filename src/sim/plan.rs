@@ -6,14 +6,17 @@
 //! minority loses its memory or its disk's content), so that every violation is a fault of ours.
 
 use crate::config::{Cluster, Config, Limits, Member, Node, durability_name};
-use crate::peers::DIRECTS_MAX;
-use crate::sim::faults::Kind;
-use crate::sim::lan::{BUFFER_BYTES, Weather};
+use crate::sim::disk::Rates;
+use crate::sim::lan::{BUFFER_BYTES, Spells, Weather};
 use crate::sim::random::Random;
 use chainring_net::wire::FORWARDS_MAX;
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NodeId};
+use strikes::strikes;
 
 mod relay;
+mod strikes;
+
+pub use strikes::Strike;
 
 /// Rates of storage faults, times in a million operations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,10 +31,8 @@ pub struct Storage {
     pub write_error: u32,
     /// A write is cut short.
     pub write_short: u32,
-    /// A read fails.
-    pub read_error: u32,
-    /// A read brings other bytes.
-    pub read_spoilt: u32,
+    /// Blocking operations, and reads; see [`Plan::blocking`].
+    pub blocking: Rates,
     /// A write is reported as done and is not; of a node that may be damaged only.
     pub write_lost: u32,
     /// A write lands elsewhere; the same.
@@ -47,21 +48,6 @@ pub struct Storage {
     /// What was written last rots, when power fails in the middle of a start; of a node that may
     /// be damaged only.
     pub last_rot: u32,
-}
-
-/// A large fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Strike {
-    /// When, microseconds.
-    pub at: u64,
-    /// For how long.
-    pub lasts: u64,
-    /// What.
-    pub kind: Kind,
-    /// To whom: an index into the nodes.
-    pub node: u8,
-    /// Drawn for it: the shape of a partition, the size of a jump.
-    pub detail: u64,
 }
 
 /// What the clients of a world do.
@@ -128,8 +114,6 @@ pub struct Plan {
 pub const EVENTS: u64 = 200_000;
 /// A node that is told to stop has so long to drain.
 pub const STOP_US: u64 = 200_000;
-/// So often a node campaigns that insists: more than a peer's direct messages that wait.
-const INSIST: u64 = DIRECTS_MAX as u64 + 16;
 /// One world of so many is without faults.
 const CALM: u64 = 32;
 /// The time in which they should have happened, at most.
@@ -208,6 +192,7 @@ impl Plan {
             *rate = 0;
         }
         (weather.broken, weather.late, weather.stall) = (0, 0, 0);
+        weather.spells = Spells::default();
         let Storage { write_us, jitter_us, keep, torn, .. } = self.storage;
         self.storage = Storage { write_us, jitter_us, keep, torn, ..Storage::default() };
         self.strikes.clear();
@@ -246,6 +231,20 @@ impl Plan {
     /// True if the content of this node's disk may be spoilt at rest.
     pub fn may_spoil(&self, node: u8) -> bool {
         self.victims[usize::from(node)] && (!self.beyond || self.nodes == 1)
+    }
+
+    /// How often the blocking operations of a node fail. Only reads do, where a node that ends has
+    /// forgotten its votes and is not of the minority.
+    pub fn blocking(&self, node: u8) -> Rates {
+        let rates = self.storage.blocking;
+        match self.durability == Durability::Sync || self.victims[usize::from(node)] {
+            true => rates,
+            false => Rates {
+                read_error: rates.read_error,
+                read_garbage: rates.read_garbage,
+                ..Rates::default()
+            },
+        }
     }
 
     /// The configuration of one node.
@@ -291,11 +290,12 @@ impl Plan {
 
     /// True if nothing goes wrong in it.
     pub fn is_fault_free(&self) -> bool {
-        let Weather { lose, double, hold, spoil, broken, late, stall, .. } = self.weather;
+        let Weather { lose, double, hold, spoil, broken, late, stall, spells, .. } = self.weather;
         let storage = &self.storage;
         let fails = [storage.write_error, storage.write_short, storage.write_lost];
         lose + double + hold + spoil + broken + late + stall == 0
             && fails.iter().all(|rate| *rate == 0)
+            && (spells, storage.blocking) == (Spells::default(), Rates::default())
             && self.strikes.is_empty()
     }
 
@@ -348,38 +348,6 @@ fn load(random: &mut Random, limits: &Limits, nodes: u8) -> Load {
     }
 }
 
-/// What just crashed crashes again and again, sometimes as soon as it has started.
-fn storm(random: &mut Random, strikes: &mut Vec<Strike>) {
-    let mut strike = *strikes.last().expect("the first of them");
-    for _ in 0..1 + random.below(6) {
-        let mean = 20_000 << random.below(4);
-        strike.at += strike.lasts + 200 + random.exponential(mean);
-        (strike.lasts, strike.detail) = (2_000 + random.exponential(20_000), random.bits());
-        strikes.push(strike);
-    }
-}
-
-/// Seldom a crash comes alone.
-fn crash_more(random: &mut Random, plan: &Plan, strikes: &mut Vec<Strike>) {
-    if random.below(6) == 0 {
-        storm(random, strikes);
-    } else if plan.nodes > 1 && random.below(8) == 0 {
-        insist(random, plan, strikes);
-    }
-}
-
-/// While one is down another campaigns over and over, more often than what it says can wait for
-/// who is down; who comes back meanwhile catches up across ballots.
-fn insist(random: &mut Random, plan: &Plan, strikes: &mut Vec<Strike>) {
-    let down = *strikes.last().expect("the one that is down");
-    let node = (down.node + 1 + random.below(u64::from(plan.nodes - 1)) as u8) % plan.nodes;
-    let pause = 1_000 + random.below(5_000);
-    for number in 1..=INSIST {
-        let (at, kind) = (down.at + number * pause, Kind::Campaign);
-        strikes.push(Strike { at, lasts: 0, kind, node, detail: 0 });
-    }
-}
-
 /// A rate of the swarm: sometimes none, sometimes little, mostly much.
 fn rate(random: &mut Random, most: u32) -> u32 {
     match random.below(4) {
@@ -398,12 +366,25 @@ fn weather(random: &mut Random, limits: &Limits) -> Weather {
         jitter_us: 1 + random.below(300) as u32,
         bytes_per_us: [10, 125, 1250][random.below(3) as usize],
         lose: rate(random, 1_500),
-        double: rate(random, 100_000),
-        hold: rate(random, 200_000),
+        double: rate(random, 150_000),
+        hold: rate(random, 320_000),
         spoil: rate(random, 700),
         broken: rate(random, 700),
         stall: rate(random, 200),
         give_up_us: 200_000 << random.below(4),
+        spells: if random.below(10) == 0 { spells(random) } else { Spells::default() },
+    }
+}
+
+/// Up to 30 % of all frames are lost for a while, over and over.
+fn spells(random: &mut Random) -> Spells {
+    let lasts_us = 50_000 << random.below(6);
+    Spells {
+        every_us: lasts_us * (2 + random.below(8)),
+        lasts_us,
+        lose: random.below(300_001) as u32,
+        spoil: rate(random, 100_000),
+        broken: rate(random, 100_000),
     }
 }
 
@@ -412,10 +393,17 @@ fn storage(random: &mut Random) -> Storage {
         write_us: 20 + random.below(300) as u32,
         jitter_us: 1 + random.below(500) as u32,
         slow: rate(random, 20_000),
-        write_error: rate(random, 60),
-        write_short: rate(random, 60),
-        read_error: rate(random, 300_000),
-        read_spoilt: rate(random, 300_000),
+        write_error: rate(random, 300),
+        write_short: rate(random, 300),
+        blocking: Rates {
+            read_error: rate(random, 300_000),
+            read_garbage: rate(random, 300_000),
+            write_error: rate(random, 30_000),
+            write_full: rate(random, 10_000),
+            write_short: rate(random, 100_000),
+            sync_error: rate(random, 30_000),
+            name_error: rate(random, 30_000),
+        },
         write_lost: rate(random, 300),
         write_astray: rate(random, 300),
         rot_sectors: random.below(8) as u32,
@@ -424,74 +412,4 @@ fn storage(random: &mut Random) -> Storage {
         hang: rate(random, 300),
         last_rot: 500_000 * (random.below(2) as u32),
     }
-}
-
-/// Large faults: about one in eight seconds. Of those that cost a node its memory of votes, no
-/// more than a minority's worth.
-fn strikes(random: &mut Random, plan: &Plan) -> Vec<Strike> {
-    let kinds = [
-        (Kind::Crash, 30),
-        (Kind::Power, 30),
-        (Kind::Pause, 15),
-        (Kind::Part, 40),
-        (Kind::Campaign, 40),
-        (Kind::Clock, 5),
-        (Kind::Stop, 15),
-        (Kind::Rot, 20),
-        (Kind::DiskLoss, 2),
-        (Kind::HeadRot, 3),
-        (Kind::CopyRot, 5),
-        (Kind::SegmentLost, 5),
-        (Kind::Misplaced, 10),
-        (Kind::Full, 6),
-        (Kind::Foreign, 4),
-        (Kind::Mistake, 4),
-        (Kind::Stranger, 5),
-    ];
-    // Each seed leaves some of them out.
-    let weights = kinds.map(|(_, weight)| if random.below(4) == 0 { 0 } else { weight });
-    if weights.iter().all(|weight| *weight == 0) {
-        return Vec::new();
-    }
-    let mean = 2_000_000 << random.below(4);
-    let relays = if random.coin() && plan.nodes > 2 { 4 } else { u64::MAX };
-    let mut strikes = Vec::new();
-    let mut at = 500_000 + random.exponential(mean);
-    while at < plan.safety_us {
-        if random.below(relays) == 0 {
-            relay::relay(random, plan, at, &mut strikes);
-            at = strikes.last().map_or(at, |strike| strike.at + strike.lasts);
-            at += random.exponential(mean);
-            continue;
-        }
-        let (kind, _) = kinds[random.weighted(&weights)];
-        let lasts = match kind {
-            Kind::Crash | Kind::Power | Kind::Stop => 20_000 + random.exponential(500_000),
-            Kind::Pause if random.below(8) == 0 => 12_000_000 + random.exponential(3_000_000),
-            Kind::Pause => 1_000 + random.exponential(1_500_000),
-            Kind::Full => 500_000 + random.exponential(4_000_000),
-            Kind::Mistake => 50_000 + random.exponential(2_000_000),
-            Kind::Part => 10_000 + random.exponential(1_000_000),
-            _ => 0,
-        };
-        let node = random.below(u64::from(plan.nodes)) as u8;
-        strikes.push(Strike { at, lasts, kind, node, detail: random.bits() });
-        if matches!(kind, Kind::Crash | Kind::Power) {
-            crash_more(random, plan, &mut strikes);
-        }
-        if kind == Kind::Stop {
-            // Just before the node ends, so that its log has something under way.
-            let (at, lasts) = (at + STOP_US - random.below(2_000), 0);
-            strikes.push(Strike { at, lasts, kind: Kind::Rush, node, detail: 0 });
-        }
-        if kind == Kind::Full {
-            // The node is stopped, or starts, while its disk is full.
-            let kind = [Kind::Stop, Kind::Crash, Kind::Power][random.below(3) as usize];
-            let (at, lasts) = (at + lasts / 2, random.below(lasts / 4));
-            strikes.push(Strike { at, lasts, kind, node, detail: random.bits() });
-        }
-        at = strikes.last().map_or(at, |strike| strike.at);
-        at += random.exponential(mean);
-    }
-    strikes
 }

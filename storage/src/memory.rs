@@ -18,6 +18,8 @@ pub struct MemoryLog {
     floor: u64,
     /// Bytes whose pages the kernel has given; the rest is touched bit by bit.
     touched: usize,
+    /// Pages come with the frames only.
+    sparse: bool,
 }
 
 impl MemoryLog {
@@ -29,7 +31,13 @@ impl MemoryLog {
     pub fn new(bytes: usize) -> MemoryLog {
         assert!(bytes > 0);
         let bytes = vec![0u8; bytes].into_boxed_slice();
-        MemoryLog { bytes, head: 0, first: 0, floor: 0, touched: 0 }
+        MemoryLog { bytes, head: 0, first: 0, floor: 0, touched: 0, sparse: false }
+    }
+
+    /// As [`MemoryLog::new`], but touching does no more than count: for who makes more of them
+    /// than there is memory, and fills few.
+    pub fn sparse(bytes: usize) -> MemoryLog {
+        MemoryLog { sparse: true, ..MemoryLog::new(bytes) }
     }
 
     /// Touches the next `bytes` bytes, so that no page is missing when a frame comes there. True
@@ -38,7 +46,7 @@ impl MemoryLog {
         // Nothing lies behind the head before the first time round.
         let from = self.touched.max(usize::try_from(self.head).unwrap_or(usize::MAX));
         let to = from.saturating_add(bytes).min(self.bytes.len());
-        if let Some(pages) = self.bytes.get_mut(from..to) {
+        if let Some(pages) = self.bytes.get_mut(from..to).filter(|_| !self.sparse) {
             pages.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
         }
         self.touched = to;
@@ -102,11 +110,13 @@ impl MemoryLog {
 mod tests {
     use super::*;
 
-    /// Against a list that forgets nothing: what `get` returns is what was appended, and the newest
-    /// are always there.
     #[test]
     fn touching_changes_nothing_that_is_kept() {
-        let mut log = MemoryLog::new(64 << 10);
+        touch_and_keep(MemoryLog::new(64 << 10));
+        touch_and_keep(MemoryLog::sparse(64 << 10));
+    }
+
+    fn touch_and_keep(mut log: MemoryLog) {
         let place = log.append(&[7; 5000]).expect("room");
         assert!(log.touch(8 << 10));
         let second = log.append(&[9; 20_000]).expect("room");
@@ -119,6 +129,8 @@ mod tests {
         assert_eq!(log.get(third), Some(&[3; 60_000][..]));
     }
 
+    /// Against a list that forgets nothing: what `get` returns is what was appended, and the newest
+    /// are always there.
     #[test]
     fn holds_the_newest_frames_whole() {
         let mut log = MemoryLog::new(1000);

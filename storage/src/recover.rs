@@ -87,7 +87,7 @@ pub fn recover(
         (superblock.damage, superblock.sealed) = (damage, sealed);
         file.write(superblock)?;
     }
-    let (at, full) = prepare(dir, config, &scanned)?;
+    let (at, full) = prepare(dir, config, &scanned, &superblock.damage)?;
     let writer = resume(dir, config, superblock, &scanned, at)?;
     let of = |state| scanned.damage.iter().copied().filter(move |damage| damage.state == state);
     let unknowns: Vec<Damage> = of(DamageState::Unknown).collect();
@@ -147,7 +147,15 @@ fn merge(recorded: &[Damage], found: &[Damage]) -> Result<Vec<Damage>, LogError>
 
 /// Clears what was cut and makes the segments to write to. Returns the address to go on at, and
 /// whether there was no room to make segments ahead.
-fn prepare(dir: &Path, config: &LogConfig, scanned: &Scanned) -> Result<(u64, bool), LogError> {
+///
+/// What an earlier start cut is cleared once more, as long as nothing was written behind it: the
+/// sync of its zeros may have failed, and then none that follows says whether they are durable.
+fn prepare(
+    dir: &Path,
+    config: &LogConfig,
+    scanned: &Scanned,
+    recorded: &[Damage],
+) -> Result<(u64, bool), LogError> {
     let disk = &*config.disk;
     let last = scanned.segments.last().map(|(number, _)| *number);
     let mut at = scanned.end;
@@ -167,7 +175,9 @@ fn prepare(dir: &Path, config: &LogConfig, scanned: &Scanned) -> Result<(u64, bo
             // From the end, each durable before the next: a crash in between leaves no gap.
             sync_dir(disk, dir)?;
         }
-        if *number == current && scanned.tail == Tail::Cut {
+        let cut = |damage: &Damage| damage.state == DamageState::Cut && damage.to > at;
+        let again = scanned.tail == Tail::End && recorded.iter().any(cut);
+        if *number == current && (scanned.tail == Tail::Cut || again) {
             mark!(CutZeroed);
             zero_rest(&path, config, offset_of(at), *bytes)?;
         }

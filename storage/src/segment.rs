@@ -86,6 +86,8 @@ pub fn create_segment(dir: &Path, config: &LogConfig, number: u32) -> Result<(),
     let path = segment_path(dir, number);
     let disk = &*config.disk;
     if disk.exists(&path) {
+        // Where a name could neither be made durable nor removed, it is there and may yet go.
+        sync_dir(disk, dir)?;
         return Err(LogError::Exists { path });
     }
     let partial = path.with_extension("new");

@@ -1,8 +1,9 @@
 //! The file of the superblock: four copies, a MiB apart, written one after another.
 //!
-//! Invariants: a write is done when three copies hold it; sequences rise over all that was ever
-//! read, intact or not chosen, so that two different superblocks never carry the same one. After a
-//! failed write nothing more is accepted.
+//! Invariants: a write is done when three copies hold it; two copies that agree are left at every
+//! moment, whatever fails; sequences rise over all that was ever written, also where it was not
+//! chosen or could not be read, so that two different superblocks never carry the same one. After
+//! a failed write nothing more is accepted.
 
 use crate::config::Identity;
 use crate::direct::AlignedBuf;
@@ -20,6 +21,11 @@ pub const COPY_DISTANCE: u64 = 1 << 20;
 const ZERO_WRITE_BYTES: usize = 64 << 10;
 /// Copies that have to be written before a write is done.
 pub const COPIES_WRITTEN_MIN: usize = 3;
+/// Copies that have to agree.
+const COPIES_AGREED_MIN: usize = 2;
+/// A copy that cannot be read may carry a later sequence than all others, of a write that failed,
+/// or of many: so far ahead no node gets.
+const UNREAD_SEQUENCES: u64 = 1 << 32;
 
 /// The open file.
 #[derive(Debug)]
@@ -105,7 +111,7 @@ impl SuperblockFile {
         let file = file.map_err(|source| not_opened(&path, source))?;
         // What an earlier process wrote and did not sync must not count before it is durable.
         file.sync().map_err(|source| LogError::io("sync of", &path, source))?;
-        let copies = read_copies(&*file);
+        let (copies, unread) = read_copies(&*file);
         let newest = copies.iter().flatten().map(|copy| copy.sequence).max().unwrap_or(0);
         let copy = chosen(&path, &copies)?;
         if copy.superblock.identity != *identity {
@@ -119,7 +125,11 @@ impl SuperblockFile {
         if unfinished {
             mark!(SuperblockUnfinished);
         }
-        let sequence = if unfinished { newest + 1 } else { newest };
+        let mut sequence = if unfinished { newest + 1 } else { newest };
+        if unread > 0 {
+            mark!(SuperblockCopyUnread);
+            sequence += UNREAD_SEQUENCES;
+        }
         let same = |other: &Option<Copy>| other.as_ref().is_some_and(|other| *other == copy);
         let mut opened = SuperblockFile::over(file, sequence, copy.checksum);
         opened.held = copies.each_ref().map(same);
@@ -133,10 +143,10 @@ impl SuperblockFile {
     }
 
     /// Writes the copies one after another, each durable before the next begins, so that at most
-    /// one is torn; first those that do not hold the superblock before this one, so that two that
-    /// agree are left at every moment, however often the power fails. Each is read back, since a
-    /// disk may lose a write or put it elsewhere and say that it is done. Blocks. Allocates
-    /// nothing.
+    /// one is torn; first those that do not hold the superblock before this one. Each is read back,
+    /// since a disk may lose a write or put it elsewhere and say that it is done. It ends in front
+    /// of a copy without which no two would agree, should its write fail as well. Blocks.
+    /// Allocates nothing.
     ///
     /// # Errors
     /// [`LogError::Poisoned`] if fewer than three copies hold it, now or before.
@@ -147,8 +157,16 @@ impl SuperblockFile {
         self.sequence += 1;
         let (mut written, mut checksum) = (0, 0);
         let before = self.held;
+        let mut left = before.iter().filter(|held| **held).count();
+        // A new file holds nothing yet that could be lost.
+        let fresh = left == 0;
         let order = [false, true].into_iter().flat_map(|held| (0..COPIES).map(move |c| (c, held)));
-        for (copy, _) in order.filter(|(copy, held)| before[*copy] == *held) {
+        for (copy, held) in order.filter(|(copy, held)| before[*copy] == *held) {
+            left -= usize::from(held);
+            if !fresh && written.max(left) < COPIES_AGREED_MIN {
+                mark!(SuperblockWriteGivenUp);
+                break;
+            }
             checksum = superblock.encode(copy as u8, self.sequence, self.parent, &mut self.buf);
             let at = copy as u64 * COPY_DISTANCE;
             let wrote = self.file.write_all_at(&self.buf, at);
@@ -186,7 +204,7 @@ pub fn read_superblock_on(disk: &dyn Disk, dir: &Path) -> Result<Superblock, Log
     let development = !opens_direct(disk, &path);
     let file = disk.open(&path, Access::Read, development);
     let file = file.map_err(|source| not_opened(&path, source))?;
-    Ok(chosen(&path, &read_copies(&*file))?.superblock)
+    Ok(chosen(&path, &read_copies(&*file).0)?.superblock)
 }
 
 fn not_opened(path: &Path, source: std::io::Error) -> LogError {
@@ -199,12 +217,17 @@ fn not_opened(path: &Path, source: std::io::Error) -> LogError {
     }
 }
 
-fn read_copies(file: &dyn DiskFile) -> [Option<Copy>; COPIES] {
+/// The intact copies, and how many the disk does not give.
+fn read_copies(file: &dyn DiskFile) -> ([Option<Copy>; COPIES], usize) {
     let mut buf = AlignedBuf::new(SUPERBLOCK_BYTES);
-    core::array::from_fn(|copy| {
-        file.read_exact_at(&mut buf, copy as u64 * COPY_DISTANCE).ok()?;
+    let mut unread = 0;
+    let copies = core::array::from_fn(|copy| {
+        let read = file.read_exact_at(&mut buf, copy as u64 * COPY_DISTANCE);
+        unread += usize::from(read.is_err());
+        read.ok()?;
         decode(&buf).ok()
-    })
+    });
+    (copies, unread)
 }
 
 fn chosen(path: &Path, copies: &[Option<Copy>; COPIES]) -> Result<Copy, LogError> {
@@ -299,6 +322,60 @@ mod tests {
         let (_, read) =
             SuperblockFile::open(&FileSystem, &dir.0, &identity(), development).unwrap();
         assert_eq!(read, next);
+    }
+
+    /// A file of which writes fail, and tear what was there.
+    #[derive(Debug)]
+    struct Tears {
+        file: Box<dyn DiskFile>,
+        /// These: a bit for each copy.
+        which: u8,
+    }
+
+    impl DiskFile for Tears {
+        fn read_at(&self, bytes: &mut [u8], offset: u64) -> std::io::Result<usize> {
+            self.file.read_at(bytes, offset)
+        }
+        fn write_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<usize> {
+            if self.which >> (offset / COPY_DISTANCE) & 1 == 0 {
+                return self.file.write_at(bytes, offset);
+            }
+            let mut torn = AlignedBuf::new(SUPERBLOCK_BYTES);
+            torn.copy_from_slice(bytes);
+            torn[300] ^= 1;
+            self.file.write_at(&torn, offset)?;
+            Err(std::io::Error::from_raw_os_error(libc::EIO))
+        }
+        fn sync(&self) -> std::io::Result<()> {
+            self.file.sync()
+        }
+        fn length(&self) -> std::io::Result<u64> {
+            self.file.length()
+        }
+    }
+
+    /// Any of the writes fail, in two lives in a row: two copies that agree are left, and what was
+    /// acknowledged counts, or what was about to be.
+    #[test]
+    fn failed_writes_in_a_row_leave_two_that_agree() {
+        let cases = (0..16).flat_map(|first| [1, 3, 6, 12].map(|second| (first, second)));
+        for case in cases {
+            let dir = TestDir::new();
+            let development = small(&dir.0).development;
+            drop(SuperblockFile::create(&FileSystem, &dir.0, &sample(), development).unwrap());
+            let (mut least, mut most) = (0, 0);
+            for which in [case.0, case.1] {
+                let opened = SuperblockFile::open(&FileSystem, &dir.0, &identity(), development);
+                let (mut file, read) = opened.unwrap_or_else(|error| panic!("{case:?}: {error}"));
+                assert!((least..=most).contains(&read.start), "{case:?}: {}", read.start);
+                file.file = Box::new(Tears { file: file.file, which });
+                most += 1;
+                if file.write(&Superblock { start: most, ..sample() }).is_ok() {
+                    least = most;
+                }
+            }
+            assert!(SuperblockFile::open(&FileSystem, &dir.0, &identity(), development).is_ok());
+        }
     }
 
     /// A file whose power fails in the middle of a write.

@@ -12,7 +12,7 @@ use crate::segment::segment_path;
 use chainring_ring::mark;
 use std::path::{Path, PathBuf};
 
-/// Bytes of the view at first; a larger group makes it grow, to a segment at most.
+/// Bytes of the view once it reads ahead; a larger group makes it grow, to a segment at most.
 const WINDOW_BYTES: usize = 2 << 20;
 /// One read, bytes.
 const READ_BYTES: usize = 1 << 20;
@@ -27,14 +27,17 @@ pub(crate) struct Window {
     buf: AlignedBuf,
     start: usize,
     filled: usize,
+    /// Read ahead to here.
+    most: usize,
 }
 
 impl Window {
     /// A view of the log in `dir`, whose longest segment has `longest` bytes.
     pub fn new(dir: &Path, config: &LogConfig, longest: u32) -> Window {
-        let buf = AlignedBuf::new(WINDOW_BYTES.min(longest as usize));
         let (disk, development) = (config.disk.clone(), config.development);
-        Window { disk, dir: dir.to_path_buf(), development, file: None, buf, start: 0, filled: 0 }
+        let (dir, buf) = (dir.to_path_buf(), AlignedBuf::new(GROUP_ALIGN as usize));
+        let most = WINDOW_BYTES.min(longest as usize);
+        Window { disk, dir, development, file: None, buf, start: 0, filled: 0, most }
     }
 
     /// `bytes` bytes of a segment from `offset`, a multiple of 4096; fewer at the end of the
@@ -75,24 +78,25 @@ impl Window {
         let path = segment_path(&self.dir, segment);
         let same = self.file.as_ref().is_some_and(|(number, _)| *number == segment);
         let known = self.start..self.start + self.filled;
+        // Whoever goes on behind what was read is read ahead for; a look at one place is not.
+        let goes_on = same && self.filled > 0 && (known.start..=known.end).contains(&offset);
         self.filled = 0;
         if !same {
             let file = self.disk.open(&path, Access::Read, self.development);
             let file = file.map_err(|source| LogError::io("open of", &path, source))?;
             self.file = Some((segment, file));
         }
-        let align = GROUP_ALIGN as usize;
+        let needed = (end - offset).next_multiple_of(GROUP_ALIGN as usize);
+        let ahead = if goes_on { needed.max(self.most) } else { needed };
         let mut kept = 0;
-        if (end - offset).div_ceil(align) * align > self.buf.len() {
-            self.buf.grow((end - offset).div_ceil(align) * align);
-        } else if same && known.contains(&offset) {
+        if ahead > self.buf.len() {
+            self.buf.grow(ahead);
+        } else if goes_on {
             // What is held of it moves to the front and is not read again.
             kept = known.end - offset;
             self.buf.copy_within(offset - known.start..offset - known.start + kept, 0);
         }
         let (_, file) = self.file.as_ref().expect("opened above");
-        // The header of a segment is read for itself alone, for each one at the start.
-        let ahead = if end <= align { align } else { self.buf.len() };
         let wanted = ahead.min(limit - offset);
         let mut read = |out: &mut [u8], at: u64| file.read_exact_at(out, at);
         for (index, out) in self.buf[kept..wanted].chunks_mut(READ_BYTES).enumerate() {

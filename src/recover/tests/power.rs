@@ -6,7 +6,7 @@ use crate::sim::random::Random;
 
 /// A log over several segments with a torn write at its end, so that a start has everything to do;
 /// and how many of its instances were acknowledged.
-fn torn_log(config: &Config) -> (DiskHandle, u64) {
+pub(super) fn torn_log(config: &Config) -> (DiskHandle, u64) {
     let disk = DiskHandle::new(Random::new(1));
     format_on(&disk, config).unwrap();
     let mut log = open_on(&disk.shared(), config, 1).unwrap().log.unwrap();

@@ -6,6 +6,7 @@
 use super::crash::Fates;
 use super::faults::{Counts, Rates};
 use super::file::{Bytes, File, Pending};
+use crate::sim::faults::{Dice, Kind, Name};
 use crate::sim::random::Random;
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,6 +68,12 @@ pub(super) struct Drive {
     pub next_write: u64,
     pub rates: Rates,
     pub random: Random,
+    /// Decides which operations fail.
+    pub dice: Dice,
+    /// What went wrong and was not told yet.
+    pub mishaps: Vec<Name>,
+    /// All reads may fail.
+    pub exposed: bool,
     pub counts: Counts,
 }
 
@@ -85,7 +92,10 @@ impl Drive {
             dark: false,
             next_write: 0,
             rates: Rates::default(),
+            dice: Dice::new(&random, 0, None),
             random,
+            mishaps: Vec::new(),
+            exposed: false,
             counts: Counts::default(),
         }
     }
@@ -102,10 +112,15 @@ impl Drive {
         self.dark
     }
 
-    /// As [`Drive::alive`] and [`Drive::strike`], for a change whose first half is harmless.
+    /// As [`Drive::alive`] and [`Drive::strike`], for a change whose first half is harmless; it may
+    /// be refused.
     fn change(&mut self, life: u64) -> io::Result<bool> {
         self.alive(life)?;
-        Ok(self.strike())
+        let dark = self.strike();
+        match !dark && self.drawn(Kind::NameError, self.rates.name_error) {
+            true => Err(Errno::IO.into()),
+            false => Ok(dark),
+        }
     }
 
     pub fn find(&self, path: &Path) -> io::Result<usize> {
@@ -136,7 +151,7 @@ impl Drive {
     pub fn remove(&mut self, path: &Path) -> io::Result<()> {
         self.alive(self.life)?;
         self.find(path)?;
-        let dark = self.strike();
+        let dark = self.change(self.life)?;
         self.rename_with(NameChange::Removed { path: path.into() }, dark)
     }
 
@@ -146,7 +161,7 @@ impl Drive {
             return self.rename_dir(from, to);
         }
         let file = self.find(from)?;
-        let dark = self.strike();
+        let dark = self.change(self.life)?;
         self.rename_with(NameChange::Renamed { from: from.into(), to: to.into(), file }, dark)
     }
 
@@ -194,7 +209,8 @@ impl Drive {
         if !self.dirs.contains(dir) {
             return Err(Errno::NOENT.into());
         }
-        if self.strike() {
+        // Names are kept in a journal: what one sync does not bring there, the next one does.
+        if self.change(self.life)? {
             return Err(Errno::IO.into());
         }
         self.settle(|change| change.lies_in(dir));
@@ -297,7 +313,7 @@ impl Drive {
             return Ok(length as usize);
         }
         held.length = held.length.max(at + length);
-        held.pending.push(Pending { id: None, at, bytes, durable });
+        held.pending.push(Pending { id: None, at, bytes, durable, clean: false });
         if dark {
             return Err(Errno::IO.into());
         }

@@ -8,13 +8,14 @@ use super::drive::Drive;
 use super::file::{Bytes, Pending};
 use super::image::SECTOR;
 use super::{Target, WriteId};
+use crate::sim::faults::Kind;
 use crate::sim::random::Random;
 use core::ops::Range;
 use rustix::io::Errno;
 use std::io;
 
 /// How often blocking operations fail, in a million.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rates {
     /// Reads of exposed ranges that end with EIO; the next one may succeed.
     pub read_error: u32,
@@ -26,8 +27,11 @@ pub struct Rates {
     pub write_full: u32,
     /// Writes that take a part and say so.
     pub write_short: u32,
-    /// Flushes that end with EIO: what was in the cache is gone, and the next flush succeeds.
+    /// Flushes that end with EIO: what was in the cache counts as clean from then on, so that the
+    /// next flush succeeds and brings nothing of it to stable media.
     pub sync_error: u32,
+    /// Changes of names, and syncs of directories, that end with EIO: nothing was done.
+    pub name_error: u32,
 }
 
 /// Faults that took effect.
@@ -35,6 +39,8 @@ pub struct Rates {
 pub struct Counts {
     /// Reads that failed, for once or until the sector is written again.
     pub read_errors: u64,
+    /// Of these, reads that met a sector which the disk does not give.
+    pub latent_reads: u64,
     /// Reads that returned other bytes than there are.
     pub read_garbage: u64,
     /// Writes that failed.
@@ -104,17 +110,20 @@ pub enum Completion {
 
 impl Drive {
     /// Whether something happens that happens so often.
-    fn drawn(&mut self, per_million: u32) -> bool {
-        self.random.chance(per_million)
+    pub fn drawn(&mut self, kind: Kind, per_million: u32) -> bool {
+        let hit = self.dice.draw(kind, per_million);
+        if hit {
+            self.mishaps.push(self.dice.last(kind));
+        }
+        hit
     }
 
     pub fn sync_fails(&mut self, file: usize) -> bool {
-        if !self.drawn(self.rates.sync_error) {
+        if !self.drawn(Kind::SyncError, self.rates.sync_error) {
             return false;
         }
         self.counts.sync_errors += 1;
-        let held = &mut self.files[file];
-        held.pending.retain(|pending| pending.id.is_some());
+        self.files[file].give_up();
         true
     }
 
@@ -127,20 +136,20 @@ impl Drive {
         durable: bool,
     ) -> io::Result<usize> {
         let room = self.room(file, at, bytes.len() as u64) as usize;
-        if (room == 0 && !bytes.is_empty()) || self.drawn(self.rates.write_full) {
+        if (room == 0 && !bytes.is_empty()) || self.drawn(Kind::StoreFull, self.rates.write_full) {
             self.counts.full += 1;
             return Err(Errno::NOSPC.into());
         }
-        if self.drawn(self.rates.write_error) {
+        if self.drawn(Kind::StoreError, self.rates.write_error) {
             self.counts.write_errors += 1;
             let bytes = Bytes::of(&bytes[..room]);
-            self.land_partly(file, Pending { id: None, at, bytes, durable });
+            self.land_partly(file, Pending { id: None, at, bytes, durable, clean: false });
             return Err(Errno::IO.into());
         }
         let mut take = room;
         let sectors = (take / SECTOR) as u64;
-        if sectors > 1 && self.drawn(self.rates.write_short) {
-            take = self.random.range(1..sectors) as usize * SECTOR;
+        if sectors > 1 && self.drawn(Kind::StoreShort, self.rates.write_short) {
+            take = self.dice.stream(Kind::StoreShort).range(1..sectors) as usize * SECTOR;
         }
         self.counts.short += u64::from(take < bytes.len());
         self.write(file, at, &bytes[..take], durable)
@@ -148,7 +157,8 @@ impl Drive {
 
     fn land_partly(&mut self, file: usize, pending: Pending) -> bool {
         let held = &mut self.files[file];
-        let mut fates = Chance::new(&mut self.random, CrashPlan::default());
+        let torn = CrashPlan { lost: 300_000, torn: 400_000, ..CrashPlan::default() };
+        let mut fates = Chance::new(&mut self.random, torn);
         let altered = held.land_partly(&pending, &mut fates);
         held.stable_length = held.stable_length.max(pending.at + pending.bytes.len());
         held.length = held.length.max(held.stable_length);
@@ -167,6 +177,7 @@ impl Drive {
         let bytes = held.length.saturating_sub(at).min(out.len() as u64);
         if held.is_latent(at, bytes) {
             self.counts.read_errors += 1;
+            self.counts.latent_reads += 1;
             return Err(Errno::IO.into());
         }
         let out = &mut out[..bytes as usize];
@@ -174,18 +185,28 @@ impl Drive {
         if self.rates.read_error == 0 && self.rates.read_garbage == 0 {
             return Ok(out.len());
         }
+        if self.exposed {
+            return match self.drawn(Kind::ReadError, self.rates.read_error) {
+                true => {
+                    self.counts.read_errors += 1;
+                    Err(Errno::IO.into())
+                }
+                false => Ok(out.len()),
+            };
+        }
         let of_file = exposed.iter().filter(|(target, _)| target.file == file);
         let cut = |range: &Range<u64>| range.start.max(at)..range.end.min(at + bytes);
         let mut hit = of_file.map(|(_, range)| cut(range)).filter(|range| !range.is_empty());
         let Some(hit) = hit.next() else { return Ok(out.len()) };
-        if self.drawn(self.rates.read_error) {
+        if self.drawn(Kind::ReadError, self.rates.read_error) {
             self.counts.read_errors += 1;
             return Err(Errno::IO.into());
         }
-        if self.drawn(self.rates.read_garbage) {
+        if self.drawn(Kind::ReadSpoilt, self.rates.read_garbage) {
             self.counts.read_garbage += 1;
-            let byte = (self.random.range(hit) - at) as usize;
-            out[byte] ^= 1 << self.random.below(8);
+            let random = self.dice.stream(Kind::ReadSpoilt);
+            let byte = (random.range(hit) - at) as usize;
+            out[byte] ^= 1 << random.below(8);
         }
         Ok(out.len())
     }
@@ -194,7 +215,8 @@ impl Drive {
     pub fn submit(&mut self, target: Target, at: u64, bytes: Vec<u8>, durable: bool) -> WriteId {
         self.next_write += 1;
         let number = self.next_write;
-        let pending = Pending { id: Some(number), at, bytes: Bytes::Some(bytes), durable };
+        let bytes = Bytes::all(bytes);
+        let pending = Pending { id: Some(number), at, bytes, durable, clean: false };
         if target.life == self.life {
             self.files[target.file].pending.push(pending);
         }
@@ -251,18 +273,13 @@ impl Drive {
 
     /// Stores the first `take` bytes of a write.
     fn put(&mut self, file: usize, mut pending: Pending, take: u64) {
-        if take < pending.bytes.len() {
-            pending.bytes = match pending.bytes {
-                Bytes::Zeros(_) => Bytes::Zeros(take),
-                Bytes::Some(bytes) => Bytes::of(&bytes[..take as usize]),
-            };
-        }
+        pending.bytes.truncate(take);
         let held = &mut self.files[file];
         held.length = held.length.max(pending.at + take);
         match pending.durable {
             true => {
                 // What reaches the media does so behind the cache's flush.
-                let cached = held.pending.iter().any(|other| other.id.is_none());
+                let cached = held.pending.iter().any(|other| other.id.is_none() && !other.clean);
                 if cached {
                     held.flush();
                 }
@@ -274,10 +291,9 @@ impl Drive {
 
     /// Whether a file holds something else than a write would put there.
     fn differs(&self, file: usize, pending: &Pending) -> bool {
-        let Bytes::Some(bytes) = &pending.bytes else { return true };
-        let mut held = vec![0; bytes.len()];
+        let mut held = vec![0; pending.bytes.len() as usize];
         self.files[file].read(pending.at, &mut held);
-        held != *bytes
+        !pending.bytes.equal(&held)
     }
 
     /// Copies a range of a file to another place of it, at rest. True if that place is another now.

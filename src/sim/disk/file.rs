@@ -4,40 +4,83 @@
 //! is seen by nobody before it is done or the power failed.
 
 use super::crash::{Fate, Fates};
-use super::image::{Image, SECTOR, is_zero};
+use super::image::{Image, PAGE, SECTOR, is_zero};
+use core::ops::Range;
 use std::collections::BTreeSet;
 
-/// Bytes to be written.
+/// Bytes to be written: these, and behind them zeros.
 #[derive(Clone, Debug)]
-pub(super) enum Bytes {
-    /// So many zeros.
-    Zeros(u64),
-    /// These.
-    Some(Vec<u8>),
+pub(super) struct Bytes {
+    some: Vec<u8>,
+    length: u64,
 }
 
 impl Bytes {
+    /// As they are.
+    pub fn all(bytes: Vec<u8>) -> Bytes {
+        Bytes { length: bytes.len() as u64, some: bytes }
+    }
+
+    /// Without the zeros at their end, where these fill pages.
     pub fn of(bytes: &[u8]) -> Bytes {
-        match is_zero(bytes) {
-            true => Bytes::Zeros(bytes.len() as u64),
-            false => Bytes::Some(bytes.to_vec()),
-        }
+        let zeros = bytes.rchunks(PAGE).take_while(|page| is_zero(page)).count();
+        let some = bytes[..bytes.len().saturating_sub(zeros * PAGE)].to_vec();
+        Bytes { some, length: bytes.len() as u64 }
     }
 
     pub fn len(&self) -> u64 {
-        match self {
-            Bytes::Zeros(bytes) => *bytes,
-            Bytes::Some(bytes) => bytes.len() as u64,
+        self.length
+    }
+
+    /// True if there is nothing but zeros, and that was seen.
+    pub fn is_zero(&self) -> bool {
+        self.some.is_empty()
+    }
+
+    pub fn truncate(&mut self, length: u64) {
+        self.length = self.length.min(length);
+        self.some.truncate(self.length as usize);
+    }
+
+    /// A part of them: what there is, and how many zeros behind it.
+    fn part(&self, part: &Range<u64>) -> (&[u8], u64) {
+        let known = self.some.len() as u64;
+        let some = &self.some[part.start.min(known) as usize..part.end.min(known) as usize];
+        (some, part.end - part.start - some.len() as u64)
+    }
+
+    fn write(&self, part: Range<u64>, at: u64, image: &mut Image) {
+        let (some, zeros) = self.part(&part);
+        let behind = at + part.start + some.len() as u64;
+        image.write(at + part.start, some);
+        if zeros > 0 {
+            image.zero(behind, zeros);
         }
     }
 
-    fn write(&self, part: core::ops::Range<u64>, at: u64, image: &mut Image) {
-        match self {
-            Bytes::Zeros(_) => image.zero(at + part.start, part.end - part.start),
-            Bytes::Some(bytes) => {
-                image.write(at + part.start, &bytes[part.start as usize..part.end as usize]);
-            }
-        }
+    /// A part of them alone.
+    fn cut(&self, part: &Range<u64>) -> Bytes {
+        Bytes { some: self.part(part).0.to_vec(), length: part.end - part.start }
+    }
+
+    fn read(&self, part: Range<u64>, out: &mut [u8]) {
+        let (some, _) = self.part(&part);
+        let (known, zeros) = out.split_at_mut(some.len());
+        known.copy_from_slice(some);
+        zeros.fill(0);
+    }
+
+    /// Whether they are the same as other bytes, of which there are as many.
+    pub fn equal(&self, others: &[u8]) -> bool {
+        let (known, zeros) = others.split_at(self.some.len());
+        *known == *self.some && is_zero(zeros)
+    }
+
+    /// Whether a part of them lies in an image already.
+    fn lie_in(&self, part: Range<u64>, at: u64, image: &Image) -> bool {
+        let (some, zeros) = self.part(&part);
+        let behind = at + part.start + some.len() as u64;
+        image.holds(at + part.start, some) && (zeros == 0 || image.is_zero(behind, zeros))
     }
 }
 
@@ -50,11 +93,14 @@ pub(super) struct Pending {
     pub bytes: Bytes,
     /// Goes to stable media when it is done, with all that is in the cache.
     pub durable: bool,
+    /// Of the cache, and a flush failed: it counts as clean, so that no other flush takes it along.
+    /// Seen it is until the power fails.
+    pub clean: bool,
 }
 
 impl Pending {
     /// Offset within the write, and sector, of every part that is written whole, lost or torn.
-    fn sectors(&self) -> impl Iterator<Item = (core::ops::Range<u64>, u64)> + use<> {
+    fn sectors(&self) -> impl Iterator<Item = (Range<u64>, u64)> + use<> {
         let (at, end) = (self.at, self.at + self.bytes.len());
         let sector = SECTOR as u64;
         (at / sector..end.div_ceil(sector)).map(move |number| {
@@ -86,12 +132,7 @@ impl File {
             let (from, to) = (at.max(pending.at), end.min(pending.at + pending.bytes.len()));
             if from < to {
                 let out = &mut out[(from - at) as usize..(to - at) as usize];
-                match &pending.bytes {
-                    Bytes::Zeros(_) => out.fill(0),
-                    Bytes::Some(bytes) => out.copy_from_slice(
-                        &bytes[(from - pending.at) as usize..(to - pending.at) as usize],
-                    ),
-                }
+                pending.bytes.read(from - pending.at..to - pending.at, out);
             }
         }
     }
@@ -112,7 +153,10 @@ impl File {
         self.length = self.length.max(self.stable_length);
     }
 
+    /// What is written anew can be read again, and hides what a failed flush left behind.
     fn heal(&mut self, at: u64, bytes: u64) {
+        let hidden = |held: &Pending| held.at < at + bytes && at < held.at + held.bytes.len();
+        self.pending.retain(|held| !held.clean || !hidden(held));
         if !self.latent.is_empty() {
             let sector = SECTOR as u64;
             let end = (at + bytes).div_ceil(sector);
@@ -124,31 +168,38 @@ impl File {
     pub fn flush(&mut self) {
         for pending in std::mem::take(&mut self.pending) {
             match pending.id {
-                None => self.land(pending.at, &pending.bytes),
-                Some(_) => self.pending.push(pending),
+                None if !pending.clean => self.land(pending.at, &pending.bytes),
+                _ => self.pending.push(pending),
             }
         }
         self.stable_length = self.length;
     }
 
+    /// A flush failed: what is in the cache counts as clean, sector by sector.
+    pub fn give_up(&mut self) {
+        for pending in std::mem::take(&mut self.pending) {
+            if pending.id.is_some() || pending.clean {
+                self.pending.push(pending);
+                continue;
+            }
+            for (part, _) in pending.sectors() {
+                let at = pending.at + part.start;
+                let bytes = pending.bytes.cut(&part);
+                self.pending.push(Pending { id: None, at, bytes, durable: false, clean: true });
+            }
+        }
+    }
+
     /// Lets each sector of a write come to stable media as `fates` says. True if one did not.
     pub fn land_partly(&mut self, pending: &Pending, fates: &mut dyn Fates) -> bool {
-        if matches!(pending.bytes, Bytes::Zeros(_))
-            && self.stable.is_zero(pending.at, pending.bytes.len())
-        {
+        if pending.bytes.is_zero() && self.stable.is_zero(pending.at, pending.bytes.len()) {
             return false;
         }
         fates.write();
         let mut altered = false;
         for (part, number) in pending.sectors() {
-            let at = pending.at + part.start;
             // What is there already cannot be lost.
-            let same = match &pending.bytes {
-                Bytes::Zeros(_) => self.stable.is_zero(at, part.end - part.start),
-                Bytes::Some(bytes) => {
-                    self.stable.holds(at, &bytes[part.start as usize..part.end as usize])
-                }
-            };
+            let same = pending.bytes.lie_in(part.clone(), pending.at, &self.stable);
             let fate = if same { Fate::Kept } else { fates.sector(number) };
             altered |= fate != Fate::Kept;
             let part = match fate {

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 /// What a disk writes whole, or tears: bytes.
 pub const SECTOR: usize = 512;
 /// Unit of memory of an image.
-const PAGE: usize = 4096;
+pub(super) const PAGE: usize = 4096;
 
 type Bytes = [u8; PAGE];
 
@@ -29,14 +29,12 @@ pub(super) struct Image {
 
 impl Image {
     pub fn read(&self, at: u64, out: &mut [u8]) {
+        let mut held = self.pages[self.first(at)..].iter().peekable();
         for (page, within, piece) in pieces(at, out.len()) {
             let out = &mut out[piece];
-            match self.find(page) {
-                Ok(index) => {
-                    let held = &self.pages[index].1.bytes;
-                    out.copy_from_slice(&held[within..within + out.len()]);
-                }
-                Err(_) => out.fill(0),
+            match held.next_if(|(number, _)| *number == page) {
+                Some((_, held)) => out.copy_from_slice(&held.bytes[within..within + out.len()]),
+                None => out.fill(0),
             }
         }
     }
@@ -66,8 +64,7 @@ impl Image {
     pub fn zero(&mut self, at: u64, bytes: u64) {
         const ZEROS: Bytes = [0; PAGE];
         let end = at + bytes;
-        let first = self.find((at / PAGE as u64) as u32).unwrap_or_else(|index| index);
-        let last = self.find(end.div_ceil(PAGE as u64) as u32).unwrap_or_else(|index| index);
+        let (first, last) = (self.first(at), self.first(end.next_multiple_of(PAGE as u64)));
         // Only the pages that exist; from the end, since whole ones go.
         for index in (first..last).rev() {
             let page = u64::from(self.pages[index].0) * PAGE as u64;
@@ -90,8 +87,7 @@ impl Image {
     /// Whether a range holds nothing but zeros.
     pub fn is_zero(&self, at: u64, bytes: u64) -> bool {
         let end = at + bytes;
-        let first = self.find((at / PAGE as u64) as u32).unwrap_or_else(|index| index);
-        self.pages[first..]
+        self.pages[self.first(at)..]
             .iter()
             .take_while(|(page, _)| u64::from(*page) * (PAGE as u64) < end)
             .all(|(page, held)| {
@@ -119,6 +115,11 @@ impl Image {
         if end > length {
             self.zero(length, end - length);
         }
+    }
+
+    /// The first page that is, from a position's on.
+    fn first(&self, at: u64) -> usize {
+        self.find((at / PAGE as u64) as u32).unwrap_or_else(|index| index)
     }
 
     /// Where a page is, or where it would have to be put.

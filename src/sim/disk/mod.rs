@@ -19,6 +19,7 @@ mod seam;
 #[cfg(test)]
 mod tests;
 
+use crate::sim::faults::{Dice, Kind, Name};
 use crate::sim::random::Random;
 use chainring_storage::superblock::{SUPERBLOCK_BYTES, decode};
 use chainring_storage::superfile::{COPIES, COPY_DISTANCE, superblock_path};
@@ -50,6 +51,15 @@ pub struct WriteId {
 
 /// Ranges in which reads may go wrong.
 type Exposed = Vec<(Target, Range<u64>)>;
+
+/// How a disk is since it was looked at last.
+#[derive(Clone, Copy, Debug)]
+pub struct Glance {
+    /// The power failed in the middle of an operation.
+    pub dark: bool,
+    /// Something went wrong that nobody was told of.
+    pub mishaps: bool,
+}
 
 /// A simulated disk; clones are the same disk.
 #[derive(Clone, Debug)]
@@ -163,9 +173,36 @@ impl DiskHandle {
         self.drive().operations
     }
 
-    /// How often blocking operations fail from now on.
-    pub fn set_rates(&self, rates: Rates) {
-        self.drive().rates = rates;
+    /// How often blocking operations fail from now on. Returns how often they did.
+    pub fn set_rates(&self, rates: Rates) -> Rates {
+        std::mem::replace(&mut self.drive().rates, rates)
+    }
+
+    /// Decides which operations fail.
+    pub fn set_dice(&self, dice: Dice) {
+        self.drive().dice = dice;
+    }
+
+    /// How the disk is.
+    pub fn glance(&self) -> Glance {
+        let drive = self.drive();
+        Glance { dark: drive.dark, mishaps: !drive.mishaps.is_empty() }
+    }
+
+    /// What went wrong with blocking operations since it was asked last, by name.
+    pub fn take_mishaps(&self) -> Vec<Name> {
+        std::mem::take(&mut self.drive().mishaps)
+    }
+
+    /// Whether a read failed since then.
+    pub fn has_misread(&self) -> bool {
+        self.drive().mishaps.iter().any(|(kind, _)| *kind == Kind::ReadError)
+    }
+
+    /// Lets every read fail as often as [`Rates`] says, until [`DiskHandle::shelter`]. What is read
+    /// is what there is.
+    pub fn expose_all(&self) {
+        self.drive().exposed = true;
     }
 
     /// Lets reads of a range go wrong as often as [`Rates`] says; nowhere else they do. A crash
@@ -177,6 +214,7 @@ impl DiskHandle {
     /// No read goes wrong any more but for latent errors.
     pub fn shelter(&self) {
         self.exposed().clear();
+        self.drive().exposed = false;
     }
 
     /// Bytes that have room.
@@ -232,6 +270,7 @@ impl DiskHandle {
         let mut empty = Drive::new(drive.random.clone());
         (empty.life, empty.capacity) = (drive.life + 1, drive.capacity);
         (empty.rates, empty.counts) = (drive.rates, drive.counts);
+        (empty.dice, empty.mishaps) = (drive.dice.clone(), std::mem::take(&mut drive.mishaps));
         (empty.operations, empty.next_write) = (drive.operations, drive.next_write);
         *drive = empty;
         held

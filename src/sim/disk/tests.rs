@@ -32,6 +32,34 @@ fn numbered(disk: &DiskHandle, name: &str) -> Vec<u8> {
     bytes
 }
 
+/// Zeros behind what is written are not kept; a crash decides of each sector of them all the same.
+#[test]
+fn zeros_behind_what_is_written_are_written() {
+    let disk = disk();
+    let old: Vec<u8> = (0..40).flat_map(|sector| [sector as u8 + 1; SECTOR]).collect();
+    let file = disk.open(&path("a"), Access::Create, false).unwrap();
+    file.write_all_at(&old, 0).unwrap();
+    file.sync().unwrap();
+    disk.sync_dir(Path::new("/d")).unwrap();
+    let file = disk.open(&path("a"), Access::Write, false).unwrap();
+    let mut new = vec![0; 36 * SECTOR];
+    new[..100].fill(7);
+    file.write_all_at(&new, 512).unwrap();
+    let seen = [&old[..512], &new, &old[37 * SECTOR..]].concat();
+    assert_eq!(read(&disk, "a").unwrap(), seen);
+    let (kept, lost) = (disk.fork(), disk.fork());
+    kept.crash_by(&mut List(Vec::new(), 0, true));
+    assert_eq!(read(&kept, "a").unwrap(), seen);
+    // All but the third sector of it, and the last.
+    let mut fates = List(vec![Fate::Kept; 36], 0, true);
+    (fates.0[2], fates.0[35]) = (Fate::Lost, Fate::Torn { from: 0, to: 100 });
+    lost.crash_by(&mut fates);
+    let mut torn = seen;
+    torn[3 * SECTOR..4 * SECTOR].fill(4);
+    torn[36 * SECTOR + 100..37 * SECTOR].fill(37);
+    assert_eq!(read(&lost, "a").unwrap(), torn);
+}
+
 /// Fates from a list, one after another; everything behind its end is kept.
 struct List(Vec<Fate>, usize, bool);
 
@@ -277,7 +305,10 @@ fn blocking_operations_fail_as_told() {
     assert_eq!(code(file.sync()), Some(5));
     disk.set_rates(Rates::default());
     file.sync().unwrap();
-    assert_eq!(read(&disk, "a").unwrap(), before, "the failed flush dropped what it had");
+    assert_eq!(read(&disk, "a").unwrap()[..512], [9; 512], "it is seen");
+    disk.crash_by(&mut lose_all());
+    assert_eq!(read(&disk, "a").unwrap(), before, "and no later flush brought it to stable media");
+    let file = disk.open(&path("a"), Access::Write, false).unwrap();
     disk.set_rates(Rates { write_error: all, ..Rates::default() });
     assert_eq!(code(file.write_all_at(&before, 0)), Some(5));
     disk.set_rates(Rates { write_full: all, ..Rates::default() });

@@ -79,7 +79,7 @@ impl Lan {
         if connection.sides[0].closed || connection.dial != Dial::Pending {
             return;
         }
-        let blocked = self.blocked[from][to] || self.blocked[to][from];
+        let blocked = self.cuts[from][to] + self.cuts[to][from] > 0;
         let host = &mut self.hosts[to];
         let dial = match () {
             () if blocked || !host.up => Dial::Unreachable,

@@ -55,10 +55,38 @@ pub struct Weather {
     pub late: u32,
     /// A frame is held up for seconds, and all behind it on its connection: others go on.
     pub stall: u32,
+    /// Now and then it is much worse.
+    pub spells: Spells,
     /// Socket buffers of a connection.
     pub buffer_bytes: u32,
     /// A connection that a partition holds up gives up after this, microseconds.
     pub give_up_us: u32,
+}
+
+/// Spells in which most of what is sent does not arrive whole, one after another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spells {
+    /// From the beginning of one to that of the next, microseconds; 0 for none.
+    pub every_us: u64,
+    /// For how long.
+    pub lasts_us: u64,
+    /// Times in a million frames.
+    pub lose: u32,
+    /// The same.
+    pub spoil: u32,
+    /// The same.
+    pub broken: u32,
+}
+
+impl Weather {
+    /// How often a frame is lost, spoilt and meets a break, at a time.
+    fn rates(&self, now: u64) -> (u32, u32, u32) {
+        let Spells { every_us, lasts_us, lose, spoil, broken } = self.spells;
+        match every_us > 0 && now % every_us >= every_us - lasts_us {
+            true => (lose.max(self.lose), spoil.max(self.spoil), broken.max(self.broken)),
+            false => (self.lose, self.spoil, self.broken),
+        }
+    }
 }
 
 /// Who sees every frame as it leaves.
@@ -117,8 +145,8 @@ pub struct Lan {
     eyes: Rc<RefCell<dyn Eyes>>,
     random: Random,
     hosts: [Host; NODES_MAX],
-    /// From, to.
-    blocked: [[bool; NODES_MAX]; NODES_MAX],
+    /// From, to: partitions that cut this way.
+    cuts: [[u32; NODES_MAX]; NODES_MAX],
     connections: Vec<Connection>,
     healed: bool,
     /// Nodes whose shards have to look at their connections again, a bit each.
@@ -145,7 +173,7 @@ impl Lan {
             eyes,
             random: Random::stream(seed, "network"),
             hosts: Default::default(),
-            blocked: Default::default(),
+            cuts: Default::default(),
             connections: Vec::new(),
             healed: false,
             stirred: 0,
@@ -172,7 +200,7 @@ impl Lan {
         let now = self.now();
         let connection = &mut self.connections[index];
         let [from, to] = [side, 1 - side].map(|side| usize::from(connection.sides[side].node));
-        if self.blocked[from][to] {
+        if self.cuts[from][to] > 0 {
             return HELD;
         }
         let rate = u64::from(self.weather.bytes_per_us.max(1));
@@ -245,8 +273,9 @@ impl Lan {
             return true;
         }
         let weather = &self.weather;
+        let (lose, spoil, broken) = weather.rates(now);
         let (lose, double) = match may_vanish(flow.frame()) {
-            true => (weather.lose, weather.double),
+            true => (lose, weather.double),
             false => (0, 0),
         };
         if faults.draw(Kind::Lose, lose) {
@@ -270,13 +299,13 @@ impl Lan {
             faults.took(kind, now, way);
             at += faults.stream(kind).below(LATE_US);
         }
-        if faults.draw(Kind::Spoil, weather.spoil) {
+        if faults.draw(Kind::Spoil, spoil) {
             faults.took(Kind::Spoil, now, way);
             let frame = flow.frame_mut();
             let place = faults.stream(Kind::Spoil).below(frame.len() as u64) as usize;
             frame[place] ^= 1 << faults.stream(Kind::Spoil).below(8);
         }
-        let broken = faults.draw(Kind::Break, weather.broken);
+        let broken = faults.draw(Kind::Break, broken);
         if broken {
             faults.took(Kind::Break, now, way);
         }
@@ -399,11 +428,21 @@ impl Lan {
         std::mem::take(&mut self.stirred)
     }
 
-    /// Cuts or mends the way from one node to another.
-    pub fn set_blocked(&mut self, from: u8, to: u8, blocked: bool) {
-        let was = &mut self.blocked[usize::from(from)][usize::from(to)];
-        if std::mem::replace(was, blocked) && !blocked {
-            self.release(from, to);
+    /// A partition cuts the way from one node to another. True if it was open.
+    pub fn cut(&mut self, from: u8, to: u8) -> bool {
+        let cuts = &mut self.cuts[usize::from(from)][usize::from(to)];
+        *cuts += 1;
+        *cuts == 1
+    }
+
+    /// A partition that cut this way is over; it opens when the last of them is.
+    pub fn mend(&mut self, from: u8, to: u8) {
+        let cuts = &mut self.cuts[usize::from(from)][usize::from(to)];
+        if *cuts > 0 {
+            *cuts -= 1;
+            if *cuts == 0 {
+                self.release(from, to);
+            }
         }
     }
 
@@ -427,7 +466,9 @@ impl Lan {
         self.healed = true;
         for from in 0..NODES_MAX as u8 {
             for to in 0..NODES_MAX as u8 {
-                self.set_blocked(from, to, false);
+                let cuts = &mut self.cuts[usize::from(from)][usize::from(to)];
+                *cuts = (*cuts).min(1);
+                self.mend(from, to);
             }
         }
     }

@@ -3,9 +3,13 @@
 //! Invariant: nothing that the node believes is asked; of its disk only what is on stable media
 //! counts.
 
+use super::SimNode;
+use crate::control::catalog::Catalog;
 use crate::device::Probe;
 use crate::records::Digest;
 use crate::sim::disk::DiskHandle;
+use crate::sim::faults::Name;
+use crate::sim::journal::Place;
 use crate::sim::kernel::Shared;
 use chainring_ring::actions::{Action, Input};
 use chainring_ring::core::Core;
@@ -58,5 +62,38 @@ impl Watch {
         let node = self.node.0;
         let line = format!("{now:>12} node {node} {at:?} {input:?} -> {actions:?}");
         self.shared.journal.step(line);
+    }
+}
+
+impl SimNode {
+    /// Tells what went wrong with blocking operations since it was asked last.
+    pub fn tell_mishaps(&mut self, shared: &Shared) -> Vec<Name> {
+        let mishaps = self.disk.take_mishaps();
+        let (now, place) = (shared.agenda.borrow().now(), Place::Node(self.index));
+        let mut faults = shared.faults.borrow_mut();
+        mishaps.iter().for_each(|name| faults.happened(*name, now, place));
+        mishaps
+    }
+
+    /// The observer learns what a recovery came to.
+    pub(super) fn tell_recovered(
+        &self,
+        shared: &Shared,
+        core: &Core,
+        (found, next): (&Superblock, u64),
+    ) {
+        let mut observer = shared.observer.borrow_mut();
+        observer.recovered(self.id(), self.disk.is_settled());
+        observer.started(self.id(), core, found, next);
+    }
+
+    /// The observer learns what it delivered again.
+    pub(super) fn tell_replayed(&self, shared: &Shared, digest: Digest, catalog: &Catalog) {
+        let mut observer = shared.observer.borrow_mut();
+        observer.digest(self.id(), catalog.delivered(), digest);
+        for instance in 0..catalog.delivered().0 {
+            let Some((order, _)) = catalog.entry(Instance(instance)) else { continue };
+            observer.replayed_as(self.id(), &order);
+        }
     }
 }

@@ -6,7 +6,7 @@ use super::Observer;
 use super::invariant::Invariant::{B1, B3, B4, B5, D1, D2, D7, R2};
 use crate::mail::TopicId;
 use chainring_ring::ids::{Durability, Entry, Instance, NodeId};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// A client's request, numbered from 0 by the workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +43,7 @@ pub(super) struct Op {
 
 #[derive(Debug)]
 struct Record {
+    hash: u128,
     op: usize,
     /// Where it was read.
     offset: Option<u64>,
@@ -59,6 +60,8 @@ pub(super) struct Clients {
     topics: Vec<(Vec<Option<usize>>, u64)>,
     /// By topic: below, some node has dropped what it held in memory.
     dropped: Vec<u64>,
+    /// Topic and offset of records whose only copy rotted.
+    rotten: BTreeSet<(u32, u64)>,
 }
 
 impl Clients {
@@ -90,7 +93,7 @@ impl Observer {
         for hash in records {
             let record = clients.records.len();
             assert!(clients.by_hash.insert(*hash, record).is_none(), "a record comes twice");
-            clients.records.push(Record { op: index, offset: None });
+            clients.records.push(Record { hash: *hash, op: index, offset: None });
         }
         assert!(clients.by_id.insert(op, index).is_none(), "request {op:?} comes twice");
         clients.ops.push(Op { id: op, node, topic, first, count, after, answer: None });
@@ -190,15 +193,15 @@ impl Observer {
             return;
         }
         let Observer { clients, verdict, .. } = self;
-        let known = clients.at(topic, offset);
-        let Some(read) = clients.by_hash.get(&record_hash(record)).copied() else {
+        let (known, hash) = (clients.at(topic, offset), record_hash(record));
+        if known.is_some_and(|known| clients.records[known].hash == hash) {
+            return;
+        }
+        let Some(read) = clients.by_hash.get(&hash).copied() else {
             let rule = if known.is_some() { D7 } else { B1 };
             let what = || format!("topic {} offset {offset}: nobody sent this", topic.0);
             return verdict.fail(rule, node, what);
         };
-        if known == Some(read) {
-            return;
-        }
         let what = || format!("topic {} offset {offset}: record {read}, was {known:?}", topic.0);
         verdict.check(B3, node, known.is_none(), what);
         let place = clients.records[read].offset;
@@ -254,6 +257,11 @@ impl Observer {
         dropped[index] = dropped[index].max(first);
     }
 
+    /// The only copy of a record rotted, and is not served any more.
+    pub fn rotten(&mut self, topic: TopicId, offset: u64) {
+        self.clients.rotten.insert((topic.0, offset));
+    }
+
     /// Where all became equal: every request ended, and what was acknowledged was read.
     pub(super) fn settle_clients(&mut self) {
         let Observer { clients, verdict, .. } = self;
@@ -265,7 +273,9 @@ impl Observer {
                 let records = &clients.records[op.first..op.first + op.count];
                 let kept =
                     clients.dropped.get(op.topic.0 as usize).is_none_or(|from| first >= *from);
-                let lost = records.iter().find(|record| kept && record.offset.is_none());
+                let topic = op.topic.0;
+                let rotten = clients.rotten.range((topic, first)..=(topic, last)).next().is_some();
+                let lost = records.iter().find(|record| kept && !rotten && record.offset.is_none());
                 let what = || format!("{:?} at {first} to {last}: lost {lost:?}", op.id);
                 verdict.check(B5, node, lost.is_none(), what);
             }

@@ -126,8 +126,8 @@ impl Observer {
     }
 
     /// A 1B is made: notes what it has to report, which is all that the node voted for and no
-    /// higher ballot has overwritten, and what was chosen by its vote, even if its log lost it.
-    /// It may leave later; asked again the node has no less.
+    /// higher ballot has overwritten, and what was chosen by its vote, even if its log lost it. It
+    /// may leave later; asked again the node has no less.
     pub(super) fn answers(&mut self, node: NodeId, core: &Core, ballot: Ballot) {
         if self.nodes[usize::from(node.0)].answer.0 == ballot {
             return;

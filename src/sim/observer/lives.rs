@@ -35,7 +35,8 @@ impl Observer {
         if incarnation != state.incarnation {
             (state.shown, state.stable_promised) = (Ballot::ZERO, Ballot::ZERO);
         }
-        let honest = !core.is_damaged() || state.harmed;
+        let misread = std::mem::take(&mut state.misread);
+        let honest = !core.is_damaged() || state.harmed || misread;
         verdict.check(D3, node, honest, || "starts damaged on a whole disk".to_owned());
         // Recovery reads all: what it takes for whole is whole.
         state.harmed &= core.is_damaged();
@@ -210,6 +211,13 @@ impl Observer {
         if !self.is_over(node) {
             let state = &mut self.nodes[usize::from(node.0)];
             (state.lied, state.harmed) = (state.lied.map(|_| 0), true);
+        }
+    }
+
+    /// A start of the node could not read all that is there: this once it may call it damaged.
+    pub fn misread(&mut self, node: NodeId) {
+        if !self.is_over(node) {
+            self.nodes[usize::from(node.0)].misread = true;
         }
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Node {
     pub(super) doubtful: Vec<Group>,
     /// Its disk was harmed since recovery last found it whole: it may find damage.
     pub(super) harmed: bool,
+    /// Its start could not read all that is there.
+    pub(super) misread: bool,
     /// This life was told of an I/O error.
     pub(super) failed: bool,
 

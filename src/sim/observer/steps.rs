@@ -115,7 +115,10 @@ impl Observer {
         actions: &[Action],
     ) {
         let Some(base) = base else {
-            let nothing = vote.received == Instance(0) && vote.durable == Instance(0);
+            // Its owner opens it at what is decided, and may have to wait for room to propose.
+            let own = vote.ballot.node == node && vote.received <= core.delivered();
+            let nothing = vote.received == Instance(0) || own;
+            let nothing = nothing && vote.durable <= vote.received;
             let what = || format!("{vote:?} at a ballot that proposed nothing");
             return self.verdict.check(A7, node, nothing, what);
         };

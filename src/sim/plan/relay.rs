@@ -38,7 +38,7 @@ pub(super) fn relay(random: &mut Random, plan: &Plan, mut at: u64, strikes: &mut
             let (node, detail) = (*random.pick(&victims), random.bits() & !ANYWHERE);
             push(at - LOSS_US, 0, Kind::Rot, node, detail);
             let lasts = 1_000 + random.exponential(10_000);
-            push(at - LOSS_US / 2, lasts, Kind::Power, node, 1);
+            push(at - LOSS_US / 2, lasts, Kind::Power, node, AT_ONCE);
         }
         at += 100;
         // Who was cut off is left in the next time.
@@ -47,6 +47,8 @@ pub(super) fn relay(random: &mut Random, plan: &Plan, mut at: u64, strikes: &mut
     strikes[first..].sort_by_key(|strike| strike.at);
 }
 
+/// A power failure's detail: at once, not in the middle of an operation or of a write.
+const AT_ONCE: u64 = 3;
 /// Of a rot's detail: set if it meets any part of the log.
 const ANYWHERE: u64 = 1 << 8;
 

@@ -60,6 +60,7 @@ impl World {
         for sim in &mut self.nodes {
             sim.disk.set_rates(Rates::default());
             sim.disk.set_capacity(u64::MAX);
+            sim.aim = None;
             sim.paused_until = sim.paused_until.min(now);
             sim.recall(&self.shared);
             sim.mail_later(&self.shared);
@@ -67,8 +68,8 @@ impl World {
         self.put(now + LOOK_US, What::Phase);
     }
 
-    /// All nodes run, have delivered the same, know so, and have it in their logs. Where a
-    /// majority has forgotten, what is equal need not be all that there was.
+    /// All nodes run, have delivered the same, know so, and have it in their logs. Where a majority
+    /// has forgotten, what is equal need not be all that there was.
     fn are_equal(&self) -> bool {
         let mut cores = self.nodes.iter().map(|sim| Some(sim.alive.as_ref()?.shard.core()));
         let Some(Some(first)) = cores.next() else { return false };
@@ -125,7 +126,13 @@ impl World {
         while at < end {
             match self.read_record(node, topic, at) {
                 // Rot that nobody has come across yet: the next start repairs it.
-                0 if self.nodes[usize::from(node)].victim || self.plan.beyond => at += 1,
+                0 if self.nodes[usize::from(node)].victim || self.plan.beyond => {
+                    // Where nobody else holds it, it is lost, and nothing else is said.
+                    if self.plan.nodes == 1 && self.nodes[0].rotten > 0 {
+                        self.shared.observer.borrow_mut().rotten(topic, at);
+                    }
+                    at += 1;
+                }
                 0 => {
                     let what = format!("topic {} offset {at} cannot be read any more", topic.0);
                     let (invariant, at_us) = (Invariant::D7, self.now());

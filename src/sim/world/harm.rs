@@ -4,7 +4,7 @@
 //! excuses nobody, and the observer is told of the rest; a start that must be refused is judged.
 
 use super::World;
-use crate::sim::disk::{DiskHandle, Rot};
+use crate::sim::disk::{DiskHandle, Rates, Rot};
 use crate::sim::faults::Kind;
 use crate::sim::journal::Place;
 use crate::sim::kernel::Placed;
@@ -51,8 +51,11 @@ impl World {
         };
         let disk = sim.disk.shared();
         let dir = &config.node.dir;
+        // Whoever replaces a disk takes one that works.
+        let rates = sim.disk.set_rates(Rates::default());
         disk.create_dir_all(dir).expect("an empty disk takes a directory");
         SuperblockFile::create(&*disk, dir, &superblock, false).expect("an empty disk has room");
+        sim.disk.set_rates(rates);
     }
 
     /// True if one more place of this node's log may be spoilt. Alone it has one: of two, the
@@ -257,6 +260,7 @@ impl World {
             return false;
         }
         let Some(disk) = self.disk_of_another(node, other, detail) else { return false };
+        disk.set_rates(Rates::default());
         let sim = &mut self.nodes[usize::from(node)];
         let own = std::mem::replace(&mut sim.disk, disk);
         let booted = sim.boot(&self.plan, &self.shared).is_ok();

@@ -15,7 +15,7 @@ mod strikes;
 
 use crate::mail::{Command, Notice};
 use crate::sim::agenda::{Agenda, What};
-use crate::sim::disk::Rates;
+use crate::sim::disk::Glance;
 use crate::sim::faults::{Class, Faults, Kind, Name};
 use crate::sim::journal::Journal;
 use crate::sim::kernel::{Handle, Shared};
@@ -31,6 +31,7 @@ use clients::Clients;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Microseconds from healing to all nodes being equal, at most.
 pub const LIVENESS_US: u64 = 30_000_000;
@@ -132,9 +133,10 @@ impl World {
     /// A world before its beginning.
     pub fn new(plan: Plan, telling: Telling) -> World {
         let Telling { only, journal, blind } = telling;
+        let only = only.map(Arc::new);
         let seed = plan.seed;
         let agenda = Rc::new(RefCell::new(Agenda::default()));
-        let faults = Rc::new(RefCell::new(Faults::new(seed, only, journal.clone())));
+        let faults = Rc::new(RefCell::new(Faults::new(seed, only.clone(), journal.clone())));
         let observer = Rc::new(RefCell::new(Observer::new(Setup {
             nodes: (1..=plan.nodes).filter(|_| !blind).map(NodeId).collect(),
             durability: plan.durability,
@@ -147,7 +149,7 @@ impl World {
         let lan = Rc::new(RefCell::new(lan));
         let shared = Shared { agenda, faults, lan, observer, journal };
         World {
-            nodes: (0..plan.nodes).map(|index| SimNode::new(index, &plan)).collect(),
+            nodes: (0..plan.nodes).map(|index| SimNode::new(index, &plan, only.clone())).collect(),
             clients: Clients::new(&plan),
             random: Random::stream(seed, "world"),
             shared,
@@ -185,14 +187,8 @@ impl World {
 
     fn begin(&mut self) {
         for node in 0..self.plan.nodes {
-            let storage = &self.plan.storage;
-            let rates = Rates {
-                read_error: storage.read_error,
-                read_garbage: storage.read_spoilt,
-                ..Rates::default()
-            };
             let sim = &mut self.nodes[usize::from(node)];
-            sim.disk.set_rates(rates);
+            sim.disk.set_rates(self.plan.blocking(node));
             sim.booting = true;
             let at = self.random.below(100_000);
             self.put(at, What::Boot { node });
@@ -238,6 +234,7 @@ impl World {
             What::Boot { node } => self.on_boot(node),
             What::Strike { index } => self.on_strike(index),
             What::Mend { index } => self.on_mend(index),
+            What::Blow { node, life, index } => self.on_blow(node, life, index),
             What::Phase => return self.on_phase(),
         }
         false
@@ -280,16 +277,21 @@ impl World {
         if turned != Turned::On {
             self.on_ended(node, turned);
         }
-        self.notice_dark(node);
+        self.notice_disk(node);
         if self.events >= self.plan.events && !self.healing {
             self.heal();
         }
     }
 
-    /// Power that failed in the middle of an operation takes the whole machine.
-    fn notice_dark(&mut self, node: u8) {
-        let sim = &self.nodes[usize::from(node)];
-        if sim.alive.is_some() && sim.disk.is_dark() {
+    /// Power that failed in the middle of an operation takes the whole machine; what else went
+    /// wrong is told.
+    fn notice_disk(&mut self, node: u8) {
+        let sim = &mut self.nodes[usize::from(node)];
+        let Glance { dark, mishaps } = sim.disk.glance();
+        if mishaps {
+            sim.tell_mishaps(&self.shared);
+        }
+        if sim.alive.is_some() && dark {
             self.crash(node, true, DARK_US);
         }
     }
@@ -312,9 +314,18 @@ impl World {
             }
         }
         self.answers = given;
+        self.notice_disk(node);
     }
 
     fn on_written(&mut self, node: u8, life: u32, write: u64) {
+        if self.living(node, life).is_none() {
+            return;
+        }
+        if let Some(index) = self.nodes[usize::from(node)].aim.take()
+            && self.on_aimed(node, life, index)
+        {
+            return;
+        }
         let Some(alive) = self.living(node, life) else { return };
         let ground = alive.ground.clone();
         if ground.complete(write, &mut self.random) {
@@ -346,16 +357,20 @@ impl World {
             }
         };
         self.nodes[usize::from(node)].order(&self.shared, command);
-        self.notice_dark(node);
+        self.notice_disk(node);
     }
 
-    fn outcome(self) -> Outcome {
+    fn outcome(mut self) -> Outcome {
+        self.nodes.iter_mut().for_each(|sim| drop(sim.tell_mishaps(&self.shared)));
         let mut faults = self.shared.faults.borrow_mut();
-        for sim in &self.nodes {
-            let counts = sim.disk.counts();
-            faults.count(Kind::ReadError, counts.read_errors);
-            faults.count(Kind::ReadSpoilt, counts.read_garbage);
-        }
+        let counts: Vec<_> = self.nodes.iter().map(|sim| sim.disk.counts()).collect();
+        // Reads that met a sector which the disk does not give, and writes that met a full disk,
+        // are drawn by nobody.
+        let latent: u64 = counts.iter().map(|counts| counts.latent_reads).sum();
+        let full: u64 = counts.iter().map(|counts| counts.full).sum();
+        faults.count(Kind::ReadError, latent);
+        let drawn = faults.counted_of(Kind::StoreFull);
+        faults.count(Kind::Full, full.saturating_sub(drawn));
         let of = |class| faults.counted(class);
         let classes = [of(Class::Packet), of(Class::Storage), of(Class::Macro)];
         Outcome {

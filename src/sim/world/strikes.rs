@@ -1,7 +1,8 @@
 //! Large faults: a node or part of the network is struck, and mended later.
 //!
 //! Invariants: what would cost a node its votes meets only the minority that the plan names; a
-//! strike counts only if it took effect; after healing there are none.
+//! strike counts only if it took effect, and when it does: power when it fails, a partition if it
+//! cut a way that was open; after healing there are none.
 
 use super::World;
 use crate::mail::Command;
@@ -20,6 +21,23 @@ use chainring_storage::superfile::read_superblock_on;
 /// A node that could not start is started again after this.
 const BOOT_AGAIN_US: u64 = 300_000;
 
+/// What became of a strike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Took {
+    /// Nothing.
+    Not,
+    /// It is under way, or had another effect than its own.
+    Armed,
+    /// It took effect.
+    Effect,
+}
+
+impl Took {
+    fn effect(hit: bool) -> Took {
+        if hit { Took::Effect } else { Took::Not }
+    }
+}
+
 impl World {
     /// A large fault of the plan.
     pub(super) fn on_strike(&mut self, index: u32) {
@@ -30,55 +48,57 @@ impl World {
         if self.healing || !self.shared.faults.borrow_mut().allows(strike.kind, u64::from(index)) {
             return;
         }
-        if self.strike(&strike, index) {
-            let (now, place) = (self.now(), Place::Node(strike.node));
-            self.shared.faults.borrow_mut().struck(strike.kind, u64::from(index), now, place);
+        let took = self.strike(&strike, index);
+        if took == Took::Not {
+            return;
         }
+        let (now, place) = (self.now(), Place::Node(strike.node));
+        let mut faults = self.shared.faults.borrow_mut();
+        faults.armed(strike.kind, u64::from(index), now, place);
+        faults.count(strike.kind, u64::from(took == Took::Effect));
     }
 
-    fn strike(&mut self, strike: &Strike, index: u32) -> bool {
+    fn strike(&mut self, strike: &Strike, index: u32) -> Took {
         let node = strike.node;
         let sim = &self.nodes[usize::from(node)];
         let (up, victim) = (sim.alive.is_some(), sim.victim);
         // Whoever forgets its votes by a crash may crash only if it is of the minority.
         let may_crash = self.plan.durability == Durability::Sync || victim;
         match strike.kind {
-            Kind::Crash if up && may_crash => self.crash(node, false, strike.lasts),
-            Kind::Power if up && may_crash => {
-                if strike.detail.is_multiple_of(4) {
-                    // In the middle of whatever is written next.
-                    self.nodes[usize::from(node)].disk.fail_after(1 + strike.detail / 4 % 12);
-                } else {
-                    self.crash(node, true, strike.lasts);
-                }
-            }
+            Kind::Crash | Kind::Power if up && may_crash => return self.strike_down(strike, index),
             Kind::Stop if up && self.plan.durability != Durability::Memory => {
                 self.nodes[usize::from(node)].unplugged =
                     may_crash && strike.detail.is_multiple_of(2);
                 self.stop(node);
             }
-            Kind::Pause if up => {
+            Kind::Pause if up && self.now() + strike.lasts > sim.paused_until => {
                 let until = self.now() + strike.lasts;
                 self.nodes[usize::from(node)].pause(&self.shared, until);
             }
             Kind::Campaign if up => {
                 self.nodes[usize::from(node)].order(&self.shared, Command::Campaign);
             }
-            Kind::Clock => self.nodes[usize::from(node)].clock.ahead += strike.detail % 5_000_000,
-            Kind::Part if self.plan.nodes > 1 => {
-                self.part(strike, true);
-                self.mend_later(strike, index);
+            Kind::Clock if up => {
+                self.nodes[usize::from(node)].clock.ahead += 1 + strike.detail % 5_000_000;
             }
-            Kind::Rot if up => return self.rot(node, strike.detail),
-            Kind::HeadRot if up => return self.rot_head(node),
-            Kind::CopyRot | Kind::SegmentLost | Kind::Misplaced | Kind::Foreign => {
-                return up && may_crash && self.harm(strike);
+            Kind::Part if self.plan.nodes > 1 => {
+                self.mend_later(strike, index);
+                return if self.part(strike) { Took::Effect } else { Took::Armed };
+            }
+            Kind::Rot if up => return Took::effect(self.rot(node, strike.detail)),
+            Kind::HeadRot if up => return Took::effect(self.rot_head(node)),
+            Kind::CopyRot | Kind::SegmentLost | Kind::Misplaced | Kind::Foreign
+                if up && may_crash =>
+            {
+                return self.harm(strike);
             }
             // A log that is full cannot be marked as closed: a stop is as a crash.
             Kind::Full if up && may_crash && self.plan.durability != Durability::Memory => {
                 let room = strike.detail % 3 * 8192;
                 self.nodes[usize::from(node)].disk.leave_room(room);
                 self.mend_later(strike, index);
+                // Counted by the writes that find no room.
+                return Took::Armed;
             }
             Kind::Mistake if up && may_crash && self.plan.nodes > 1 => {
                 self.crash(node, false, 10_000);
@@ -87,21 +107,65 @@ impl World {
                 config.cluster.nodes[other].address.push('1');
                 self.mend_later(strike, index);
             }
-            Kind::Stranger => {
-                let from = (node + 1) % self.plan.nodes;
-                // Seldom more than a node keeps in a handshake.
-                for _ in 0..if strike.detail.is_multiple_of(8) { 70 } else { 1 } {
-                    self.shared.lan.borrow_mut().dial(from, node);
-                }
-            }
+            Kind::Stranger => self.visit(strike),
             Kind::Rush => self.rush(),
             Kind::DiskLoss if victim && up => {
                 self.crash(node, true, strike.lasts + 100_000);
                 self.lose_disk(node);
             }
-            _ => return false,
+            _ => return Took::Not,
         }
-        true
+        Took::Effect
+    }
+
+    /// Somebody connects and says nothing; seldom more than a node keeps in a handshake.
+    fn visit(&self, strike: &Strike) {
+        let from = (strike.node + 1) % self.plan.nodes;
+        for _ in 0..if strike.detail.is_multiple_of(8) { 70 } else { 1 } {
+            self.shared.lan.borrow_mut().dial(from, strike.node);
+        }
+    }
+
+    /// A process is killed, or a machine loses power: now, in the middle of the next blocking
+    /// operation, or about when the next write of the log ends.
+    fn strike_down(&mut self, strike: &Strike, index: u32) -> Took {
+        let node = usize::from(strike.node);
+        let power = strike.kind == Kind::Power;
+        let memory = self.plan.durability == Durability::Memory;
+        match (power, strike.detail % 4) {
+            (true, 0) => self.nodes[node].disk.fail_after(1 + strike.detail / 4 % 12),
+            (true, 1..3) | (false, 1..) if !memory => self.nodes[node].aim = Some(index),
+            _ => {
+                self.crash(strike.node, power, strike.lasts);
+                return Took::Effect;
+            }
+        }
+        Took::Armed
+    }
+
+    /// A write of a node that is aimed at ends: the blow falls before it does, or a moment later.
+    /// True if the write is no more.
+    pub(super) fn on_aimed(&mut self, node: u8, life: u32, index: u32) -> bool {
+        let Strike { detail, .. } = self.plan.strikes[index as usize];
+        let before = !(detail >> 4).is_multiple_of(4);
+        match before {
+            true => self.on_blow(node, life, index),
+            false => {
+                let at = self.now() + (detail >> 8) % 64;
+                self.put(at, What::Blow { node, life, index });
+            }
+        }
+        before
+    }
+
+    /// A blow that was aimed falls.
+    pub(super) fn on_blow(&mut self, node: u8, life: u32, index: u32) {
+        if self.healing || self.living(node, life).is_none() {
+            return;
+        }
+        let Strike { kind, lasts, .. } = self.plan.strikes[index as usize];
+        self.shared.faults.borrow_mut().count(kind, 1);
+        self.crash(node, kind == Kind::Power, lasts);
     }
 
     /// Every node gets a request.
@@ -112,19 +176,21 @@ impl World {
     }
 
     /// A node's machine goes down, and something happens to its disk meanwhile.
-    fn harm(&mut self, strike: &Strike) -> bool {
+    fn harm(&mut self, strike: &Strike) -> Took {
         let Strike { node, kind, lasts, detail, .. } = *strike;
         if kind != Kind::Foreign && !self.may_spoil(node) {
-            return false;
+            return Took::Not;
         }
         let sealed = self.sealed(node);
         self.crash(node, true, lasts + 50_000);
-        match kind {
+        self.shared.faults.borrow_mut().count(Kind::Power, 1);
+        let hit = match kind {
             Kind::CopyRot => self.rot_copies(node, detail),
             Kind::SegmentLost => self.lose_segment(node, detail),
             Kind::Misplaced => self.misplace(node, &sealed, detail),
             _ => self.start_as_another(node, detail),
-        }
+        };
+        if hit { Took::Effect } else { Took::Armed }
     }
 
     fn mend_later(&self, strike: &Strike, index: u32) {
@@ -137,7 +203,10 @@ impl World {
         match strike.kind {
             Kind::Full => self.nodes[usize::from(strike.node)].disk.set_capacity(u64::MAX),
             Kind::Mistake => self.correct(strike.node),
-            _ => self.part(&strike, false),
+            _ => {
+                let mut lan = self.shared.lan.borrow_mut();
+                self.plan.cut_by(&strike).for_each(|(from, to)| lan.mend(from, to));
+            }
         }
     }
 
@@ -154,31 +223,10 @@ impl World {
         }
     }
 
-    /// Cuts the network, in one of the shapes that networks are cut in, or mends it.
-    fn part(&mut self, strike: &Strike, cut: bool) {
-        let nodes = self.plan.nodes;
-        let (one, next) = (strike.node, (strike.node + 1) % nodes);
-        let group = |node: u8| strike.detail >> 8 >> node & 1 == 1;
+    /// Cuts the network. True if a way was open.
+    fn part(&mut self, strike: &Strike) -> bool {
         let mut lan = self.shared.lan.borrow_mut();
-        for from in 0..nodes {
-            for to in 0..nodes {
-                let hit = match strike.detail % 7 {
-                    // One node alone; deaf; mute.
-                    0 => from == one || to == one,
-                    1 => to == one,
-                    2 => from == one,
-                    // The ring between neighbours; one way of it.
-                    3 => (from, to) == (one, next) || (from, to) == (next, one),
-                    4 => (from, to) == (one, next),
-                    // Two groups; two groups with one node between them.
-                    5 => group(from) != group(to),
-                    _ => group(from) != group(to) && from != one && to != one,
-                };
-                if hit && from != to {
-                    lan.set_blocked(from, to, cut);
-                }
-            }
-        }
+        self.plan.cut_by(strike).filter(|(from, to)| lan.cut(*from, *to)).count() > 0
     }
 
     /// A node's process is gone, and with `power` its machine. It comes back after `lasts`.
@@ -194,7 +242,7 @@ impl World {
             let desk = alive.ground.desk.borrow();
             sim.last = desk.placed.iter().max_by_key(|placed| placed.number).copied();
         }
-        sim.booting = true;
+        (sim.booting, sim.aim) = (true, None);
         let storage = &self.plan.storage;
         let plan = CrashPlan {
             affected: 900_000,
@@ -213,6 +261,7 @@ impl World {
             false => sim.disk.kill(&mut self.random, plan),
         };
         self.shared.faults.borrow_mut().count(Kind::Tear, altered);
+        self.shared.faults.borrow_mut().count(Kind::Power, u64::from(dark));
         self.shared.lan.borrow_mut().host_down(node, power);
         let sim = &self.nodes[usize::from(node)];
         let marked = || read_superblock_on(&sim.disk, &sim.config.node.dir).is_ok_and(|s| s.clean);
@@ -270,13 +319,15 @@ impl World {
             false => disk.kill(&mut self.random, CrashPlan::default()),
         };
         self.shared.faults.borrow_mut().count(Kind::Tear, altered);
+        self.shared.faults.borrow_mut().count(Kind::Power, u64::from(unplugged));
         self.shared.lan.borrow_mut().host_down(node, unplugged);
         self.shared.observer.borrow_mut().stopped(id, how);
         if how == Stopped::Clean {
             self.rot_closed(node);
         }
         self.forget_requests(node);
-        self.nodes[usize::from(node)].booting = true;
+        let sim = &mut self.nodes[usize::from(node)];
+        (sim.booting, sim.aim) = (true, None);
         let at = self.now() + 100_000;
         self.put(at, What::Boot { node });
     }
@@ -295,7 +346,12 @@ impl World {
             // Power fails again, in the middle of the start.
             sim.disk.fail_after(1 + self.random.below(20));
         }
+        if fuse == 1 && !calm && (self.plan.durability == Durability::Sync || sim.victim) {
+            sim.disk.expose_all();
+        }
         let booted = sim.boot(&self.plan, &self.shared);
+        sim.disk.shelter();
+        let mishaps = sim.tell_mishaps(&self.shared);
         let Err(error) = booted else { return };
         if sim.disk.is_dark() {
             self.crash(node, true, BOOT_AGAIN_US);
@@ -303,7 +359,8 @@ impl World {
         }
         self.refused.push((node, error.to_string()));
         let full = matches!(error, RecoverError::Log(LogError::Full { .. }));
-        if self.nodes[usize::from(node)].victim && !full {
+        // What may pass is tried again.
+        if self.nodes[usize::from(node)].victim && !full && mishaps.is_empty() {
             // The operator gives it an empty disk and a new incarnation.
             self.lose_disk(node);
             if self.nodes[usize::from(node)].alive.is_some() {

@@ -110,8 +110,10 @@ fn loses_all(ring: &mut Ring) -> chainring_ring::core::Recovered {
 #[test]
 fn d3_a_clean_stop_leaves_nothing_behind() {
     pair(Invariant::D3, Async, |ring, broken| {
+        ring.bend = Some((node(1), Bend::LoseGroups));
         ring.value(0);
         ring.pump(0);
+        ring.write(1);
         let mut recovered = ring.recovered(1);
         if broken {
             recovered.orders.clear();
