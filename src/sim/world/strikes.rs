@@ -168,7 +168,7 @@ impl World {
         self.crash(node, kind == Kind::Power, lasts);
     }
 
-    /// Every node gets a request.
+    /// All nodes get requests at once.
     fn rush(&mut self) {
         for node in 0..self.plan.nodes {
             self.request(node, None);
