@@ -75,7 +75,8 @@ impl World {
                 let until = self.now() + strike.lasts;
                 self.nodes[usize::from(node)].pause(&self.shared, until);
             }
-            Kind::Campaign if up => {
+            // One that stands still would take all orders at once, perhaps when all is healed.
+            Kind::Campaign if up && self.nodes[usize::from(node)].paused_until <= self.now() => {
                 self.nodes[usize::from(node)].order(&self.shared, Command::Campaign);
             }
             Kind::Clock if up => {
