@@ -75,11 +75,9 @@ impl World {
                 let until = self.now() + strike.lasts;
                 self.nodes[usize::from(node)].pause(&self.shared, until);
             }
-            Kind::Campaign if up => {
-                // Seldom more often than what is said of it can wait for a peer.
-                for _ in 0..if strike.detail.is_multiple_of(32) { 80 } else { 1 } {
-                    self.nodes[usize::from(node)].order(&self.shared, Command::Campaign);
-                }
+            // One that stands still would take all orders at once, perhaps when all is healed.
+            Kind::Campaign if up && self.nodes[usize::from(node)].paused_until <= self.now() => {
+                self.nodes[usize::from(node)].order(&self.shared, Command::Campaign);
             }
             Kind::Clock if up => {
                 self.nodes[usize::from(node)].clock.ahead += 1 + strike.detail % 5_000_000;
