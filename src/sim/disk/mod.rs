@@ -303,10 +303,10 @@ impl DiskHandle {
         self.drive().digest()
     }
 
-    /// True if the power could go and nothing would be other than it is read now. A segment that is
+    /// True if the power could go and no segment would be other than it is read now. One that is
     /// being made, "NAME.new", is read by nobody.
     pub fn is_settled(&self) -> bool {
-        self.drive().is_settled(|path| path.extension().is_none_or(|end| end != "new"))
+        self.drive().is_settled(|path| path.extension().is_some_and(|end| end == "log"))
     }
 
     /// How many copies of this superblock are on stable media.

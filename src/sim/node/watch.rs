@@ -84,7 +84,9 @@ impl SimNode {
         (found, next): (&Superblock, u64),
     ) {
         let mut observer = shared.observer.borrow_mut();
-        observer.recovered(self.id(), self.disk.is_settled());
+        let copies = self.disk.stable_superblocks(&self.config.node.dir, found);
+        let settled = self.disk.is_settled() && copies >= COPIES_WRITTEN_MIN;
+        observer.recovered(self.id(), settled);
         observer.started(self.id(), core, found, next);
     }
 

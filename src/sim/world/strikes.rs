@@ -340,6 +340,16 @@ impl World {
         self.put(at, What::Boot { node });
     }
 
+    /// A node outside the minority calls itself damaged for reads that failed once: one damaged
+    /// node more than the model allows. Who runs it starts it again, and the disk reads well.
+    fn start_again(&mut self, node: u8, misread: bool) {
+        let sim = &self.nodes[usize::from(node)];
+        let damaged = sim.alive.as_ref().is_some_and(|alive| alive.shard.core().is_damaged());
+        if damaged && misread && !sim.victim {
+            self.crash(node, false, BOOT_AGAIN_US);
+        }
+    }
+
     /// A node starts.
     pub(super) fn on_boot(&mut self, node: u8) {
         let sim = &mut self.nodes[usize::from(node)];
@@ -359,8 +369,9 @@ impl World {
         }
         let booted = sim.boot(&self.plan, &self.shared);
         sim.disk.shelter();
+        let misread = sim.disk.has_misread();
         let mishaps = sim.tell_mishaps(&self.shared);
-        let Err(error) = booted else { return };
+        let Err(error) = booted else { return self.start_again(node, misread) };
         if sim.disk.is_dark() {
             self.crash(node, true, BOOT_AGAIN_US);
             return self.rot_last(node);
