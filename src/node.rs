@@ -23,7 +23,7 @@ use chainring_net::hello::{Identity, PROTOCOL};
 use chainring_net::mailbox::{Receiver, Sender, Waker, channel};
 use chainring_net::pool::{Arena, ArenaError, ArenaPlan};
 use chainring_net::uring::{UringError, UringOptions};
-use chainring_net::wire::{Wire, WireOptions};
+use chainring_net::wire::{FORWARDS_MAX, Wire, WireOptions};
 use chainring_ring::ids::Durability;
 use chainring_storage::{FileSystem, Superblock};
 use std::net::TcpListener;
@@ -385,6 +385,7 @@ fn make_shard(
         block: config.cluster.block,
         packet_max: config.packet_max(),
         control_max: links::CONTROL_MAX,
+        forwards: FORWARDS_MAX,
         spin: Duration::from_micros(50),
         uring: UringOptions { fixed: store.log.is_some() },
     };

@@ -20,6 +20,9 @@ pub struct WireOptions {
     pub packet_max: u32,
     /// Largest frame on a control link, bytes; at most the buffer it is received into.
     pub control_max: u32,
+    /// Forwards queued at most, sent but unreported ones included; in production
+    /// [`crate::wire::FORWARDS_MAX`].
+    pub forwards: usize,
     /// How long to spin (with yields) before blocking.
     pub spin: Duration,
     /// Knobs of the uring.

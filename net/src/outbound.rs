@@ -12,7 +12,7 @@ use crate::uring::RANGES_MAX;
 use chainring_ring::mark;
 use std::collections::VecDeque;
 
-/// Most forwards queued, sent-but-unreported ones included.
+/// Most forwards queued in production, sent-but-unreported ones included.
 pub const FORWARDS_MAX: usize = 4096;
 /// Most bytes of one send; a single larger packet goes alone.
 const SEND_MAX: u32 = 1 << 20;
@@ -27,20 +27,23 @@ pub(crate) struct DataOut {
     in_flight: u32,
     /// Tokens to report, and whether their ranges went out whole.
     reports: VecDeque<(u64, bool)>,
+    /// Most of both.
+    most: usize,
 }
 
 impl DataOut {
-    pub(crate) fn new() -> DataOut {
+    pub(crate) fn new(most: usize) -> DataOut {
         DataOut {
-            queue: VecDeque::with_capacity(FORWARDS_MAX),
+            queue: VecDeque::with_capacity(most),
             head_sent: 0,
             in_flight: 0,
-            reports: VecDeque::with_capacity(FORWARDS_MAX),
+            reports: VecDeque::with_capacity(most),
+            most,
         }
     }
 
     pub(crate) fn room(&self) -> usize {
-        FORWARDS_MAX - self.queue.len() - self.reports.len()
+        self.most - self.queue.len() - self.reports.len()
     }
 
     pub(crate) fn push(&mut self, range: Range, token: u64) -> Result<(), Refused> {
@@ -196,7 +199,7 @@ mod tests {
 
     #[test]
     fn short_sends_go_on_in_the_middle() {
-        let mut out = DataOut::new();
+        let mut out = DataOut::new(FORWARDS_MAX);
         for token in 0..3 {
             out.push(range(token * 1000, 512), u64::from(token)).unwrap();
         }
@@ -215,20 +218,20 @@ mod tests {
 
     #[test]
     fn one_send_takes_up_to_a_mebibyte() {
-        let mut out = DataOut::new();
+        let mut out = DataOut::new(FORWARDS_MAX);
         for token in 0..5 {
             out.push(range(0, 300 << 10), token).unwrap();
         }
         assert_eq!(out.begin(), Some(3));
         out.drop_all();
-        let mut out = DataOut::new();
+        let mut out = DataOut::new(FORWARDS_MAX);
         out.push(range(0, 3 << 20), 1).unwrap();
         assert_eq!(out.begin(), Some(1), "a larger packet goes alone");
     }
 
     #[test]
     fn queue_and_reports_share_one_bound() {
-        let mut out = DataOut::new();
+        let mut out = DataOut::new(FORWARDS_MAX);
         for token in 0..FORWARDS_MAX as u64 {
             out.push(range(0, 8), token).unwrap();
         }

@@ -86,7 +86,7 @@ impl<K: Kernel> Wire<K> {
         assert!(options.block.is_power_of_two() && options.block as usize > HEADER_BYTES);
         assert!(options.packet_max <= regions.receive.bytes / 4);
         assert!(options.control_max <= regions.control_in.bytes);
-        assert!(regions.receive.bytes.is_multiple_of(options.block));
+        assert!(regions.receive.bytes.is_multiple_of(options.block) && options.forwards > 0);
         let WireOptions { cluster, epoch, .. } = options;
         let data = Rules {
             cluster,
@@ -107,7 +107,7 @@ impl<K: Kernel> Wire<K> {
             busy: [false; 4],
             data_in: DataIn::new(data, regions.receive),
             control_in: ControlIn::new(control, regions.control_in),
-            data_out: DataOut::new(),
+            data_out: DataOut::new(options.forwards),
             control_out: ControlOut::new(regions.control_out),
             writes_in_flight: 0,
             written: VecDeque::with_capacity(WRITES_MAX),

@@ -180,8 +180,9 @@ impl Core {
         let top = Instance(top.0 - u64::from(mutant!(RangeCutShort) && top.0 > 0));
         let range = self.delivered.0..top.0.max(self.delivered.0);
         let span = self.window.span();
-        // All of a window may be inherited: each ballot that came to nothing left its barrier.
-        if range.end > self.settled.0 + span {
+        // All of a window may be inherited: each ballot that came to nothing left its barrier. But
+        // there is room for one order at least: a ballot that proposes nothing is none.
+        if range.end.max(range.start + 1) > self.settled.0 + span {
             mark!(CandidateLogIsBehind);
             return self.want_catch_up(out); // or the own log has to follow first
         }

@@ -405,7 +405,9 @@ impl Core {
         if mutant!(ClaimAheadOfLog) {
             return Claim { ballot: self.claim.ballot, position: self.delivered };
         }
-        let mut position = from.max(self.window.first());
+        // In async durability the window moves on ahead of the log.
+        let past_logged = self.window.let_go() <= ticket;
+        let mut position = if past_logged { from.max(self.window.first()) } else { from };
         let logged = |at| self.window.get(at).is_some_and(|slot| slot.ticket <= ticket);
         while position < self.delivered && logged(position) {
             position = position.next();

@@ -27,6 +27,8 @@ pub struct Slot {
 pub struct Window {
     first: Instance,
     slots: Box<[Option<Slot>]>,
+    /// Log ticket at which all that was let go is durable.
+    let_go: u64,
 }
 
 impl Window {
@@ -36,7 +38,7 @@ impl Window {
     /// If the span is not a power of two from [`WINDOW_MIN`] to [`WINDOW_MAX`].
     pub fn new(first: Instance, span: u64) -> Window {
         assert!(span.is_power_of_two() && (WINDOW_MIN..=WINDOW_MAX).contains(&span));
-        Window { first, slots: vec![None; span as usize].into_boxed_slice() }
+        Window { first, slots: vec![None; span as usize].into_boxed_slice(), let_go: 0 }
     }
 
     /// Instances that it holds.
@@ -52,6 +54,11 @@ impl Window {
     /// First instance covered.
     pub fn first(&self) -> Instance {
         self.first
+    }
+
+    /// Log ticket at which all that was let go is durable.
+    pub fn let_go(&self) -> u64 {
+        self.let_go
     }
 
     /// First instance beyond.
@@ -97,6 +104,7 @@ impl Window {
         for slot in self.slots.iter_mut().flatten() {
             slot.ticket = slot.ticket.saturating_sub(persisted);
         }
+        self.let_go = self.let_go.saturating_sub(persisted);
     }
 
     /// Lets go of everything below `first`.
@@ -104,7 +112,8 @@ impl Window {
         let steps = first.0.saturating_sub(self.first.0).min(self.span());
         for step in 0..steps {
             let place = self.place(Instance(self.first.0 + step));
-            self.slots[place] = None;
+            let slot = self.slots[place].take();
+            self.let_go = self.let_go.max(slot.map_or(0, |slot| slot.ticket));
         }
         self.first = self.first.max(first);
     }

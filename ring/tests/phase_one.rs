@@ -387,6 +387,28 @@ fn a_window_full_of_barriers_is_inherited() {
     assert_eq!((core.delivered(), appended(&out)), (Instance(1), vec![END]));
 }
 
+/// What is delivered and not written yet fills the window: there is no room for a single order.
+#[test]
+fn a_ballot_does_not_open_without_room_for_an_order() {
+    let mut out = Actions::new();
+    let mut core = core(3, Recovered::default());
+    for at in 0..WINDOW_MAX {
+        let order = order(at, 1, Entry::Noop);
+        core.step(Input::Decided { order, ballot: ballot(1) }, &mut out);
+        out.clear();
+    }
+    core.step(Input::Campaign, &mut out);
+    core.step(Input::Promised(core.promised()), &mut out);
+    out.clear();
+    for node in [2, 3] {
+        answer(&mut core, &Says { node, before: 1, ..NOTHING }, &[], &mut out);
+    }
+    assert!(matches!(core.role(), Role::Candidate(_)) && appended(&out).is_empty());
+    core.step(Input::Persisted(core.appended()), &mut out);
+    core.step(Input::Continue, &mut out);
+    assert_eq!(appended(&out), [END]);
+}
+
 /// Asked again after a restart, a node names no lower bound for what damage may hide.
 #[test]
 fn the_promise_before_is_never_understated() {

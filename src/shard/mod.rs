@@ -30,7 +30,7 @@ use crate::mail::{Command, Notice};
 use batcher::{BatchLimits, Batcher};
 use chainring_net::mailbox::Receiver;
 use chainring_net::pool::{Range, Regions};
-use chainring_net::wire::{LinkKind, Wait};
+use chainring_net::wire::Wait;
 use chainring_ring::actions::{ACTIONS_MAX, Actions, Input, STEP_ROOM};
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Ballot, Durability, NODES_MAX, NodeId, Sequence, Session, ValueId};
@@ -278,7 +278,8 @@ impl<M: Machine> Shard<M> {
     }
 
     fn wait(&self) -> Wait {
-        if self.busy || (!self.backlog.is_empty() && self.machine.attached(LinkKind::DataOut)) {
+        // What waits for the data link has room when a send is done, which wakes.
+        if self.busy {
             return Wait::No;
         }
         let mut until = self.next_tick_us.saturating_sub(self.now_us).min(WAIT_MAX_US);

@@ -62,7 +62,8 @@ impl<M: Machine> Shard<M> {
             (
                 "control bytes that wait",
                 self.machine.control_waiting() as usize,
-                regions.control_out[0].bytes as usize,
+                // One is filled while the other waits for its send.
+                regions.control_out.iter().map(|buffer| buffer.bytes as usize).sum(),
             ),
             (
                 "bytes received",

@@ -89,6 +89,7 @@ kinds! {
     SyncError, Storage, "a sync fails, and the next one lies";
     NameError, Storage, "a file cannot be made, named, removed or its name made durable";
     Rush, Other, "all nodes get requests at once";
+    Stall, Packet, "a connection stands still for seconds";
 }
 
 /// A fault that took effect: its kind, and its place among the draws of that kind.

@@ -19,6 +19,7 @@ use crate::sim::kernel::{Desk, Ground, Handle, Life, Placed, Shared, SimKernel, 
 use crate::sim::peernet::{SimNet, Timers};
 use crate::sim::plan::Plan;
 use crate::sim::random::Random;
+use chainring_net::hello::Identity;
 use chainring_net::mailbox::{Receiver, Waker, channel};
 use chainring_net::uring::UringOptions;
 use chainring_net::wire::{Wait, Wire, WireOptions};
@@ -163,6 +164,7 @@ pub struct SimNode {
     random: Random,
     turn_us: (u32, u32),
     mail_us: (u32, u32),
+    forwards: usize,
 }
 
 impl SimNode {
@@ -200,6 +202,7 @@ impl SimNode {
             random: Random::stream(plan.seed, "node").split(number),
             turn_us: plan.turn_us,
             mail_us: plan.mail_us,
+            forwards: plan.forwards,
             config,
         }
     }
@@ -243,11 +246,10 @@ impl SimNode {
     fn begin(&mut self, opened: Opened, ground: Ground) -> Result<Alive, RecoverError> {
         let (config, shared, life) = (&self.config, &ground.shared, ground.life);
         let letters = config.limits.mailbox_letters as usize;
-        let (commands_in, commands) = channel(letters);
-        let (notices_out, notices) = channel(letters);
+        let ((commands_in, commands), (notices_out, notices)) =
+            (channel(letters), channel(letters));
         let waker = || Waker::new().expect("an eventfd");
-        let control = waker();
-        let identity = peer_identity(config, &opened.superblock);
+        let (control, identity) = (waker(), peer_identity(config, &opened.superblock));
         let (log, limits) =
             opened.log.map_or((None, None), |(log, limits)| (Some(log), Some(limits)));
         let core = Core::new(opened.settings, opened.recovered);
@@ -258,7 +260,7 @@ impl SimNode {
         let arena = arena(&arena_plan(config, &opened.held, CONTROL_BYTES));
         let random = self.random.split(u64::from(life.number));
         let kernel = SimKernel::new(arena, ground.clone(), random);
-        let wire = Wire::over(wire_options(config), kernel, waker());
+        let wire = Wire::over(wire_options(config, self.forwards), kernel, waker());
         let (disk, dir) = (self.disk.clone(), config.node.dir.clone());
         let watch = Watch { node: self.id(), shared: shared.clone(), disk, dir };
         let gauges = Arc::new(Gauges::default());
@@ -278,19 +280,13 @@ impl SimNode {
         let shard = Shard::new(config, parts);
         let disk = limits.as_ref().map(|_| self.reader());
         let clerk = Clerk::new(opened.catalog, commands_in, disk, config.packet_max());
-        let timers = Rc::new(Timers::default());
+        let timers = Rc::<Timers>::default();
         let net = || SimNet::new(&shared.lan, &shared.agenda, &timers, life);
-        let nodes = config.cluster.nodes.iter();
-        let options = PeersOptions {
-            identity,
-            nodes: nodes.map(|node| (node.id, node.address.clone())).collect(),
-            packet_max: config.packet_max(),
-            fetch_bytes_per_s: config.limits.fetch_bytes_per_s,
-        };
+        let options = peers_options(config, identity);
         let host = ClerkHost { clerk: Rc::clone(&clerk), net: net() };
         let peers = Peers::new(options, net(), host, gauges).expect("a node of the cluster");
         let running = Box::pin(Rc::clone(&peers).run());
-        let flag = Arc::new(Flag(AtomicBool::new(true)));
+        let flag = Arc::new(Flag(true.into()));
         let (log, mail_due, inputs, drained) = (limits, false, 0, false);
         Ok(Alive {
             shard,
@@ -470,13 +466,20 @@ impl SimNode {
     }
 }
 
-fn wire_options(config: &Config) -> WireOptions {
+fn peers_options(config: &Config, identity: Identity) -> PeersOptions {
+    let nodes = config.cluster.nodes.iter().map(|node| (node.id, node.address.clone())).collect();
+    let (packet_max, fetch_bytes_per_s) = (config.packet_max(), config.limits.fetch_bytes_per_s);
+    PeersOptions { identity, nodes, packet_max, fetch_bytes_per_s }
+}
+
+fn wire_options(config: &Config, forwards: usize) -> WireOptions {
     WireOptions {
         cluster: config.cluster.id,
         epoch: config.cluster.epoch,
         block: config.cluster.block,
         packet_max: config.packet_max(),
         control_max: links::CONTROL_MAX,
+        forwards,
         spin: Duration::ZERO,
         uring: UringOptions { fixed: false },
     }

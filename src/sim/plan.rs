@@ -9,6 +9,7 @@ use crate::config::{Cluster, Config, Limits, Member, Node, durability_name};
 use crate::sim::disk::Rates;
 use crate::sim::lan::{BUFFER_BYTES, Spells, Weather};
 use crate::sim::random::Random;
+use chainring_net::wire::FORWARDS_MAX;
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NodeId};
 use strikes::strikes;
 
@@ -101,6 +102,8 @@ pub struct Plan {
     pub turn_us: (u32, u32),
     /// Mail is taken after so long: least, and mean of what comes on top.
     pub mail_us: (u32, u32),
+    /// Forwards that a data link queues.
+    pub forwards: usize,
     /// How much faster each node's clock runs, in a million.
     pub drift: Vec<i32>,
     /// More goes wrong than the ring is made to bear: it may stand still for good, and no more.
@@ -166,6 +169,8 @@ impl Plan {
             events,
             turn_us: (1 + random.below(10) as u32, random.below(30) as u32),
             mail_us: (1 + random.below(20) as u32, 1 + random.below(200) as u32),
+            // Mostly few: the many of production are never full in a small world.
+            forwards: [1 << random.below(6), FORWARDS_MAX][usize::from(random.below(3) == 0)],
             drift: (0..nodes).map(|_| random.below(2001) as i32 - 1000).collect(),
             beyond: false,
         };
@@ -186,7 +191,8 @@ impl Plan {
         {
             *rate = 0;
         }
-        (weather.broken, weather.late, weather.spells) = (0, 0, Spells::default());
+        (weather.broken, weather.late, weather.stall) = (0, 0, 0);
+        weather.spells = Spells::default();
         let Storage { write_us, jitter_us, keep, torn, .. } = self.storage;
         self.storage = Storage { write_us, jitter_us, keep, torn, ..Storage::default() };
         self.strikes.clear();
@@ -284,10 +290,10 @@ impl Plan {
 
     /// True if nothing goes wrong in it.
     pub fn is_fault_free(&self) -> bool {
-        let Weather { lose, double, hold, spoil, broken, late, spells, .. } = self.weather;
+        let Weather { lose, double, hold, spoil, broken, late, stall, spells, .. } = self.weather;
         let storage = &self.storage;
         let fails = [storage.write_error, storage.write_short, storage.write_lost];
-        lose + double + hold + spoil + broken + late == 0
+        lose + double + hold + spoil + broken + late + stall == 0
             && fails.iter().all(|rate| *rate == 0)
             && (spells, storage.blocking) == (Spells::default(), Rates::default())
             && self.strikes.is_empty()
@@ -364,6 +370,7 @@ fn weather(random: &mut Random, limits: &Limits) -> Weather {
         hold: rate(random, 320_000),
         spoil: rate(random, 700),
         broken: rate(random, 700),
+        stall: rate(random, 200),
         give_up_us: 200_000 << random.below(4),
         spells: if random.below(10) == 0 { spells(random) } else { Spells::default() },
     }
@@ -402,7 +409,7 @@ fn storage(random: &mut Random) -> Storage {
         rot_sectors: random.below(8) as u32,
         keep: random.below(1_000_001) as u32,
         torn: random.below(300_000) as u32,
-        hang: rate(random, 60),
+        hang: rate(random, 300),
         last_rot: 500_000 * (random.below(2) as u32),
     }
 }

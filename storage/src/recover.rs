@@ -167,17 +167,20 @@ fn prepare(
     let current = segment_of(at);
     for (number, bytes) in scanned.segments.iter().rev() {
         let path = segment_path(dir, *number);
+        let unsure = |damage: &Damage| {
+            let here = segment_of(damage.from) == *number && damage.to > at;
+            damage.state == DamageState::Cut && here && scanned.tail == Tail::End
+        };
+        let cut = scanned.tail == Tail::Cut || recorded.iter().any(unsure);
         // Behind a cut: dropped groups. Behind an end: zeros, of no use with another size.
-        let useless = scanned.tail == Tail::Cut || *bytes != config.segment_bytes;
+        let useless = cut || *bytes != config.segment_bytes;
         if *number > current && useless {
             mark!(SegmentRemoved);
             disk.remove(&path).map_err(|source| LogError::io("removal of", &path, source))?;
             // From the end, each durable before the next: a crash in between leaves no gap.
             sync_dir(disk, dir)?;
         }
-        let cut = |damage: &Damage| damage.state == DamageState::Cut && damage.to > at;
-        let again = scanned.tail == Tail::End && recorded.iter().any(cut);
-        if *number == current && (scanned.tail == Tail::Cut || again) {
+        if *number == current && cut {
             mark!(CutZeroed);
             zero_rest(&path, config, offset_of(at), *bytes)?;
         }

@@ -10,7 +10,7 @@ use crate::event::{Wait, WireOptions};
 use crate::kernel::{Kernel, Token};
 use crate::pool::{Arena, ArenaPlan, PAGE_BYTES, Range};
 use crate::uring::UringOptions;
-use crate::wire::{Event, Wire};
+use crate::wire::{Event, FORWARDS_MAX, Wire};
 use chainring_ring::ids::{ClusterId, Epoch};
 use loom::model::Builder;
 use loom::thread;
@@ -231,6 +231,7 @@ fn wire(waker: &Waker) -> Wire<OnlyWaker> {
         block: 512,
         packet_max: 1024,
         control_max: PAGE_BYTES,
+        forwards: FORWARDS_MAX,
         spin: Duration::ZERO,
         uring: UringOptions { fixed: false },
     };

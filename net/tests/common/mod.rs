@@ -7,7 +7,7 @@
 use chainring_net::mailbox::Waker;
 use chainring_net::pool::{Arena, ArenaPlan, Range};
 use chainring_net::uring::UringOptions;
-use chainring_net::wire::{Counters, Event, LinkKind, Wait, Wire, WireOptions};
+use chainring_net::wire::{Counters, Event, FORWARDS_MAX, LinkKind, Wait, Wire, WireOptions};
 use chainring_ring::header::{HEADER_BYTES, Header, Kind};
 use chainring_ring::ids::*;
 use std::collections::VecDeque;
@@ -55,6 +55,7 @@ pub fn options(packet_max: u32, spin: Duration) -> WireOptions {
         block: BLOCK,
         packet_max,
         control_max: 1 << 12,
+        forwards: FORWARDS_MAX,
         spin,
         // Only writes gain by it, and a user's memlock limit may be small.
         uring: UringOptions { fixed: false },

@@ -6,11 +6,10 @@ use crate::sim::random::Random;
 
 /// A log over several segments with a torn write at its end, so that a start has everything to do;
 /// and how many of its instances were acknowledged.
-pub(super) fn torn_log(config: &Config) -> (DiskHandle, u64) {
+pub(super) fn torn_log(config: &Config, count: u64) -> DiskHandle {
     let disk = DiskHandle::new(Random::new(1));
     format_on(&disk, config).unwrap();
     let mut log = open_on(&disk.shared(), config, 1).unwrap().log.unwrap();
-    let count = 40;
     for instance in 0..=count {
         let (entry, frame) = value(config, instance);
         let orders = [order(instance, entry)];
@@ -22,7 +21,7 @@ pub(super) fn torn_log(config: &Config) -> (DiskHandle, u64) {
             file.write_all_at(&[0; 16], u64::from(offset) + 16).unwrap();
         }
     }
-    (disk, count)
+    disk
 }
 
 /// However often and wherever a start is cut short, the next one that is not finds the same.
@@ -30,7 +29,8 @@ pub(super) fn torn_log(config: &Config) -> (DiskHandle, u64) {
 fn a_start_cut_short_anywhere_is_begun_again() {
     let mut config = configured("/power".into());
     config.limits.segment_bytes = 64 << 10;
-    let (disk, count) = torn_log(&config);
+    let count = 40;
+    let disk = torn_log(&config, count);
     let before = disk.operations();
     let whole = disk.fork();
     let expected = open_on(&whole.shared(), &config, 1).unwrap();

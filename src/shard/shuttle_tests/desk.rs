@@ -7,7 +7,7 @@ use chainring_net::kernel::{Kernel, Token};
 use chainring_net::mailbox::Waker;
 use chainring_net::pool::{Arena, Range};
 use chainring_net::uring::UringOptions;
-use chainring_net::wire::{Wire, WireOptions};
+use chainring_net::wire::{FORWARDS_MAX, Wire, WireOptions};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -82,6 +82,7 @@ pub fn wire(config: &Config, disk: DiskHandle, still: Still, own: Waker) -> Wire
         block: config.cluster.block,
         packet_max: config.packet_max(),
         control_max: crate::shard::links::CONTROL_MAX,
+        forwards: FORWARDS_MAX,
         spin: Duration::ZERO,
         uring: UringOptions { fixed: false },
     };

@@ -27,6 +27,8 @@ pub const NODES_MAX: usize = 8;
 const KIND_AT: usize = 54;
 /// A frame of more than half a buffer is let through as it comes, and one larger than this.
 const WHOLE_MAX: usize = 96 << 10;
+/// A frame that is held up for seconds takes so long, at most.
+const LATE_US: u64 = 4_000_000;
 /// Bytes of a connection that are sent and not read, mostly: socket buffers of both sides.
 pub const BUFFER_BYTES: u32 = 256 << 10;
 
@@ -51,6 +53,8 @@ pub struct Weather {
     pub broken: u32,
     /// Times in a million hellos that are held up for seconds.
     pub late: u32,
+    /// A frame is held up for seconds, and all behind it on its connection: others go on.
+    pub stall: u32,
     /// Now and then it is much worse.
     pub spells: Spells,
     /// Socket buffers of a connection.
@@ -289,9 +293,11 @@ impl Lan {
             at += 10 * mean + faults.stream(Kind::Hold).below(40 * mean);
         }
         let hello = flow.frame()[KIND_AT] == FrameKind::Hello as u8;
-        if hello && faults.draw(Kind::Late, weather.late) {
-            faults.took(Kind::Late, now, way);
-            at += faults.stream(Kind::Late).below(4_000_000);
+        let late = [(Kind::Stall, weather.stall), (Kind::Late, weather.late)];
+        let (kind, rate) = late[usize::from(hello)];
+        if faults.draw(kind, rate) {
+            faults.took(kind, now, way);
+            at += faults.stream(kind).below(LATE_US);
         }
         if faults.draw(Kind::Spoil, spoil) {
             faults.took(Kind::Spoil, now, way);

@@ -4,8 +4,12 @@
 //! the minority that may lose it.
 
 use super::{Plan, STOP_US, relay};
+use crate::peers::DIRECTS_MAX;
 use crate::sim::faults::Kind;
 use crate::sim::random::Random;
+
+/// So often a node campaigns that insists: more than a peer's direct messages that wait.
+const INSIST: u64 = DIRECTS_MAX as u64 + 16;
 
 /// A large fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +57,27 @@ fn storm(random: &mut Random, strikes: &mut Vec<Strike>) {
         strike.at += strike.lasts + 200 + random.exponential(mean);
         (strike.lasts, strike.detail) = (2_000 + random.exponential(20_000), random.bits());
         strikes.push(strike);
+    }
+}
+
+/// Seldom a crash comes alone.
+fn crash_more(random: &mut Random, plan: &Plan, strikes: &mut Vec<Strike>) {
+    if random.below(6) == 0 {
+        storm(random, strikes);
+    } else if plan.nodes > 1 && random.below(8) == 0 {
+        insist(random, plan, strikes);
+    }
+}
+
+/// While one is down another campaigns over and over, more often than what it says can wait for
+/// who is down; who comes back meanwhile catches up across ballots.
+fn insist(random: &mut Random, plan: &Plan, strikes: &mut Vec<Strike>) {
+    let down = *strikes.last().expect("the one that is down");
+    let node = (down.node + 1 + random.below(u64::from(plan.nodes - 1)) as u8) % plan.nodes;
+    let pause = 1_000 + random.below(5_000);
+    for number in 1..=INSIST {
+        let (at, kind) = (down.at + number * pause, Kind::Campaign);
+        strikes.push(Strike { at, lasts: 0, kind, node, detail: 0 });
     }
 }
 
@@ -106,8 +131,8 @@ pub(super) fn strikes(random: &mut Random, plan: &Plan) -> Vec<Strike> {
         };
         let node = random.below(u64::from(plan.nodes)) as u8;
         strikes.push(Strike { at, lasts, kind, node, detail: random.bits() });
-        if matches!(kind, Kind::Crash | Kind::Power) && random.below(6) == 0 {
-            storm(random, &mut strikes);
+        if matches!(kind, Kind::Crash | Kind::Power) {
+            crash_more(random, plan, &mut strikes);
         }
         if kind == Kind::Stop {
             // Just before the node ends, so that its log has something under way.

@@ -75,11 +75,9 @@ impl World {
                 let until = self.now() + strike.lasts;
                 self.nodes[usize::from(node)].pause(&self.shared, until);
             }
-            Kind::Campaign if up => {
-                // Seldom more often than what is said of it can wait for a peer.
-                for _ in 0..if strike.detail.is_multiple_of(32) { 80 } else { 1 } {
-                    self.nodes[usize::from(node)].order(&self.shared, Command::Campaign);
-                }
+            // One that stands still would take all orders at once, perhaps when all is healed.
+            Kind::Campaign if up && self.nodes[usize::from(node)].paused_until <= self.now() => {
+                self.nodes[usize::from(node)].order(&self.shared, Command::Campaign);
             }
             Kind::Clock if up => {
                 self.nodes[usize::from(node)].clock.ahead += 1 + strike.detail % 5_000_000;
@@ -267,12 +265,17 @@ impl World {
         self.shared.faults.borrow_mut().count(Kind::Power, u64::from(dark));
         self.shared.lan.borrow_mut().host_down(node, power);
         let sim = &self.nodes[usize::from(node)];
-        let marked = || read_superblock_on(&sim.disk, &sim.config.node.dir).is_ok_and(|s| s.clean);
-        let how = if ending && marked() { Stopped::Clean } else { Stopped::Crash };
+        let how = if ending && self.is_marked(node) { Stopped::Clean } else { Stopped::Crash };
         self.shared.observer.borrow_mut().stopped(sim.id(), how);
         self.forget_requests(node);
         let at = self.now() + lasts;
         self.put(at, What::Boot { node });
+    }
+
+    /// True if the next start will find the mark of a clean stop.
+    fn is_marked(&self, node: u8) -> bool {
+        let sim = &self.nodes[usize::from(node)];
+        read_superblock_on(&sim.disk, &sim.config.node.dir).is_ok_and(|found| found.clean)
     }
 
     /// A node is told to stop in good order.
@@ -314,6 +317,8 @@ impl World {
         let how = match turned {
             Turned::Clean => Stopped::Clean,
             Turned::Unclean => Stopped::Crash,
+            // Of the mark's own write enough may be there.
+            Turned::Failed | Turned::On if self.is_marked(node) => Stopped::Clean,
             Turned::Failed | Turned::On => Stopped::Failure,
         };
         let disk = &self.nodes[usize::from(node)].disk;
