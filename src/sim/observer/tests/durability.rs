@@ -95,7 +95,7 @@ fn d3_an_order_without_its_value_is_not_enough() {
     });
 }
 
-/// A higher ballot takes the place of orders that were voted for; that it is written nobody was told
+/// A higher ballot takes the place of orders that were voted for; nobody was told of that write
 /// before the crash. The new value has not come yet, the old ones must still be there.
 #[test]
 fn d3_a_value_outlives_its_order() {
