@@ -39,8 +39,8 @@ impl Probe for Watch {
     /// Told only if the disk holds it: what the node believes is not asked.
     fn wrote_superblock(&mut self, superblock: &Superblock, done: bool) {
         if !done {
-            // Without power nobody is told anything, and what was written may be there. The mark of a
-            // clean stop is the last thing that a life writes.
+            // Without power nobody is told anything, and what was written may be there. The mark of
+            // a clean stop is the last thing that a life writes.
             if !self.disk.is_dark() && !superblock.clean {
                 self.shared.observer.borrow_mut().io_failed(self.node);
             }

@@ -106,9 +106,9 @@ impl Observer {
                 let at = Instance(index as u64);
                 let slot = core.window().get(at);
                 for (entry, ballot) in [kept, cell.owed(node)].into_iter().flatten() {
+                    // A higher ballot may have taken the place of the order, not of the value.
                     let order = slot.is_some_and(|slot| slot.order.ballot >= ballot);
-                    let had = self.is_had(node, &entry);
-                    let value = !had || slot.is_some_and(|slot| core.has(slot));
+                    let value = !self.is_had(node, &entry) || has(core, &entry);
                     self.verdict.check(D3, node, order && value, || {
                         format!("{entry:?} of {ballot:?} at {at:?} was not found again: {slot:?}")
                     });
@@ -356,6 +356,14 @@ impl Observer {
     /// True if nothing more is judged: something was found, or that is no node of the cluster.
     pub(super) fn is_over(&mut self, node: NodeId) -> bool {
         self.verdict.violation.is_some() || !self.setup.nodes.contains(&node)
+    }
+}
+
+/// True if the core holds what the entry needs, or no occurrence of it can count any more.
+fn has(core: &Core, entry: &Entry) -> bool {
+    match entry {
+        Entry::Value(id) => core.table().is_past(id) || core.lanes().ticket(id).is_some(),
+        _ => true,
     }
 }
 

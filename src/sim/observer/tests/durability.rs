@@ -5,7 +5,7 @@ use super::ring::{Bend, Ring, node};
 use crate::records::Digest;
 use crate::sim::observer::{Invariant, Stopped};
 use chainring_ring::actions::Input;
-use chainring_ring::ids::{Durability, Instance};
+use chainring_ring::ids::{Durability, Entry, Instance};
 
 use Durability::{Async, Sync};
 
@@ -91,6 +91,32 @@ fn d3_an_order_without_its_value_is_not_enough() {
         if broken {
             recovered.values.clear();
         }
+        ring.restart(1, Stopped::Crash, recovered);
+    });
+}
+
+/// A higher ballot takes the place of orders that were voted for; nobody was told of that write
+/// before the crash. The new value has not come yet, the old ones must still be there.
+#[test]
+fn d3_a_value_outlives_its_order() {
+    pair(Invariant::D3, Sync, |ring, broken| {
+        let before = ring.recovered(0);
+        ring.bend = Some((node(1), Bend::HoldPackets));
+        let voted = [ring.value(0), ring.value(0)];
+        ring.pump(0);
+        ring.write(1);
+        ring.restart(0, Stopped::Crash, before);
+        ring.step(2, Input::Campaign);
+        ring.lose_frames(1);
+        ring.arrive();
+        ring.bend = Some((node(0), Bend::HoldPackets));
+        let new = Entry::Value(ring.value(2));
+        ring.pump(2);
+        ring.pump(0);
+        let mut recovered = ring.recovered(1);
+        assert_eq!(recovered.orders.last().map(|order| order.entry), Some(new));
+        assert!(recovered.orders.len() == voted.len() && recovered.values.is_empty());
+        recovered.values.extend(&voted[usize::from(broken)..]);
         ring.restart(1, Stopped::Crash, recovered);
     });
 }

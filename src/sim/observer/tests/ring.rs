@@ -26,6 +26,8 @@ pub(super) enum Bend {
     LoseSuperblocks,
     /// Packets are not kept.
     LosePackets,
+    /// Packets do not go on to the next node.
+    HoldPackets,
     /// Of the deliveries of a step, the first does not happen.
     LoseFirstDelivery,
     /// What is delivered is a no-op.
@@ -193,7 +195,7 @@ impl Ring {
         match *action {
             Action::Keep { id, forward } => {
                 self.pending[at].1.push(id);
-                if forward {
+                if forward && !self.is_bent(at, Bend::HoldPackets) {
                     self.forward(at, id);
                     self.step((at + 1) % 3, Input::Value(id));
                 }
@@ -308,14 +310,24 @@ impl Ring {
         self.observer.control_frame(node(at), &header, &body);
     }
 
+    /// The frames of Phase 1 that are on their way to this node do not come.
+    pub(super) fn lose_frames(&mut self, to: usize) {
+        self.inbox.retain(|(at, ..)| *at != to);
+    }
+
+    /// All others do.
+    pub(super) fn arrive(&mut self) {
+        while let Some((at, from, frame)) = self.inbox.pop() {
+            let header = Header::decode(&frame, direct::DIRECT_MAX).expect("a frame");
+            let input = direct::input(&header, from, &frame[HEADER_BYTES..]);
+            self.step(at, input.expect("an input"));
+        }
+    }
+
     /// Everything arrives.
     pub(super) fn run(&mut self) {
         for _ in 0..8 {
-            while let Some((at, from, frame)) = self.inbox.pop() {
-                let header = Header::decode(&frame, direct::DIRECT_MAX).expect("a frame");
-                let input = direct::input(&header, from, &frame[HEADER_BYTES..]);
-                self.step(at, input.expect("an input"));
-            }
+            self.arrive();
             (0..3).for_each(|at| self.pump(at));
             (0..3).for_each(|at| self.write(at));
         }
