@@ -371,11 +371,12 @@ impl World {
         sim.disk.shelter();
         let misread = sim.disk.has_misread();
         let mishaps = sim.tell_mishaps(&self.shared);
-        let Err(error) = booted else { return self.start_again(node, misread) };
+        // Also behind a start that came to its end: a copy of the superblock may fail.
         if sim.disk.is_dark() {
             self.crash(node, true, BOOT_AGAIN_US);
             return self.rot_last(node);
         }
+        let Err(error) = booted else { return self.start_again(node, misread) };
         self.refused.push((node, error.to_string()));
         let full = matches!(error, RecoverError::Log(LogError::Full { .. }));
         // What may pass is tried again.
