@@ -1,10 +1,11 @@
 //! A moving view of a segment for reading it in order, in large direct reads.
 //!
 //! Invariant: a part that the disk does not give reads as bytes that no checksum accepts, so that a
-//! latent error and damage meet the same rows of the table (row 16 of reliability, §6).
+//! latent error and damage meet the same rows of the table (row 16 of reliability, §6). That there
+//! was one is remembered, for what cannot be read must never pass for a torn write.
 
 use crate::config::GROUP_ALIGN;
-use crate::config::LogConfig;
+use crate::config::{LogConfig, address};
 use crate::direct::AlignedBuf;
 use crate::disk::{Access, DiskFile, SharedDisk};
 use crate::error::LogError;
@@ -29,6 +30,8 @@ pub(crate) struct Window {
     filled: usize,
     /// Read ahead to here.
     most: usize,
+    /// Highest address that the disk did not give.
+    unread: u64,
 }
 
 impl Window {
@@ -37,7 +40,7 @@ impl Window {
         let (disk, development) = (config.disk.clone(), config.development);
         let (dir, buf) = (dir.to_path_buf(), AlignedBuf::new(GROUP_ALIGN as usize));
         let most = WINDOW_BYTES.min(longest as usize);
-        Window { disk, dir, development, file: None, buf, start: 0, filled: 0, most }
+        Window { disk, dir, development, file: None, buf, start: 0, filled: 0, most, unread: 0 }
     }
 
     /// `bytes` bytes of a segment from `offset`, a multiple of 4096; fewer at the end of the
@@ -65,7 +68,12 @@ impl Window {
 
     /// Forgets what was read, for a log that is written at the same time.
     pub fn forget(&mut self) {
-        self.filled = 0;
+        (self.filled, self.unread) = (0, 0);
+    }
+
+    /// Highest address that the disk did not give since; 0 if it gave all.
+    pub fn unread(&self) -> u64 {
+        self.unread
     }
 
     fn fill(
@@ -101,8 +109,11 @@ impl Window {
         let mut read = |out: &mut [u8], at: u64| file.read_exact_at(out, at);
         for (index, out) in self.buf[kept..wanted].chunks_mut(READ_BYTES).enumerate() {
             let at = (offset + kept + index * READ_BYTES) as u64;
-            read_marking(&mut read, out, at)
+            let unread = read_marking(&mut read, out, at)
                 .map_err(|source| LogError::io("read of", &path, source))?;
+            if let Some(at) = unread {
+                self.unread = self.unread.max(address(segment, at as u32));
+            }
         }
         (self.start, self.filled) = (offset, wanted);
         Ok(())
@@ -110,12 +121,13 @@ impl Window {
 }
 
 /// Reads `out`; where the disk fails, halves down to 4096 bytes and marks what stays unreadable.
+/// Returns where the last such part lies.
 fn read_marking(
     read: &mut impl FnMut(&mut [u8], u64) -> std::io::Result<()>,
     out: &mut [u8],
     at: u64,
-) -> std::io::Result<()> {
-    let Err(error) = read(out, at) else { return Ok(()) };
+) -> std::io::Result<Option<u64>> {
+    let Err(error) = read(out, at) else { return Ok(None) };
     let latent = [libc::EIO, libc::ENODATA, libc::ETIMEDOUT, libc::EBADMSG, libc::EILSEQ];
     let latent = error.raw_os_error().is_some_and(|code| latent.contains(&code));
     if !latent && error.kind() != std::io::ErrorKind::UnexpectedEof {
@@ -125,12 +137,12 @@ fn read_marking(
     if out.len() <= align {
         mark!(SectorUnreadable);
         out.fill(UNREADABLE);
-        return Ok(());
+        return Ok(Some(at));
     }
     let middle = (out.len() / 2).div_ceil(align) * align;
     let (low, high) = out.split_at_mut(middle);
-    read_marking(read, low, at)?;
-    read_marking(read, high, at + middle as u64)
+    let low = read_marking(read, low, at)?;
+    Ok(read_marking(read, high, at + middle as u64)?.or(low))
 }
 
 #[cfg(test)]
@@ -150,7 +162,7 @@ mod tests {
             Ok(())
         };
         let mut out = vec![0; 16 * 4096];
-        read_marking(&mut read, &mut out, 0).unwrap();
+        assert_eq!(read_marking(&mut read, &mut out, 0).unwrap(), Some(5 * 4096));
         for (sector, bytes) in out.chunks(4096).enumerate() {
             let expected = if sector == 5 { UNREADABLE } else { 7 };
             assert!(bytes.iter().all(|byte| *byte == expected), "sector {sector}");

@@ -3,25 +3,31 @@
 use super::*;
 use crate::sim::disk::{CrashPlan, DiskHandle};
 use crate::sim::random::Random;
+use std::path::PathBuf;
 
 /// A log over several segments with a torn write at its end, so that a start has everything to do;
 /// and how many of its instances were acknowledged.
 pub(super) fn torn_log(config: &Config, count: u64) -> DiskHandle {
+    let (disk, path, offset) = filled_log(config, count);
+    let file = disk.open(&path, Access::WriteDurable, true).unwrap();
+    // In a checksum, which is nowhere zero: half a cut does not mend it.
+    file.write_all_at(&[0; 16], offset + 16).unwrap();
+    disk
+}
+
+/// A log, and where the last of its groups lies; no seal speaks of that one.
+pub(super) fn filled_log(config: &Config, count: u64) -> (DiskHandle, PathBuf, u64) {
     let disk = DiskHandle::new(Random::new(1));
     format_on(&disk, config).unwrap();
     let mut log = open_on(&disk.shared(), config, 1).unwrap().log.unwrap();
+    let mut last = (PathBuf::new(), 0);
     for instance in 0..=count {
         let (entry, frame) = value(config, instance);
         let orders = [order(instance, entry)];
         let (segment, offset) = append(config, &mut log, (&orders, &[frame]), claim(instance));
-        if instance == count {
-            let path = segment_path(&config.node.dir, segment);
-            let file = disk.open(&path, Access::WriteDurable, true).unwrap();
-            // In a checksum, which is nowhere zero: half a cut does not mend it.
-            file.write_all_at(&[0; 16], u64::from(offset) + 16).unwrap();
-        }
+        last = (segment_path(&config.node.dir, segment), u64::from(offset));
     }
-    disk
+    (disk, last.0, last.1)
 }
 
 /// However often and wherever a start is cut short, the next one that is not finds the same.
