@@ -176,7 +176,7 @@ list! {
     CoveredByLog: "a seal in the log covers what is damaged";
     CoveredBySuperblock: "only the superblock's seal covers what is damaged";
     CoveredByGap: "a segment is missing below one that is there";
-    CoveredByUnread: "the end of the log could not be read, and was not cut";
+    EndUnread: "a start was refused, for what could not be read at the end of the log";
     FoundGarbage: "bytes that are no group lie where one should begin";
     FoundEmpty: "zeros lie where a group should begin";
     FoundStale: "a block of an earlier life lies where a group should begin";

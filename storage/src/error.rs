@@ -98,6 +98,11 @@ pub enum LogError {
         /// First address behind the damage.
         to: u64,
     },
+    /// The disk does not give what lies at the end of the log.
+    Unreadable {
+        /// Where the log would end.
+        from: u64,
+    },
     /// More damaged ranges than the superblock can record.
     TooMuchDamage {
         /// Most ranges.
@@ -185,6 +190,13 @@ impl core::fmt::Display for LogError {
                  restore the file from a copy",
                 At(*from),
                 At(*to)
+            ),
+            Unreadable { from } => write!(
+                f,
+                "the disk does not give what lies at the end of the log, from {}: it may be more \
+                 than a torn write, and is not cut; start the node again, and if it stays so, copy \
+                 the files to another disk",
+                At(*from)
             ),
             TooMuchDamage { limit } => write!(
                 f,

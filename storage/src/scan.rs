@@ -1,14 +1,15 @@
 //! Walks over a log from its first segment to its end, deciding by the recovery table. Read only.
 //!
 //! Invariants: the position only rises; every kept group follows the one before it by checksum, or
-//! a recorded gap lies between; what is reported as unknown was sealed, what is cut was not.
+//! a recorded gap lies between; what is reported as unknown was sealed, what is cut was not, and was
+//! read.
 
 use crate::block::{self, Block};
 use crate::config::{GROUP_ALIGN, Identity, LogConfig, Place, address, offset_of, segment_of};
 use crate::error::LogError;
 use crate::segment::{list_segments, segment_path};
 use crate::superblock::{Damage, DamageState};
-use crate::table::{Action, Cover, Row, decide};
+use crate::table::{Action, Cover, Found, Row, decide};
 use crate::window::Window;
 use chainring_ring::header::Header;
 use chainring_ring::ids::{Ballot, Claim, Order, Session};
@@ -112,7 +113,7 @@ pub struct Scanned {
 ///
 /// # Errors
 /// [`LogError::Foreign`], [`LogError::Corrupt`] for a node alone, [`LogError::StartNotRaised`],
-/// [`LogError::Io`].
+/// [`LogError::Unreadable`], [`LogError::Io`].
 pub fn scan(
     input: &ScanInput<'_>,
     visitor: &mut dyn FnMut(&Group<'_>),
@@ -131,6 +132,12 @@ pub fn scan(
             if again.0 != found {
                 (case, later) = scan.case(at, again.0, seen.as_ref())?;
             }
+        }
+        let ends = !matches!(case.found, Found::Complete | Found::Rolled | Found::Foreign);
+        if ends && case.cover == Cover::None && scan.unread() >= at {
+            // What cannot be read was not torn, for all that is known: it may have been voted for.
+            mark!(EndUnread);
+            return Err(LogError::Unreadable { from: at });
         }
         match scan.act(decide(&case), at, seen, later, visitor)? {
             Some(next) => at = next,
@@ -199,6 +206,11 @@ impl<'a> Scan<'a> {
             }
         }
         Ok(scan)
+    }
+
+    /// Highest address that the disk did not give; 0 if it gave all.
+    fn unread(&self) -> u64 {
+        self.front.unread().max(self.ahead.unread())
     }
 
     fn forget(&mut self) {

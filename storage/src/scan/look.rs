@@ -188,7 +188,6 @@ impl Scan<'_> {
                 Cover::Superblock
             }
             () if self.is_gap(segment_of(at)) && !mutant!(GapIgnored) => Cover::Gap,
-            () if self.front.unread().max(self.ahead.unread()) >= at => Cover::Unread,
             () => Cover::None,
         };
         // What was repaired once says nothing of what was lost behind it since: where a group is
