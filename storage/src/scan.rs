@@ -1,8 +1,8 @@
 //! Walks over a log from its first segment to its end, deciding by the recovery table. Read only.
 //!
 //! Invariants: the position only rises; every kept group follows the one before it by checksum, or
-//! a recorded gap lies between; what is reported as unknown was sealed, what is cut was not, and was
-//! read.
+//! a recorded gap lies between; what is reported as unknown was sealed, what is cut was not, and
+//! could be read.
 
 use crate::block::{self, Block};
 use crate::config::{GROUP_ALIGN, Identity, LogConfig, Place, address, offset_of, segment_of};
