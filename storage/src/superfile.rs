@@ -10,6 +10,7 @@ use crate::direct::AlignedBuf;
 use crate::disk::{Access, Disk, DiskFile, FileSystem, is_full, opens_direct, sync_dir};
 use crate::error::LogError;
 use crate::superblock::{Choice, Copy, SUPERBLOCK_BYTES, Superblock, choose, decode};
+use chainring_ring::header::u64_at;
 use chainring_ring::{mark, mutant};
 use std::path::{Path, PathBuf};
 
@@ -24,7 +25,8 @@ pub const COPIES_WRITTEN_MIN: usize = 3;
 /// Copies that have to agree.
 const COPIES_AGREED_MIN: usize = 2;
 /// A copy that cannot be read may carry a later sequence than all others, of a write that failed,
-/// or of many: so far ahead no node gets.
+/// or of many: so far ahead no node gets. As much again is taken from what is written, for two
+/// lives in a row may be blind to what the other left.
 const UNREAD_SEQUENCES: u64 = 1 << 32;
 
 /// The open file.
@@ -40,6 +42,8 @@ pub struct SuperblockFile {
     parent: u128,
     /// Which copies hold the newest one written or chosen.
     held: [bool; COPIES],
+    /// A copy could not be read, and nothing was written since.
+    unread: bool,
     poisoned: bool,
 }
 
@@ -125,21 +129,20 @@ impl SuperblockFile {
         if unfinished {
             mark!(SuperblockUnfinished);
         }
-        let mut sequence = if unfinished { newest + 1 } else { newest };
+        let sequence = if unfinished { newest + 1 } else { newest };
         if unread > 0 {
             mark!(SuperblockCopyUnread);
-            sequence += UNREAD_SEQUENCES;
         }
         let same = |other: &Option<Copy>| other.as_ref().is_some_and(|other| *other == copy);
         let mut opened = SuperblockFile::over(file, sequence, copy.checksum);
-        opened.held = copies.each_ref().map(same);
+        (opened.held, opened.unread) = (copies.each_ref().map(same), unread > 0);
         Ok((opened, copy.superblock))
     }
 
     fn over(file: Box<dyn DiskFile>, sequence: u64, parent: u128) -> SuperblockFile {
         let [buf, check] = [(); 2].map(|()| AlignedBuf::new(SUPERBLOCK_BYTES));
         let held = [false; COPIES];
-        SuperblockFile { file, buf, check, sequence, parent, held, poisoned: false }
+        SuperblockFile { file, buf, check, sequence, parent, held, unread: false, poisoned: false }
     }
 
     /// Writes the copies one after another, each durable before the next begins, so that at most
@@ -155,6 +158,11 @@ impl SuperblockFile {
             return Err(LogError::Poisoned);
         }
         self.sequence += 1;
+        if std::mem::take(&mut self.unread) {
+            superblock.encode(0, 0, self.parent, &mut self.buf);
+            // The frame's checksum, which is over all of it.
+            self.sequence += UNREAD_SEQUENCES + u64_at(&self.buf, 0) % UNREAD_SEQUENCES;
+        }
         let (mut written, mut checksum) = (0, 0);
         let before = self.held;
         let mut left = before.iter().filter(|held| **held).count();

@@ -91,6 +91,35 @@ fn what_cannot_be_read_uses_up_its_sequence() {
     assert_eq!(open().unwrap().1.start, 0);
 }
 
+/// Life after life is blind to one copy or another and fails to write: when all can be read again,
+/// no two contradict each other.
+#[test]
+fn blind_lives_in_a_row_do_not_contradict_each_other() {
+    let config = small();
+    let whole = DiskHandle::new(Random::new(1));
+    format_on(&whole, &config).unwrap();
+    let dir = &config.node.dir;
+    let mut random = Random::new(8);
+    for case in 0..1000 {
+        let disk = whole.fork();
+        disk.set_dice(Dice::new(&Random::new(case), 1, None));
+        for start in 1..=3 {
+            let at = random.below(4) * COPY_DISTANCE;
+            disk.rot(&superblock_path(dir), at, Rot::Latent, &mut random);
+            let Ok((mut file, found)) = SuperblockFile::open(&disk, dir, &identity(&config), true)
+            else {
+                break;
+            };
+            disk.set_rates(Rates { write_error: 333_333, ..Rates::default() });
+            let _ = file.write(&Superblock { start, ..found });
+            disk.set_rates(Rates::default());
+        }
+        disk.cure_latent();
+        let found = SuperblockFile::open(&disk, dir, &identity(&config), true);
+        assert!(!matches!(found, Err(LogError::SuperblockFork { .. })), "case {case}");
+    }
+}
+
 /// The name of a segment that could neither be made durable nor be taken back is there and counts:
 /// so it is made durable before it is written to.
 #[test]
