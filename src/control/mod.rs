@@ -233,6 +233,15 @@ impl Control {
         }
     }
 
+    /// Reads the frame of a delivered value for a peer, at once or not at all: others wait behind
+    /// it, and who asked asks another node, or again.
+    pub async fn read_for_peer(&self, place: Place, buffer: &mut Vec<u8>) -> bool {
+        match &self.read {
+            ReadPath::Disk(read) => read(place, buffer).is_ok(),
+            ReadPath::Memory => self.read(place, buffer).await,
+        }
+    }
+
     /// Reads the frame of a delivered value into `buffer`; false if it is not there any more.
     pub async fn read(&self, place: Place, buffer: &mut Vec<u8>) -> bool {
         match &self.read {

@@ -61,7 +61,7 @@ impl LogSource for PeerHost {
     }
     async fn read(&self, place: Place, buffer: &mut Vec<u8>) -> bool {
         let mut frame = Vec::new();
-        let found = self.0.read(place, &mut frame).await;
+        let found = self.0.read_for_peer(place, &mut frame).await;
         buffer.extend_from_slice(&frame);
         found
     }
