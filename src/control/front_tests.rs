@@ -240,6 +240,9 @@ fn a_place_that_is_being_written_is_read_again() {
             topics_max: 1,
         });
         let mut frame = Vec::new();
+        // A peer is told at once, and it is no alarm.
+        assert!(!async_io::block_on(control.read_for_peer(Place::default(), &mut frame)));
+        assert!(control.read_error.borrow().is_none());
         let read = async_io::block_on(control.read(Place::default(), &mut frame));
         assert_eq!((read, frame.len()), (found, usize::from(found)));
         assert_eq!(control.read_error.borrow().is_none(), found);
