@@ -9,7 +9,7 @@ use crate::sim::disk::{Completion, DiskHandle, SECTOR, Target};
 use crate::sim::faults::{Faults, Kind};
 use crate::sim::journal::{Journal, Place};
 use crate::sim::lan::Lan;
-use crate::sim::observer::Observer;
+use crate::sim::observer::{Observer, Written};
 use crate::sim::plan::Storage;
 use crate::sim::random::Random;
 use chainring_net::kernel::{Kernel, Token};
@@ -149,7 +149,8 @@ impl Ground {
         let failed = result != write.bytes as i32;
         if !failed && write.durable {
             let Group { number, sealed, orders, values, claimed } = &write.group;
-            observer.wrote_group(node, *number, orders, values, *claimed);
+            let written = Written { number: *number, claimed: *claimed, orders, values };
+            observer.wrote_group(node, written);
             let (segment, at, bytes) = (write.segment, write.at, write.bytes);
             let overwrites = desk.takes(orders);
             desk.placed.push(Placed { number: *number, segment, at, bytes, overwrites });

@@ -1,7 +1,7 @@
 //! Lives and stable media: what a node must still know when it comes back: A2, A8, D3, D4.
 
 use super::invariant::Invariant::{A2, A3, A6, A8, B2, B4, D1, D3, D4, L2};
-use super::node::{Group, Node};
+use super::node::{Group, Node, Written};
 use super::{Observer, Stopped};
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Ballot, Durability, Entry, Instance, NodeId, Order, Sequence, ValueId};
@@ -221,61 +221,44 @@ impl Observer {
         }
     }
 
-    /// A commit group or seal is on stable media now, in any order of numbers. Of the log up to
-    /// it, it says that all below `claimed` is delivered.
-    pub fn wrote_group(
-        &mut self,
-        node: NodeId,
-        number: u64,
-        orders: &[Order],
-        values: &[ValueId],
-        claimed: Instance,
-    ) {
+    /// A commit group or seal is on stable media now, in any order of numbers.
+    pub fn wrote_group(&mut self, node: NodeId, written: Written<'_>) {
         if self.is_over(node) {
             return;
         }
         let state = &mut self.nodes[usize::from(node.0)];
-        if number != state.next_group {
+        if written.number != state.next_group {
             let mut group = state.spare.pop().unwrap_or_default();
-            (group.number, group.claimed) = (number, claimed);
-            group.orders.extend_from_slice(orders);
-            group.values.extend_from_slice(values);
+            group.take(written);
             return state.groups.push(group);
         }
-        self.stable(node, number, orders, values, claimed);
+        self.stable(node, written);
         loop {
             let state = &mut self.nodes[usize::from(node.0)];
             state.next_group += 1;
-            let next = state.groups.iter().position(|group| group.number == state.next_group);
-            let Some(next) = next else { return };
+            let is_next = |group: &Group| group.written().number == state.next_group;
+            let Some(next) = state.groups.iter().position(is_next) else { return };
             let group = state.groups.swap_remove(next);
-            let Group { number, orders, values, claimed } = &group;
-            self.stable(node, *number, orders, values, *claimed);
+            self.stable(node, group.written());
             recycle(&mut self.nodes[usize::from(node.0)], group);
         }
     }
 
     /// A group is on stable media, with all before it; or its node cannot know that it is not.
-    fn stable(
-        &mut self,
-        node: NodeId,
-        number: u64,
-        orders: &[Order],
-        values: &[ValueId],
-        claimed: Instance,
-    ) {
+    fn stable(&mut self, node: NodeId, written: Written<'_>) {
         let state = &mut self.nodes[usize::from(node.0)];
-        if state.lied.is_some_and(|first| first <= number) {
-            let (orders, values) = (orders.to_vec(), values.to_vec());
-            state.doubtful.push(Group { number, orders, values, claimed });
+        if state.lied.is_some_and(|first| first <= written.number) {
+            let mut group = Group::default();
+            group.take(written);
+            state.doubtful.push(group);
         }
-        for order in orders {
+        for order in written.orders {
             self.history.keep(node, order);
         }
-        for id in values {
+        for id in written.values {
             self.values.keep(&mut self.verdict, node, id);
         }
-        self.claims(node, claimed);
+        self.claims(node, written.claimed);
     }
 
     /// A restart delivers what a block says is delivered, by its word alone: at whatever ballot the

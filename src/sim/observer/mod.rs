@@ -32,6 +32,7 @@ mod verdict;
 pub use clients::{Answer, OpId, record_hash};
 pub use finish::FinalNode;
 pub use invariant::{Invariant, Violation};
+pub use node::Written;
 
 use chainring_ring::ids::{Durability, NODES_MAX, NodeId};
 

@@ -11,13 +11,41 @@ use std::collections::BTreeMap;
 /// The incarnation that votes: until membership, the first of every node.
 pub(super) const VOTER: Incarnation = Incarnation(1);
 
+/// A commit group or seal that is on stable media.
+#[derive(Clone, Copy, Debug)]
+pub struct Written<'a> {
+    /// Its number.
+    pub number: u64,
+    /// Of the log up to it, it says that all below is delivered.
+    pub claimed: Instance,
+    /// Its orders.
+    pub orders: &'a [Order],
+    /// The values in it.
+    pub values: &'a [ValueId],
+}
+
 /// A commit group that is on stable media before one that comes before it.
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    pub(super) number: u64,
-    pub(super) claimed: Instance,
+    number: u64,
+    claimed: Instance,
     pub(super) orders: Vec<Order>,
     pub(super) values: Vec<ValueId>,
+}
+
+impl Group {
+    /// Takes over what was written.
+    pub(super) fn take(&mut self, written: Written<'_>) {
+        (self.number, self.claimed) = (written.number, written.claimed);
+        self.orders.extend_from_slice(written.orders);
+        self.values.extend_from_slice(written.values);
+    }
+
+    /// As it was written.
+    pub(super) fn written(&self) -> Written<'_> {
+        let Group { number, claimed, orders, values } = self;
+        Written { number: *number, claimed: *claimed, orders, values }
+    }
 }
 
 /// One node.

@@ -3,7 +3,7 @@
 use crate::mail::{Notice, TopicId};
 use crate::records::Digest;
 use crate::shard::direct::{self, Sender};
-use crate::sim::observer::{FinalNode, Observer, Setup, Stopped};
+use crate::sim::observer::{FinalNode, Observer, Setup, Stopped, Written};
 use chainring_ring::actions::{Action, Actions, Input};
 use chainring_ring::codec::{CLAIM_BYTES, ORDER_BYTES, VOTE_BYTES, put_claim, put_order, put_vote};
 use chainring_ring::core::{Core, Recovered, Settings};
@@ -259,7 +259,8 @@ impl Ring {
             let (core, number) = (&self.cores[at], self.groups[at]);
             let claimed = core.claim_to_log(Instance(0), core.appended()).position;
             if !self.is_bent(at, Bend::LoseGroups) {
-                self.observer.wrote_group(node(at), number, &orders, &values, claimed);
+                let written = Written { number, claimed, orders: &orders, values: &values };
+                self.observer.wrote_group(node(at), written);
             }
         }
         let appended = self.cores[at].appended();
