@@ -163,6 +163,11 @@ impl DiskHandle {
         drive.fuse = Some(drive.operations + operations);
     }
 
+    /// Takes [`DiskHandle::fail_after`] back, if the power did not fail yet.
+    pub fn fail_no_more(&self) {
+        self.drive().fuse = None;
+    }
+
     /// Whether the power failed by [`DiskHandle::fail_after`]: the world has to crash the node.
     pub fn is_dark(&self) -> bool {
         self.drive().dark

@@ -292,7 +292,7 @@ impl World {
             sim.tell_mishaps(&self.shared);
         }
         if sim.alive.is_some() && dark {
-            self.crash(node, true, DARK_US);
+            self.go_dark(node, false);
         }
     }
 

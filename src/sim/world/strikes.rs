@@ -4,7 +4,7 @@
 //! strike counts only if it took effect, and when it does: power when it fails, a partition if it
 //! cut a way that was open; after healing there are none.
 
-use super::World;
+use super::{DARK_US, World};
 use crate::mail::Command;
 use crate::recover::RecoverError;
 use crate::sim::agenda::What;
@@ -20,6 +20,10 @@ use chainring_storage::superfile::read_superblock_on;
 
 /// A node that could not start is started again after this.
 const BOOT_AGAIN_US: u64 = 300_000;
+/// So often the power fails in the middle of a start, in a million.
+const START_POWER: u32 = 125_000;
+/// At which of its operations that change something, at most.
+const START_OPERATIONS: u64 = 20;
 
 /// What became of a strike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,6 +239,12 @@ impl World {
         self.go_down(node, power, lasts, false);
     }
 
+    /// The power failed in the middle of an operation of a life. It may have been `ending`.
+    pub(super) fn go_dark(&mut self, node: u8, ending: bool) {
+        self.shared.faults.borrow_mut().count(Kind::Power, 1);
+        self.go_down(node, true, DARK_US, ending);
+    }
+
     /// As [`World::crash`]; a node that was `ending` may just have come to set its mark.
     fn go_down(&mut self, node: u8, power: bool, lasts: u64, ending: bool) {
         let sim = &mut self.nodes[usize::from(node)];
@@ -251,8 +261,7 @@ impl World {
             torn: storage.torn.min(storage.keep),
             names_lost: 500_000,
         };
-        let dark = sim.disk.is_dark();
-        let power = power || dark;
+        let power = power || sim.disk.is_dark();
         // What could not be read may be read again once the machine was off.
         if power && self.random.below(4) == 0 {
             sim.disk.cure_latent();
@@ -262,7 +271,6 @@ impl World {
             false => sim.disk.kill(&mut self.random, plan),
         };
         self.shared.faults.borrow_mut().count(Kind::Tear, altered);
-        self.shared.faults.borrow_mut().count(Kind::Power, u64::from(dark));
         self.shared.lan.borrow_mut().host_down(node, power);
         let sim = &self.nodes[usize::from(node)];
         let how = if ending && self.is_marked(node) { Stopped::Clean } else { Stopped::Crash };
@@ -304,9 +312,8 @@ impl World {
     /// A shard ended by itself.
     pub(super) fn on_ended(&mut self, node: u8, turned: Turned) {
         let id = self.nodes[usize::from(node)].id();
-        let dark = self.nodes[usize::from(node)].disk.is_dark();
-        if dark {
-            return self.go_down(node, true, 50_000, true);
+        if self.nodes[usize::from(node)].disk.is_dark() {
+            return self.go_dark(node, true);
         }
         let unplugged = std::mem::take(&mut self.nodes[usize::from(node)].unplugged);
         let sim = &self.nodes[usize::from(node)];
@@ -340,13 +347,25 @@ impl World {
         self.put(at, What::Boot { node });
     }
 
-    /// A node outside the minority calls itself damaged for reads that failed once: one damaged
-    /// node more than the model allows. Who runs it starts it again, and the disk reads well.
-    fn start_again(&mut self, node: u8, misread: bool) {
+    /// What may go wrong with the start of a node: its power fails once more, or reads do.
+    fn endanger(&mut self, node: u8) {
+        let exposed = self.random.below(8) == 0;
         let sim = &self.nodes[usize::from(node)];
-        let damaged = sim.alive.as_ref().is_some_and(|alive| alive.shard.core().is_damaged());
-        if damaged && misread && !sim.victim {
-            self.crash(node, false, BOOT_AGAIN_US);
+        let sync = self.plan.durability == Durability::Sync;
+        if self.healing || self.plan.is_fault_free() {
+            return;
+        }
+        if sync {
+            let mut faults = self.shared.faults.borrow_mut();
+            let drawn = faults.draw(Kind::StartPower, START_POWER);
+            // Drawn in any case, so that a fault left out moves no other.
+            let operations = 1 + faults.stream(Kind::StartPower).below(START_OPERATIONS);
+            if drawn {
+                return sim.disk.fail_after(operations);
+            }
+        }
+        if exposed && (sync || sim.victim) {
+            sim.disk.expose_all();
         }
     }
 
@@ -358,25 +377,20 @@ impl World {
         }
         sim.booting = false;
         self.shared.lan.borrow_mut().host_powered(node);
-        let fuse = self.random.below(8);
-        let calm = self.healing || self.plan.is_fault_free();
-        if fuse == 0 && !calm && self.plan.durability == Durability::Sync {
-            // Power fails again, in the middle of the start.
-            sim.disk.fail_after(1 + self.random.below(20));
-        }
-        if fuse == 1 && !calm && (self.plan.durability == Durability::Sync || sim.victim) {
-            sim.disk.expose_all();
-        }
+        self.endanger(node);
+        let sim = &mut self.nodes[usize::from(node)];
         let booted = sim.boot(&self.plan, &self.shared);
         sim.disk.shelter();
-        let misread = sim.disk.has_misread();
+        sim.disk.fail_no_more();
         let mishaps = sim.tell_mishaps(&self.shared);
         // Also behind a start that came to its end: a copy of the superblock may fail.
         if sim.disk.is_dark() {
+            let now = self.now();
+            self.shared.faults.borrow_mut().took(Kind::StartPower, now, Place::Node(node));
             self.crash(node, true, BOOT_AGAIN_US);
             return self.rot_last(node);
         }
-        let Err(error) = booted else { return self.start_again(node, misread) };
+        let Err(error) = booted else { return };
         self.refused.push((node, error.to_string()));
         let full = matches!(error, RecoverError::Log(LogError::Full { .. }));
         // What may pass is tried again.

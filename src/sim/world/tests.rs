@@ -24,6 +24,16 @@ fn a_world_that_nobody_watches_is_the_same() {
     }
 }
 
+/// Every fault has a name: where none may happen, none does.
+#[test]
+fn a_world_without_its_faults_has_none() {
+    for seed in 17..=26 {
+        let telling = Telling { only: Some(Default::default()), ..Telling::default() };
+        let outcome = World::new(Plan::new(seed, EVENTS), telling).run();
+        assert_eq!((outcome.violation, outcome.faults), (None, [0; 3]), "seed {seed}");
+    }
+}
+
 /// Digests are compared at every position while a world runs, not at its end alone.
 #[test]
 fn the_digest_of_every_position_is_told() {
