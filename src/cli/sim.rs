@@ -44,7 +44,7 @@ it and the shortest course that was found.
 With --format json: one object with commit, threads, first_seed, seeds, seconds, events, events_per_s,
 events_per_cpu_s, simulated_hours, faults {packet, storage, macro}, faults_by_kind, requests,
 healed_s_max, healed_seed, violations, failures [{seed, invariant, what}], marks_hit, marks_total,
-marks_not_hit, marks {name: count}, digest; after a failure also replay, and shrunk {seed, invariant,
+marks_not_hit, marks {name: count, to 100,000}, digest; after a failure also replay, and shrunk {seed, invariant,
 what, replay, faults [{at_us, kind, number, place}], faults_before, requests, events, simulated_us,
 runs, seconds, steps}.
 Where a panic ends the process, as in a release, only commit, first_seed, violations, failures and

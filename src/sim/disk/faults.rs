@@ -5,7 +5,7 @@
 
 use super::crash::{Chance, CrashPlan};
 use super::drive::Drive;
-use super::file::{Bytes, Pending};
+use super::file::{Bytes, Pending, sectors};
 use super::image::SECTOR;
 use super::{Target, WriteId};
 use crate::sim::faults::Kind;
@@ -245,14 +245,17 @@ impl Drive {
             }
             Completion::Lost => {
                 self.counts.lost += u64::from(self.differs(file, &pending));
+                self.files[file].spoilt.extend(sectors(pending.at, bytes));
                 bytes as i32
             }
             Completion::Misdirected { target, at } => {
-                let lost = self.differs(file, &pending);
+                let (lost, pending_at) = (self.differs(file, &pending), pending.at);
                 let other = Pending { at, ..pending };
                 let room = self.files[target.file].length.saturating_sub(at).min(bytes);
                 self.counts.misdirected += u64::from(lost && room > 0);
                 self.put(target.file, other, room);
+                self.files[file].spoilt.extend(sectors(pending_at, bytes));
+                self.files[target.file].spoilt.extend(sectors(at, room));
                 bytes as i32
             }
             Completion::Failed(errno) => {
@@ -307,6 +310,7 @@ impl Drive {
         held.stable.read(from.start, &mut bytes);
         let altered = !held.stable.holds(to, &bytes);
         held.stable.write(to, &bytes);
+        held.spoilt.extend(sectors(to, length));
         self.counts.misdirected += u64::from(altered);
         altered
     }
@@ -345,6 +349,9 @@ impl Drive {
         let room = (held.stable_length - start).min(SECTOR as u64) as usize;
         held.stable.write(start, &bytes[..room]);
         let altered = before[..room] != bytes[..room];
+        if altered {
+            held.spoilt.insert(sector);
+        }
         self.counts.rotten += u64::from(altered);
         altered
     }

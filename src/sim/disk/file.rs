@@ -84,6 +84,11 @@ impl Bytes {
     }
 }
 
+/// The sectors that a range of a file touches.
+pub(super) fn sectors(at: u64, bytes: u64) -> Range<u64> {
+    at / SECTOR as u64..(at + bytes).div_ceil(SECTOR as u64)
+}
+
 /// A write that is not on stable media, or not whole.
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
@@ -121,6 +126,8 @@ pub(super) struct File {
     pub pending: Vec<Pending>,
     /// Sectors that the disk does not give, until they are written again.
     pub latent: BTreeSet<u64>,
+    /// Sectors that hold other bytes than were written last, until they are written again.
+    pub spoilt: BTreeSet<u64>,
 }
 
 impl File {
@@ -139,9 +146,12 @@ impl File {
 
     /// Whether a read meets a sector that the disk does not give.
     pub fn is_latent(&self, at: u64, bytes: u64) -> bool {
-        let sector = SECTOR as u64;
-        let touched = at / sector..(at + bytes).div_ceil(sector);
-        !self.latent.is_empty() && self.latent.range(touched).next().is_some()
+        self.latent.range(sectors(at, bytes)).next().is_some()
+    }
+
+    /// Whether a read brings other bytes than were written.
+    pub fn is_spoilt(&self, at: u64, bytes: u64) -> bool {
+        self.spoilt.range(sectors(at, bytes)).next().is_some()
     }
 
     /// Puts bytes on stable media.
@@ -157,10 +167,10 @@ impl File {
     fn heal(&mut self, at: u64, bytes: u64) {
         let hidden = |held: &Pending| held.at < at + bytes && at < held.at + held.bytes.len();
         self.pending.retain(|held| !held.clean || !hidden(held));
-        if !self.latent.is_empty() {
-            let sector = SECTOR as u64;
-            let end = (at + bytes).div_ceil(sector);
-            self.latent.retain(|number| !(at / sector..end).contains(number));
+        for bad in [&mut self.latent, &mut self.spoilt] {
+            if !bad.is_empty() {
+                bad.retain(|number| !sectors(at, bytes).contains(number));
+            }
         }
     }
 

@@ -49,6 +49,9 @@ pub struct WriteId {
     number: u64,
 }
 
+/// Readers of frames read so much, or a multiple.
+const READ_BYTES: u64 = 4096;
+
 /// Ranges in which reads may go wrong.
 type Exposed = Vec<(Target, Range<u64>)>;
 
@@ -251,6 +254,18 @@ impl DiskHandle {
         drive.find(path).is_ok_and(|file| drive.misplace(file, from, to))
     }
 
+    /// Whether a range of a file holds other bytes than were written there last, or a reader, who
+    /// takes whole blocks, meets a sector that cannot be read.
+    pub fn is_spoilt(&self, path: &Path, range: &Range<u64>) -> bool {
+        let drive = self.drive();
+        let block = range.start / READ_BYTES * READ_BYTES..range.end.next_multiple_of(READ_BYTES);
+        drive.find(path).is_ok_and(|file| {
+            let file = &drive.files[file];
+            file.is_spoilt(range.start, range.end - range.start)
+                || file.is_latent(block.start, block.end - block.start)
+        })
+    }
+
     /// Sectors that could not be read can be read again. True if there were any.
     pub fn cure_latent(&self) -> bool {
         self.drive().cure_latent()
@@ -308,10 +323,10 @@ impl DiskHandle {
         self.drive().digest()
     }
 
-    /// True if the power could go and no segment would be other than it is read now. One that is
-    /// being made, "NAME.new", is read by nobody.
+    /// True if the power could go and no file, segment or superblock, would be other than it is
+    /// read now, names included. One that is being made, "NAME.new", is read by nobody.
     pub fn is_settled(&self) -> bool {
-        self.drive().is_settled(|path| path.extension().is_some_and(|end| end == "log"))
+        self.drive().is_settled(|path| path.extension().is_none_or(|end| end != "new"))
     }
 
     /// How many copies of this superblock are on stable media.

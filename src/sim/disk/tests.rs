@@ -384,3 +384,46 @@ fn full_lost_and_swapped() {
     assert!(other.lose() && !other.lose());
     assert!(read(&other, "a").is_none() && other.used() == 0);
 }
+
+/// What a disk changed by itself is known until it is written anew; what it does not give spoils
+/// the whole block for a reader.
+#[test]
+fn what_is_spoilt_is_known_until_it_is_written_anew() {
+    let (disk, mut random) = (disk(), Random::new(1));
+    numbered(&disk, "a");
+    let sector = SECTOR as u64;
+    let spoilt =
+        |number: u64| disk.is_spoilt(&path("a"), &(number * sector + 1..(number + 1) * sector));
+    let all = || -> Vec<u64> { (0..8).filter(|number| spoilt(*number)).collect() };
+    let target = disk.target(&path("a")).unwrap();
+    let write = |at: u64, how| {
+        let id = disk.submit_write(target, at * sector, vec![9; SECTOR], true);
+        assert_eq!(disk.complete_write(id, how), SECTOR as i32);
+    };
+    assert!(disk.rot(&path("a"), 2 * sector, Rot::Flip, &mut random));
+    assert!(disk.misplace(&path("a"), 0..sector, 4 * sector));
+    write(5, Completion::Lost);
+    write(6, Completion::Misdirected { target, at: 7 * sector });
+    assert_eq!(all(), [2, 4, 5, 6, 7]);
+    (2..8).for_each(|number| write(number, Completion::Done));
+    assert!(all().is_empty());
+    assert!(disk.rot(&path("a"), 0, Rot::Latent, &mut random));
+    assert_eq!(all(), [0, 1, 2, 3, 4, 5, 6, 7]);
+    write(0, Completion::Done);
+    assert!(all().is_empty());
+}
+
+/// A superblock counts as much as a segment; what is being made counts nothing.
+#[test]
+fn a_disk_is_settled_with_its_superblock() {
+    for (name, settled) in [("superblock", false), ("a.log", false), ("a.log.new", true)] {
+        let disk = disk();
+        numbered(&disk, name);
+        assert!(disk.is_settled());
+        let file = disk.open(&path(name), Access::Write, false).unwrap();
+        file.write_all_at(&[7; SECTOR], 0).unwrap();
+        assert_eq!(disk.is_settled(), settled, "{name}");
+        file.sync().unwrap();
+        assert!(disk.is_settled());
+    }
+}

@@ -4,12 +4,14 @@
 //! production readers, before the observer compares.
 
 use super::{BALLOTS_AFTER_HEAL, LAST_REQUESTS_US, LIVENESS_US, LOOK_US, World};
+use crate::control::catalog::Located;
 use crate::mail::TopicId;
 use crate::sim::agenda::What;
 use crate::sim::disk::Rates;
 use crate::sim::observer::{FinalNode, Invariant, Violation};
 use chainring_ring::core::Core;
 use chainring_ring::ids::Ballot;
+use chainring_storage::{Place, segment_path};
 
 /// A world that is worse than the fault model is looked at for so long.
 const BEYOND_US: u64 = 3_000_000;
@@ -126,13 +128,15 @@ impl World {
         while at < end {
             match self.read_record(node, topic, at) {
                 // Rot that nobody has come across yet: the next start repairs it.
-                0 if self.nodes[usize::from(node)].victim || self.plan.beyond => {
+                0 if self.is_spoilt(node, topic, at) => {
                     // Where nobody else holds it, it is lost, and nothing else is said.
-                    if self.plan.nodes == 1 && self.nodes[0].rotten > 0 {
+                    if self.plan.nodes == 1 {
                         self.shared.observer.borrow_mut().rotten(topic, at);
                     }
                     at += 1;
                 }
+                // Perhaps it is not written yet, or the read failed for once.
+                0 if self.equal_at.is_none() => at += 1,
                 0 => {
                     let what = format!("topic {} offset {at} cannot be read any more", topic.0);
                     let (invariant, at_us) = (Invariant::D7, self.now());
@@ -143,6 +147,21 @@ impl World {
                 count => at += count,
             }
         }
+    }
+
+    /// True if the disk does not hold what was written to the place of a record.
+    fn is_spoilt(&self, node: u8, topic: TopicId, offset: u64) -> bool {
+        let sim = &self.nodes[usize::from(node)];
+        let Some(alive) = sim.alive.as_ref().filter(|alive| alive.clerk.reads_disk()) else {
+            return false;
+        };
+        let Located::Run(run) = alive.clerk.catalog.borrow().locate(topic, offset) else {
+            return false;
+        };
+        let place = Place { at: run.place.at, bytes: run.place.bytes };
+        let from = u64::from(place.offset());
+        let path = segment_path(&sim.config.node.dir, place.segment());
+        sim.disk.is_spoilt(&path, &(from..from + u64::from(place.bytes)))
     }
 }
 

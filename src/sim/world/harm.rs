@@ -175,10 +175,11 @@ impl World {
         // Mostly the one that was written last: no later group says that it was there.
         let number = if detail.is_multiple_of(3) { *self.random.pick(&segments) } else { *last };
         let path = self.segment(node, number);
-        let sim = &mut self.nodes[usize::from(node)];
-        sim.rotten += 1;
-        self.shared.observer.borrow_mut().disk_harmed(sim.id());
-        sim.disk.lose_file(&path)
+        let hit = self.nodes[usize::from(node)].disk.lose_file(&path);
+        if hit {
+            self.harmed(node);
+        }
+        hit
     }
 
     /// A group of a node that is down lies where another one should: an old one behind the end of
@@ -194,10 +195,9 @@ impl World {
             return false;
         }
         let path = self.segment(node, last.segment);
-        let sim = &self.nodes[usize::from(node)];
-        let disk = sim.disk.clone();
-        self.shared.observer.borrow_mut().disk_harmed(sim.id());
+        let disk = &self.nodes[usize::from(node)].disk;
         if detail.is_multiple_of(2) {
+            // It says itself that it is an old one: no excuse.
             return disk.misplace(&path, run(&list[0]), end(&last));
         }
         let index = (detail >> 8) as usize % (list.len() - 1);
@@ -241,10 +241,15 @@ impl World {
             return;
         }
         let count = 1 + self.random.below(RECENT as u64) as usize;
+        let mut hit = false;
         for placed in placed.iter().rev().take(count) {
             let path = self.segment(node, placed.segment);
             let rot = if self.random.coin() { Rot::Zero } else { Rot::Garbage };
-            self.nodes[usize::from(node)].disk.rot(&path, placed.at, rot, &mut self.random);
+            let disk = &self.nodes[usize::from(node)].disk;
+            hit |= disk.rot(&path, placed.at, rot, &mut self.random);
+        }
+        if !hit {
+            return;
         }
         // Side by side they are one place.
         self.harmed(node);

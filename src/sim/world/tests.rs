@@ -1,7 +1,13 @@
 //! What a world owes its observer, and what the observer owes the world.
 
 use super::{Outcome, Telling, World};
+use crate::control::catalog::Located;
+use crate::mail::TopicId;
+use crate::sim::disk::Rot;
+use crate::sim::observer::Invariant;
 use crate::sim::plan::Plan;
+use crate::sim::random::Random;
+use chainring_storage::{Access, Disk, Place, segment_path};
 use std::rc::Rc;
 
 const EVENTS: u64 = 4000;
@@ -42,4 +48,47 @@ fn the_digest_of_every_position_is_told() {
     assert_eq!(world.run().violation, None);
     let (known, all) = (observer.borrow().digests(), observer.borrow().positions());
     assert!(nodes > 1 && all > 20 && known == all + 1, "{known} of {all}");
+}
+
+/// A world at its end, and where on the disk of a node that it may spoil a record lies.
+fn ended() -> (World, u8, std::path::PathBuf, u64) {
+    for seed in 1.. {
+        let mut world = World::new(Plan::new(seed, EVENTS), Telling::default());
+        if !world.live() || world.equal_at.is_none() {
+            continue;
+        }
+        let Some(sim) = world.nodes.iter().find(|sim| sim.victim) else { continue };
+        let alive = sim.alive.as_ref().expect("all are equal");
+        let catalog = alive.clerk.catalog.borrow();
+        let written = alive.clerk.reads_disk() && catalog.topics().any(|topic| topic.end > 0);
+        let Located::Run(run) = catalog.locate(TopicId(0), 0) else { continue };
+        let place = Place { at: run.place.at, bytes: run.place.bytes };
+        let path = segment_path(&sim.config.node.dir, place.segment());
+        let (node, at) = (sim.index, u64::from(place.offset()));
+        drop(catalog);
+        if written && world.plan.nodes > 1 {
+            return (world, node, path, at);
+        }
+    }
+    unreachable!("most worlds have a node that may be spoilt");
+}
+
+/// A record that cannot be read is excused where the disk itself lost it, and nowhere else: not on
+/// a node that may be spoilt, if it was not.
+#[test]
+fn only_what_the_disk_lost_may_be_unreadable() {
+    for rots in [true, false] {
+        let (mut world, node, path, at) = ended();
+        let disk = &world.nodes[usize::from(node)].disk;
+        match rots {
+            true => assert!(disk.rot(&path, at, Rot::Garbage, &mut Random::new(1))),
+            false => {
+                let file = disk.open(&path, Access::Write, true).unwrap();
+                file.write_at(&[0; 64], at).unwrap();
+            }
+        }
+        world.compare();
+        let named = world.outcome().violation.map(|violation| violation.invariant);
+        assert_eq!(named, (!rots).then_some(Invariant::D7));
+    }
 }
