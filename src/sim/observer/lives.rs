@@ -57,7 +57,7 @@ impl Observer {
         self.wrote_superblock(node, superblock);
         self.replayed(node, core);
         self.found(node, core);
-        self.own_vote(node, core, &[]);
+        self.own_vote(node, core, core.promised(), &[]);
         self.own_settled(node, core);
     }
 

@@ -27,6 +27,7 @@ impl Observer {
         if let Input::Promised(ballot) = input {
             self.told_durable(node, *ballot);
         }
+        let promised = self.nodes[usize::from(node.0)].promised;
         for action in actions {
             match action {
                 Action::AppendOrder(order) => self.appends(node, order),
@@ -35,7 +36,7 @@ impl Observer {
                 _ => {}
             }
         }
-        self.own_vote(node, core, actions);
+        self.own_vote(node, core, promised, actions);
         for action in actions {
             match action {
                 Action::Deliver { order, counts } => self.delivers(node, order, *counts),
@@ -80,7 +81,15 @@ impl Observer {
     }
 
     /// The node's own entry in its vector, if it changed: every position that it names is true.
-    pub(super) fn own_vote(&mut self, node: NodeId, core: &Core, actions: &[Action]) {
+    /// `promised` is the promise before the step: one that rises behind the vote in the same step
+    /// freezes it from then on (orders of the step were judged one by one as they were taken).
+    pub(super) fn own_vote(
+        &mut self,
+        node: NodeId,
+        core: &Core,
+        promised: Ballot,
+        actions: &[Action],
+    ) {
         let Some(vote) = core.votes().of(node) else { return };
         let state = &self.nodes[usize::from(node.0)];
         let before = state.vote;
@@ -96,10 +105,9 @@ impl Observer {
         verdict.check(A7, node, !same || rises, || format!("{vote:?} falls from {before:?}"));
         let moved = vote.durable != before.durable || vote.received != before.received;
         if !same || moved {
-            let frozen = vote.ballot < state.promised && state.vote.node == node;
-            verdict.check(A3, node, !frozen, || {
-                format!("{vote:?} moves after the promise {:?}", state.promised)
-            });
+            let frozen = vote.ballot < promised && state.vote.node == node;
+            let what = || format!("{vote:?} moves after the promise {promised:?}");
+            verdict.check(A3, node, !frozen, what);
             let base = self.history.opening(vote.ballot).map(|opening| opening.base);
             self.vote_is_true(node, core, (vote, &before), base, actions);
         }

@@ -5,7 +5,7 @@ use super::ring::{Bend, Ring, node, sender};
 use crate::sim::observer::history::History;
 use crate::sim::observer::verdict::Verdict;
 use crate::sim::observer::{Invariant, Stopped};
-use chainring_ring::actions::Input;
+use chainring_ring::actions::{Actions, Input};
 use chainring_ring::codec::{CLAIM_BYTES, VOTE_BYTES, put_vote};
 use chainring_ring::core::Recovered;
 use chainring_ring::header::{Header, Kind};
@@ -87,9 +87,45 @@ fn a3_a_vote_is_frozen_by_a_higher_promise() {
     pair(Invariant::A3, Sync, |ring, broken| {
         ring.value(0);
         ring.pump(0);
-        ring.bend = broken.then_some((node(1), Bend::PromiseAgain));
+        // The promise is on its way to the disk.
+        let (mut promised, mut actions) = (ring.cores[1].clone(), Actions::new());
+        let input = Input::Prepare { ballot: ballot(9, 3) };
+        promised.step(input, &mut actions);
+        ring.observer.stepped(node(1), &promised, &input, actions.as_slice());
+        if !broken {
+            ring.cores[1] = promised;
+        }
         ring.write(1);
     });
+}
+
+/// A coordinator that hears nothing of the next ballot until that has decided: what it hears then
+/// lets it order once more, and takes its ballot from it in the same step (seed 2411).
+#[test]
+fn a3_a_vote_may_move_before_the_promise_of_the_same_step() {
+    let mut ring = Ring::new(Sync);
+    ring.run();
+    let recovered = ring.recovered(2);
+    ring.restart(2, Stopped::Crash, recovered);
+    ring.step(2, Input::Campaign);
+    ring.lose_frames(0);
+    ring.arrive();
+    for instance in ring.cores[2].window().first().0..ring.cores[2].received().0 {
+        let order = ring.cores[2].window().get(Instance(instance)).expect("ordered").order;
+        ring.control_order(2, &order);
+        ring.step(1, Input::Order(order));
+    }
+    ring.write(1);
+    ring.write(2);
+    let before = ring.cores[0].votes().of(node(0)).copied().expect("its own");
+    for at in [1, 2] {
+        let vote = *ring.cores[at].votes().of(node(at)).expect("its own");
+        ring.step(0, Input::Vote(vote));
+    }
+    let once_more = ring.cores[0].window().get(before.received).expect("ordered").order;
+    assert_eq!(once_more.ballot, before.ballot);
+    assert!(ring.cores[0].promised() > before.ballot);
+    assert_eq!(ring.observer.violation(), None);
 }
 
 fn proposed(verdict: &mut Verdict, all: &[(Ballot, Entry)]) -> History {

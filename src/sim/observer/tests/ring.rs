@@ -36,8 +36,6 @@ pub(super) enum Bend {
     CountWrongly,
     /// A 1B has no orders.
     EmptyAnswers,
-    /// The step raises the promise once more.
-    PromiseAgain,
 }
 
 /// Three nodes in a circle.
@@ -173,11 +171,6 @@ impl Ring {
             Bend::LoseFirstDelivery => {
                 let first = told.iter().position(|a| matches!(a, Action::Deliver { .. }));
                 first.map(|first| told.remove(first));
-            }
-            Bend::PromiseAgain => {
-                let mut ballot = self.cores[at].promised();
-                ballot.round += 1;
-                told.push(Action::WritePromise(ballot));
             }
             _ => {}
         }
