@@ -81,8 +81,8 @@ fn insist(random: &mut Random, plan: &Plan, strikes: &mut Vec<Strike>) {
     }
 }
 
-/// Large faults: about one in eight seconds. Of those that cost a node its memory of votes, no
-/// more than a minority's worth.
+/// Large faults: about one in seven seconds, and storms (more of them would spend the time on
+/// starts). Of those that cost a node its memory of votes, no more than a minority's worth.
 pub(super) fn strikes(random: &mut Random, plan: &Plan) -> Vec<Strike> {
     let kinds = [
         (Kind::Crash, 30),
@@ -108,7 +108,7 @@ pub(super) fn strikes(random: &mut Random, plan: &Plan) -> Vec<Strike> {
     if weights.iter().all(|weight| *weight == 0) {
         return Vec::new();
     }
-    let mean = 2_000_000 << random.below(4);
+    let mean = 4_000_000 << random.below(3);
     let relays = if random.coin() && plan.nodes > 2 { 4 } else { u64::MAX };
     let mut strikes = Vec::new();
     let mut at = 500_000 + random.exponential(mean);
