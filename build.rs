@@ -24,7 +24,8 @@ const SOURCES: [&str; 8] = [
 ];
 
 fn main() {
-    SOURCES.iter().for_each(|path| println!("cargo::rerun-if-changed={path}"));
+    let sources = SOURCES.iter().filter(|path| Path::new(path).exists());
+    sources.for_each(|path| println!("cargo::rerun-if-changed={path}"));
     println!("cargo::rerun-if-env-changed={NAME}");
     let told = std::env::var(NAME).ok().filter(|commit| !commit.is_empty());
     let commit = || Some(commit()? + if is_dirty() { "-dirty" } else { "" });
