@@ -157,6 +157,20 @@ fn the_report_has_the_keys_that_programs_read() {
     assert!(json["efficiency"].is_f64());
 }
 
+/// The log and its segments count groups alike: those with entries, and all.
+fn inspected(dir: &Path) {
+    let output = Command::new(env!("CARGO_BIN_EXE_chainring"))
+        .args(["inspect", "--format", "json"])
+        .arg(dir)
+        .output()
+        .unwrap();
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |value: &Value| value["groups_with_entries"].as_u64().unwrap();
+    let sum: u64 = said["segments"].as_array().unwrap().iter().map(of).sum();
+    assert!((1..=said["groups"].as_u64().unwrap()).contains(&sum), "{said}");
+    assert_eq!(of(&said), sum, "{said}");
+}
+
 /// A kept log stands up to `verify`, and one byte of it flipped is found.
 #[test]
 fn a_flipped_byte_of_a_kept_log_is_named() {
@@ -177,6 +191,7 @@ fn a_flipped_byte_of_a_kept_log_is_named() {
             .unwrap();
         (command.status.code(), serde_json::from_slice::<Value>(&command.stdout).unwrap())
     };
+    inspected(&dirs[0]);
     let (code, verified) = verify();
     assert_eq!((code, &verified["digest"]), (Some(0), &json["digest"]), "{verified}");
     let segment = dirs[1].join("log");

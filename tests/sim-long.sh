@@ -1,7 +1,17 @@
 #!/usr/bin/env bash
 # The long form of all that hunts for faults by itself: `tests/sim-long.sh [PART...]`, by default
 # every part in turn, which takes hours. Each part prints the figures that docs/TESTING.md keeps.
-# It goes on after a part that fails, and ends with 1 then.
+# It goes on after a part that fails, and ends with 1 then. Parts:
+#   worlds      simulated ones for ten minutes: events a second, faults by class, healing, marks
+#   seeds       3,000 seeds that must be clean
+#   clean       1,000 seeds in the build with planted faults, none of them chosen
+#   mutants     every planted fault, until it is caught
+#   digests     100 seeds with the same course in the builds for tests and for release
+#   small       every order of events in small worlds
+#   crash       every state that a crash of the log writer can leave
+#   fuzz        hostile bytes at every decoder, for ten minutes
+#   models      threads: mailboxes and the shard's start and end under models
+#   sanitizers  unsafe code under sanitizers
 set -eu
 all="worlds seeds clean mutants digests small crash fuzz models sanitizers"
 . "$(dirname "$0")/common/words.sh"
@@ -24,29 +34,20 @@ planted() {
 
 run() {
     case "$1" in
-    # Ten minutes of the default swarm: events a second, faults by class, healing, marks.
     worlds) plain && sim --seconds 600 ;;
-    # Clean seeds.
     seeds) plain && sim --seeds 3000 --first-seed 1 ;;
-    # The build with planted faults, and none of them chosen.
     clean) planted && sim --mutant none --seeds 1000 --first-seed 1 ;;
-    # Every planted fault, until it is caught.
     mutants) planted && sim --mutants --first-seed 1 ;;
-    # The same course of a seed in the builds for tests and for release.
     digests) CHAINRING_DIGESTS=100 cargo test --locked --test sim a_seed_has_one_course ;;
-    # Every order of events in small worlds.
     small)
         CHAINRING_STATES=5000000 cargo test --locked --release --package chainring-ring \
             --test small_world -- --nocapture
         ;;
-    # Every state that a crash of the log writer can leave.
     crash)
         CHAINRING_CRASH_STATES=5000000 cargo test --locked --release --package chainring \
             --test crash_states -- --nocapture
         ;;
-    # Hostile bytes at every decoder.
     fuzz) cargo run --locked --profile fuzz --package chainring-fuzz -- --seconds 600 ;;
-    # Threads: mailboxes and the shard's start and end under models; unsafe code under sanitizers.
     models) tests/models.sh long ;;
     sanitizers) tests/sanitize.sh ;;
     esac

@@ -18,6 +18,7 @@ for word in "$@"; do
     *) seconds="$word" ;;
     esac
 done
+[ "$seconds" -gt 0 ] || { echo "${0##*/}: SECONDS is at least 1" >&2; exit 2; }
 
 step() {
     printf '\n-- %s (%s s)\n' "$1" "$SECONDS"

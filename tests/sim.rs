@@ -6,9 +6,11 @@
 #[path = "common/release.rs"]
 mod release;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Worlds that need little time in a build for tests.
 const EVENTS: &str = "6000";
@@ -74,6 +76,65 @@ fn text_says_the_first_seed_and_what_happened() {
     assert_eq!(said, "chainring: first seed 1000\n");
 }
 
+/// A hunt that is ended from outside still tells what it showed.
+#[test]
+fn a_signal_ends_a_hunt_with_its_report() {
+    let mut hunt = Command::new(ours())
+        .args(["sim", "--format", "json", "--seconds", "600", "--first-seed", "1000"])
+        .args(["--events", "500"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Signals are listened to before this is said.
+    let mut first = String::new();
+    BufReader::new(hunt.stderr.take().unwrap()).read_line(&mut first).unwrap();
+    assert_eq!(first, "chainring: first seed 1000\n");
+    kill_process(Pid::from_child(&hunt), Signal::INT).unwrap();
+    let output = hunt.wait_with_output().unwrap();
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &said["violations"]), (Some(130), &Value::from(0)), "{said}");
+    assert_eq!(said["interrupted"], true);
+    assert!(said["seconds"].as_f64().unwrap() < 600.0, "{said}");
+}
+
+#[test]
+fn a_plan_that_cannot_be_is_refused() {
+    // A world of three nodes.
+    for wrong in ["nodes=99", "nodes=0", "events=0", "events=501", "nodes=2,nodes=3"] {
+        let (code, said) = sim(ours(), &["--seed", "1000", "--events", "500", "--plan", wrong]);
+        assert_eq!((code, &said["error"]["code"]), (2, &Value::from("usage")), "{wrong}: {said}");
+    }
+}
+
+#[test]
+fn one_world_says_what_it_is_what_was_never_drawn_and_each_fault_as_it_comes() {
+    let run = |more: &[&str]| {
+        let all = [&["sim", "--seed", "1000", "--events", "2000"], more].concat();
+        let output = Command::new(ours()).args(all).output().unwrap();
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap())
+    };
+    let [text, told] = run(&["--trace"]);
+    assert!(text.contains("\nworld: ") && !text.contains("not hit"), "{text}");
+    let faults = told.lines().filter(|line| !line.contains(" -> ")).skip(1);
+    let names: Vec<&str> = faults.filter_map(|line| line.split_whitespace().nth(2)).collect();
+    assert!(!names.is_empty() && told.lines().skip(1).all(|line| line.contains(" us  ")), "{told}");
+    let kind = names[0].split(':').next().unwrap();
+    assert!(text.lines().any(|line| line.trim_start().starts_with(kind)), "{kind}: {text}");
+    let [_, told] = run(&["--faults", "Lose:1,Crash:77"]);
+    assert!(told.contains("did not take effect: Lose:1,Crash:77\n"), "{told}");
+    let [_, told] = run(&["--faults", names[0]]);
+    assert_eq!(told, "chainring: first seed 1000\n", "{}", names[0]);
+}
+
+#[cfg(not(feature = "mutants"))]
+#[test]
+fn a_build_without_mutants_says_how_to_make_one_with_them() {
+    let (code, said) = sim(ours(), &["--mutant", "list"]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said["error"]["message"].as_str().unwrap().contains("--features mutants"), "{said}");
+}
+
 /// Whoever reads the help knows every key that is printed.
 #[test]
 fn the_help_names_every_key() {
@@ -83,8 +144,7 @@ fn the_help_names_every_key() {
     let known = |key: &&String| {
         help.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == **key)
     };
-    let keys = said.as_object().unwrap().keys().filter(|key| *key != "v");
-    let unknown: Vec<_> = keys.filter(|key| !known(key)).collect();
+    let unknown: Vec<_> = said.as_object().unwrap().keys().filter(|key| !known(key)).collect();
     assert!(unknown.is_empty(), "sim --help does not name {unknown:?}");
 }
 

@@ -70,9 +70,10 @@ fn text(dir: &Path, report: &Report) -> String {
         Err(error) => out.push_str(&format!("superblock: {error}\n")),
     }
     let log = &report.log;
+    let full = groups_with_entries(report);
     out.push_str(&format!(
-        "log: {} groups, {} orders, {} values, {} bytes; decided below {} at ballot {}.{}; ends at segment {} offset {} ({})\n",
-        log.groups, log.orders, log.values, log.bytes, log.claim.position.0,
+        "log: {full} groups with entries, {} without, {} orders, {} values, {} bytes; decided below {} at ballot {}.{}; ends at segment {} offset {} ({})\n",
+        log.groups - full, log.orders, log.values, log.bytes, log.claim.position.0,
         log.claim.ballot.round, log.claim.ballot.node.0,
         segment_of(log.end), offset_of(log.end), format!("{:?}", log.tail).to_lowercase(),
     ));
@@ -101,6 +102,11 @@ fn text(dir: &Path, report: &Report) -> String {
     out
 }
 
+/// Those that the segments count; the others say what is sealed and decided.
+fn groups_with_entries(report: &Report) -> u64 {
+    report.segments.iter().map(|segment| segment.groups).sum()
+}
+
 fn yes(value: bool) -> &'static str {
     if value { "yes" } else { "no" }
 }
@@ -127,7 +133,7 @@ fn to_json(dir: &Path, report: &Report) -> Value {
         .iter()
         .map(|s| {
             json!({
-                "number": s.number, "bytes": s.bytes, "used": s.used, "groups": s.groups,
+                "number": s.number, "bytes": s.bytes, "used": s.used, "groups_with_entries": s.groups,
                 "orders": s.orders, "values": s.values,
                 "first_instance": s.instances.map(|(low, _)| low.0),
                 "last_instance": s.instances.map(|(_, high)| high.0),
@@ -141,6 +147,7 @@ fn to_json(dir: &Path, report: &Report) -> Value {
         "node": identity.node.0,
         "superblock": superblock,
         "groups": log.groups,
+        "groups_with_entries": groups_with_entries(report),
         "orders": log.orders,
         "values": log.values,
         "bytes": log.bytes,

@@ -37,6 +37,8 @@ pub enum Exit {
     Degraded = 6,
     /// Time ran out; the outcome is unknown.
     Timeout = 7,
+    /// A signal ended it, in good order.
+    Interrupted = 130,
 }
 
 /// Why a command did not do what it was asked.

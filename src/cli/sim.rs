@@ -5,11 +5,12 @@
 
 use super::out::{Exit, Failure, Format, Output, finish, progress};
 use crate::sim::course::{Course, Names, Settings};
-use crate::sim::plan::EVENTS;
+use crate::sim::plan::{EVENTS, Plan};
 use crate::sim::shrink::shrink;
 use crate::sim::swarm::{self, Orders, Stop, swarm};
 use chainring_ring::marks;
 use clap::Args;
+use mutants::planted;
 use show::{number, replay};
 use std::fmt::Write;
 use std::sync::{Arc, Mutex};
@@ -17,43 +18,42 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 #[cfg(feature = "mutants")]
 mod mutants;
-mod show;
-#[cfg(feature = "mutants")]
-use mutants::planted;
-
-/// The fault that is planted: none, in this build.
 #[cfg(not(feature = "mutants"))]
-fn planted() -> Option<&'static str> {
-    None
-}
+#[path = "sim/no_mutants.rs"]
+mod mutants;
+mod show;
+mod signals;
 
 /// What `--help` says behind the arguments.
 pub(super) const HELP: &str = "Example:
   chainring sim --seconds 60                    worlds for a minute, on all processors
   chainring sim --seeds 3000 --first-seed 1     so many, from this one on
   chainring sim --seed 4711                     this world again, exactly
-  chainring sim --seed 4711 --trace             and every step of its cores
+  chainring sim --seed 4711 --trace             and every fault, and every step of its cores
   chainring sim --seed 4711 --plan nodes=2 --faults Crash:3,Lose:12
                                                 the short course of a failure, as it was printed
 
 A seed is a world: with the same --events it has one course on every machine, in every build of one
-commit. Ends with 0 if nothing was violated, 1 if something was, 2 if it was called wrongly. Of each
-world that failed the seed and the invariant are printed; of the first of them the line that replays
-it and the shortest course that was found.
+commit. Ends with 0 if nothing was violated, 1 if something was, 2 if it was called wrongly, 130 if a
+signal ended it before that. The first signal (Ctrl-C) lets the worlds under way come to their end
+and prints what all showed, or the shortest course so far; the second ends it at once. Of each world
+that failed the seed and the invariant are printed; of the first of them the line that replays it and
+the shortest course that was found. Marks that were not hit are listed of 100 worlds or more.
 
-With --format json: one object with commit, threads, first_seed, seeds, seconds, events, events_per_s,
-events_per_cpu_s, simulated_hours, faults {packet, storage, macro}, faults_by_kind, requests,
-healed_s_max, healed_seed, violations, failures [{seed, invariant, what}], marks_hit, marks_total,
-marks_not_hit, marks {name: count, to 100,000}, digest; after a failure also replay, and shrunk {seed, invariant,
-what, replay, faults [{at_us, kind, number, place}], faults_before, requests, events, simulated_us,
-runs, seconds, steps}.
-Where a panic ends the process, as in a release, only commit, first_seed, violations, failures and
+With --format json: one object with v (1), commit, threads, first_seed, seeds, seconds, events,
+events_per_s, events_per_cpu_s, simulated_hours, faults {packet, storage, macro}, faults_by_kind,
+requests, healed_s_max and healed_seed (null if no world came so far), interrupted, violations,
+failures [{seed, invariant, what}], marks_hit, marks_total, marks_not_hit, marks {name: count, to about
+100,000}, digest; of a single world also world, its sizes in a line; after a failure also replay, and
+shrunk {seed, invariant, what, replay, faults [{at_us, kind, number, place}], faults_before, requests,
+events, simulated_us, runs, seconds, steps}.
+Where a panic ends the process, as in a release, only v, commit, first_seed, violations, failures and
 replay.
 
 A build with --features mutants has --mutant and --mutants, hunts for faults that are planted. They
-end with 0 if all were caught, and print commit, first_seed, threads, mutants [{mutant, expected,
-caught {by, seeds, seed, what, replay}, panicked, unsettled, seeds, seconds}], caught, seeds_median,
-seeds_worst.";
+end with 0 if all were caught, and print v, commit, first_seed, threads, mutants [{mutant, expected,
+caught {by, seeds, seed, what, replay}, panicked, unsettled, seeds, seconds}], caught, interrupted,
+seeds_median, seeds_worst.";
 
 /// Failures after which a swarm ends by itself.
 const FAILURES_MAX: usize = 20;
@@ -69,7 +69,7 @@ pub struct SimArgs {
     /// Run so many worlds, one after another.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: Option<u64>,
-    /// Run worlds for so many seconds.
+    /// Run worlds for so many seconds; those that have begun by then come to their end.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: Option<u64>,
     /// The first seed; by default the clock says it, and it is printed.
@@ -93,16 +93,16 @@ pub struct SimArgs {
     #[arg(long, value_name = "KIND:NUMBER,...|none", requires = "seed",
         conflicts_with_all = ["seeds", "seconds", "first_seed"])]
     pub faults: Option<Names>,
-    /// Tell every step of every core on stderr.
+    /// Tell every fault and every step of every core on stderr.
     #[arg(long, requires = "seed", conflicts_with_all = ["seeds", "seconds", "first_seed"])]
     pub trace: bool,
     /// Plant this fault: a name, several (hunted one after another), none, or list for all names.
-    #[cfg(feature = "mutants")]
-    #[arg(long, value_name = "NAME,...|none|list", conflicts_with = "mutants")]
+    #[arg(long, value_name = "NAME,...|none|list", conflicts_with = "mutants",
+        hide = cfg!(not(feature = "mutants")))]
     pub mutant: Option<String>,
     /// Hunt all planted faults, each until it is caught or for 5,000 seeds (--seeds).
-    #[cfg(feature = "mutants")]
-    #[arg(long, conflicts_with_all = ["seed", "plan", "faults", "trace"])]
+    #[arg(long, conflicts_with_all = ["seed", "plan", "faults", "trace"],
+        hide = cfg!(not(feature = "mutants")))]
     pub mutants: bool,
 }
 
@@ -128,6 +128,7 @@ impl SimArgs {
                 settings: self.plan.clone().unwrap_or_default(),
                 only: self.faults.clone(),
             },
+            ended: Arc::default(),
         }
     }
 }
@@ -154,15 +155,22 @@ impl LastWords {
 /// `chainring sim`.
 pub(super) fn sim(args: &SimArgs, format: Format) -> Result<Output, Failure> {
     let orders = args.orders();
+    let Orders { first_seed, events, .. } = orders;
+    let lowered = orders.course.settings.check(Plan::new(first_seed, events));
+    lowered.map_err(|error| usage(format!("--plan {error}")))?;
+    signals::listen(&orders.ended)?;
     let words = LastWords { format, orders: orders.clone(), report: Mutex::new(None) };
     let words = Arc::new(words);
     let last = Arc::clone(&words);
     swarm::install_hook(move |failure| last.say(failure));
-    #[cfg(feature = "mutants")]
     if let Some(output) = mutants::asked(args, &orders, &words)? {
         return Ok(output);
     }
     Ok(worlds(args, &orders, &words))
+}
+
+fn usage(message: String) -> Failure {
+    Failure::new(Exit::Usage, "usage", message)
 }
 
 /// Runs the worlds that were asked for; makes their first failure small.
@@ -178,13 +186,19 @@ fn worlds(args: &SimArgs, orders: &Orders, words: &LastWords) -> Output {
             progress(&format!("{worlds}, {} events, {failures} failures", report.events));
         }
     });
+    if !report.missing.0.is_empty() {
+        eprintln!("chainring: of --faults these did not take effect: {}", report.missing);
+    }
     let mut output = show::output(&report);
-    let Some(first) = report.failures.first() else { return output };
+    let Some(first) = report.failures.first() else {
+        let exit = if orders.has_ended() { Exit::Interrupted } else { Exit::Ok };
+        return output.ending(exit);
+    };
     let replay = replay(orders, first.seed, &orders.course, planted());
     output.exit = Exit::Failed;
     let _ = write!(output.text, "\n{}", show::again(&replay));
     output.json.insert("replay".into(), replay.into());
-    if args.shrink_seconds > 0 {
+    if args.shrink_seconds > 0 && !orders.has_ended() {
         words.keep(&output);
         make_small(args, orders, first, &mut output);
     }

@@ -7,6 +7,7 @@
 //! as the same.
 
 use crate::sim::faults::{Kind, Name};
+use crate::sim::journal::Fault;
 use crate::sim::plan::Plan;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -53,7 +54,7 @@ macro_rules! part {
 
 /// Everything that can be lowered. The first is the number of events until the faults end.
 pub const PARTS: &[Part] = &[
-    part!("events", 0, half, events),
+    part!("events", 1, half, events),
     part!("safety_us", 0, half, safety_us),
     Part {
         name: "nodes",
@@ -148,6 +149,27 @@ impl Settings {
         }
     }
 
+    /// Whether each is at least what a world needs, and no more than what the plan has.
+    ///
+    /// # Errors
+    /// Which is not, in words.
+    pub fn check(&self, mut plan: Plan) -> Result<(), String> {
+        for part in PARTS {
+            for (name, value) in self.0.iter().filter(|(name, _)| *name == part.name) {
+                let has = (part.get)(&plan);
+                let least = part.least.min(has);
+                if !(least..=has).contains(value) {
+                    return Err(format!(
+                        "{name}={value}: a plan is only ever lowered, and here {name} is {has}, \
+                         at least {least}"
+                    ));
+                }
+                part.lower(&mut plan, *value);
+            }
+        }
+        Ok(())
+    }
+
     /// True if everything is as the seed says.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -181,6 +203,14 @@ impl FromStr for Settings {
 /// Names of faults; [`NONE`] if there is no one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names(pub BTreeSet<Name>);
+
+impl Names {
+    /// Those of them that no fault on the tape has.
+    pub fn missing(&self, tape: &[Fault]) -> Names {
+        let seen: BTreeSet<Name> = tape.iter().map(|fault| fault.name).collect();
+        Names(self.0.difference(&seen).copied().collect())
+    }
+}
 
 /// How an empty list of names is written.
 const NONE: &str = "none";
@@ -238,7 +268,9 @@ mod tests {
                 let line = Settings::between(first.clone(), &plan).to_string();
                 let mut again = first.clone();
                 if !line.is_empty() {
-                    line.parse::<Settings>().unwrap().apply(&mut again);
+                    let settings = line.parse::<Settings>().unwrap();
+                    assert_eq!(settings.check(first.clone()), Ok(()), "{line}");
+                    settings.apply(&mut again);
                 }
                 assert_eq!(again, plan, "{line}");
             }
@@ -276,5 +308,12 @@ mod tests {
         assert_eq!(plan, first);
         "clients=0,nodes=0".parse::<Settings>().unwrap().apply(&mut plan);
         assert!(plan.load.clients == 1 && (1..=2).contains(&plan.nodes));
+        let check = |line: &str| line.parse::<Settings>().unwrap().check(first.clone());
+        for wrong in
+            ["events=1001", "nodes=99", "nodes=0", "events=0", "clients=0", "events=1,nodes=8"]
+        {
+            assert!(check(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(check(&format!("events=1000,nodes={},clients=1", first.nodes)), Ok(()));
     }
 }

@@ -45,13 +45,21 @@ impl Fault {
     }
 }
 
+/// In a line, by the name that a replay takes.
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (at, (kind, number), text) = (self.at, self.name, self.kind().text());
+        write!(f, "{at:>12} us  {kind:?}:{number}  {text}: {}", self.place)
+    }
+}
+
 #[derive(Debug)]
 struct Notes {
     tape: Vec<Fault>,
     steps: VecDeque<String>,
     /// Of the steps, so many are kept.
     keep: usize,
-    /// They go to stderr as well.
+    /// They and the faults go to stderr as well.
     loud: bool,
 }
 
@@ -66,7 +74,7 @@ impl Journal {
         Journal(Some(Rc::new(RefCell::new(notes))))
     }
 
-    /// One that says every step on stderr.
+    /// One that says every step and every fault on stderr.
     pub fn loud() -> Journal {
         let notes = Notes { tape: Vec::new(), steps: VecDeque::new(), keep: 0, loud: true };
         Journal(Some(Rc::new(RefCell::new(notes))))
@@ -75,7 +83,11 @@ impl Journal {
     /// A fault took effect.
     pub fn fault(&self, fault: Fault) {
         if let Some(notes) = &self.0 {
-            notes.borrow_mut().tape.push(fault);
+            let mut notes = notes.borrow_mut();
+            if notes.loud {
+                eprintln!("{fault}");
+            }
+            notes.tape.push(fault);
         }
     }
 

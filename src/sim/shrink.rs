@@ -107,14 +107,8 @@ pub fn shrink(orders: &Orders, failure: &Failure, time: Duration) -> Result<Shru
     let course = course.ok_or_else(|| differs(failure))?;
     let faults_before = course.tape.len();
     let (runs, until) = (AtomicUsize::new(1), began + time);
-    let mut shrinker = Shrinker {
-        best: first,
-        tape: Vec::new(),
-        name: &failure.name,
-        until,
-        threads: orders.threads,
-        runs: &runs,
-    };
+    let mut shrinker =
+        Shrinker { best: first, tape: Vec::new(), name: &failure.name, until, orders, runs: &runs };
     shrinker.keep(shrinker.best.clone(), &course);
     shrinker.work();
     let trial = shrinker.best;
@@ -147,7 +141,7 @@ struct Shrinker<'a> {
     tape: Vec<Fault>,
     name: &'a str,
     until: Instant,
-    threads: usize,
+    orders: &'a Orders,
     runs: &'a AtomicUsize,
 }
 
@@ -178,7 +172,7 @@ impl Shrinker<'_> {
     }
 
     fn is_late(&self) -> bool {
-        Instant::now() >= self.until
+        Instant::now() >= self.until || self.orders.has_ended()
     }
 
     fn size(&self) -> (usize, Plan) {
@@ -259,7 +253,7 @@ impl Shrinker<'_> {
             }
         };
         std::thread::scope(|scope| {
-            let threads = self.threads.clamp(1, trials.len().max(1));
+            let threads = self.orders.threads.clamp(1, trials.len().max(1));
             (1..threads).for_each(|_| drop(scope.spawn(work)));
             work();
         });

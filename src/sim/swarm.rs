@@ -5,7 +5,7 @@
 //! panic in a world is a failure of its seed, said with the seed whatever the build does about
 //! panics.
 
-use crate::sim::course::Course;
+use crate::sim::course::{Course, Names};
 use crate::sim::faults::{Kind, Name};
 use crate::sim::journal::Journal;
 use crate::sim::observer::Invariant;
@@ -14,8 +14,8 @@ use crate::sim::world::{Outcome, Telling, World};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The name of a failure that is a panic.
@@ -56,6 +56,8 @@ pub struct Orders {
     pub told: bool,
     /// What is left of each of them.
     pub course: Course,
+    /// Set from outside: no world begins any more.
+    pub ended: Arc<AtomicBool>,
 }
 
 impl Orders {
@@ -72,8 +74,17 @@ impl Orders {
     }
 
     fn telling(&self) -> Telling {
-        let journal = if self.told { Journal::loud() } else { Journal::default() };
+        let journal = match (self.told, &self.course.only) {
+            (true, _) => Journal::loud(),
+            (false, Some(_)) => Journal::keeping(0),
+            (false, None) => Journal::default(),
+        };
         Telling { journal, only: self.only(), blind: false }
+    }
+
+    /// True if they are not wanted any more.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
     }
 
     fn is_enough(&self, failures: &[Failure]) -> bool {
@@ -101,10 +112,9 @@ pub struct Report {
     pub by_kind: Vec<u64>,
     /// Requests answered.
     pub answered: u64,
-    /// Longest time from healing to all nodes being equal.
-    pub healed_us: u64,
-    /// Of which seed.
-    pub healed_seed: u64,
+    /// Longest time from healing to all nodes being equal, and of which seed; none if no world
+    /// came so far.
+    pub healed: Option<(u64, u64)>,
     /// Time that threads spent in worlds.
     pub busy: Duration,
     /// Processor time of it.
@@ -115,6 +125,8 @@ pub struct Report {
     pub digest: u64,
     /// Worlds that failed.
     pub failures: Vec<Failure>,
+    /// Faults that alone might happen, and did not.
+    pub missing: Names,
 }
 
 /// A world that failed.
@@ -136,6 +148,25 @@ impl Failure {
 }
 
 impl Report {
+    fn empty(orders: Orders) -> Report {
+        Report {
+            orders,
+            seeds: 0,
+            events: 0,
+            us: 0,
+            faults: [0; 3],
+            by_kind: vec![0; Kind::ALL.len()],
+            answered: 0,
+            healed: None,
+            busy: Duration::ZERO,
+            processor: Duration::ZERO,
+            elapsed: Duration::ZERO,
+            digest: 0,
+            failures: Vec::new(),
+            missing: Names::default(),
+        }
+    }
+
     /// Inputs consumed in a second of wall time, by all threads together.
     pub fn events_per_s(&self) -> f64 {
         self.events as f64 / self.elapsed.as_secs_f64().max(1e-9)
@@ -156,8 +187,9 @@ impl Report {
             *sum += count;
         }
         self.answered += outcome.answered;
-        if outcome.healed_us > self.healed_us {
-            (self.healed_us, self.healed_seed) = (outcome.healed_us, outcome.seed);
+        let Outcome { seed, healed_us, .. } = *outcome;
+        if healed_us > self.healed.map_or(0, |(us, _)| us) {
+            self.healed = Some((healed_us, seed));
         }
         self.digest ^= outcome.digest.wrapping_mul(outcome.seed | 1);
     }
@@ -220,57 +252,71 @@ pub fn run(plan: Plan, telling: Telling) -> (Option<Outcome>, Option<Failure>) {
 
 /// Runs worlds as ordered; `tell` is called now and then with the report so far.
 pub fn swarm(orders: Orders, tell: &(dyn Fn(&Report) + Sync)) -> Report {
-    let start = Instant::now();
-    let next = AtomicU64::new(0);
-    let stop = AtomicBool::new(false);
-    let report = Mutex::new(Report {
-        orders: orders.clone(),
-        seeds: 0,
-        events: 0,
-        us: 0,
-        faults: [0; 3],
-        by_kind: vec![0; Kind::ALL.len()],
-        answered: 0,
-        healed_us: 0,
-        healed_seed: 0,
-        busy: Duration::ZERO,
-        processor: Duration::ZERO,
-        elapsed: Duration::ZERO,
-        digest: 0,
-        failures: Vec::new(),
-    });
+    let threads = orders.threads.max(1);
+    let swarm = Swarm {
+        start: Instant::now(),
+        next: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+        report: Mutex::new(Report::empty(orders.clone())),
+        orders,
+    };
     std::thread::scope(|scope| {
-        for _ in 0..orders.threads.max(1) {
+        for _ in 0..threads {
             scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let late = orders.time.is_some_and(|time| start.elapsed() >= time);
-                    let done = orders.seeds.is_some_and(|seeds| number >= seeds);
-                    if late || done || stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let (began, processor) = (Instant::now(), processor_time());
-                    let seed = orders.first_seed.wrapping_add(number);
-                    let (outcome, failure) = run(orders.plan(seed), orders.telling());
-                    let mut report = report.lock().expect("no panic while it is held");
-                    report.busy += began.elapsed();
-                    report.processor += processor_time().saturating_sub(processor);
-                    report.elapsed = start.elapsed();
-                    if let Some(outcome) = &outcome {
-                        report.add(outcome);
-                    }
-                    report.seeds += 1;
-                    report.failures.extend(failure);
-                    if orders.is_enough(&report.failures) {
-                        stop.store(true, Ordering::Relaxed);
-                    }
-                    tell(&report);
+                while let Some(seed) = swarm.next_seed() {
+                    swarm.world(seed, tell);
                 }
             });
         }
     });
-    let mut report = report.into_inner().expect("no panic while it was held");
-    report.elapsed = start.elapsed();
+    let mut report = swarm.report.into_inner().expect("no panic while it was held");
+    report.elapsed = swarm.start.elapsed();
     report.failures.sort_by_key(|failure| failure.seed);
     report
+}
+
+/// What its threads share.
+struct Swarm {
+    orders: Orders,
+    start: Instant,
+    /// Worlds that have begun.
+    next: AtomicU64,
+    /// There were failures enough.
+    stop: AtomicBool,
+    report: Mutex<Report>,
+}
+
+impl Swarm {
+    /// The next world, unless it is over.
+    fn next_seed(&self) -> Option<u64> {
+        let Orders { first_seed, seeds, time, .. } = self.orders;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let late = time.is_some_and(|time| self.start.elapsed() >= time);
+        let done = seeds.is_some_and(|seeds| number >= seeds);
+        let over = late || done || self.stop.load(Ordering::Relaxed) || self.orders.has_ended();
+        (!over).then(|| first_seed.wrapping_add(number))
+    }
+
+    fn world(&self, seed: u64, tell: &dyn Fn(&Report)) {
+        let (began, processor) = (Instant::now(), processor_time());
+        let telling = self.orders.telling();
+        let journal = telling.journal.clone();
+        let (outcome, failure) = run(self.orders.plan(seed), telling);
+        let mut report = self.report.lock().expect("no panic while it is held");
+        report.busy += began.elapsed();
+        report.processor += processor_time().saturating_sub(processor);
+        report.elapsed = self.start.elapsed();
+        if let Some(outcome) = &outcome {
+            report.add(outcome);
+        }
+        if let Some(names) = &self.orders.course.only {
+            report.missing = names.missing(&journal.tape());
+        }
+        report.seeds += 1;
+        report.failures.extend(failure);
+        if self.orders.is_enough(&report.failures) {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+        tell(&report);
+    }
 }

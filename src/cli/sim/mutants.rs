@@ -1,7 +1,7 @@
 //! `chainring sim --mutant` and `--mutants`: whether planted faults are caught.
 
 use super::show::{COMMIT, number, replay};
-use super::{LastWords, SimArgs, say_first_seed, worlds};
+use super::{LastWords, SimArgs, say_first_seed, usage, worlds};
 use crate::cli::out::{Exit, Failure, Output, table};
 use crate::sim::mutants::{Hunt, hunt, median_and_worst, named};
 use crate::sim::swarm::{Orders, set_quiet};
@@ -28,9 +28,8 @@ pub(super) fn asked(
     if name == "list" {
         return Ok(Some(list()));
     }
-    let wrong = |message: String| Failure::new(Exit::Usage, "usage", message);
     let mutants = name.split(',').map(|name| {
-        named(name).ok_or_else(|| wrong(format!("no mutant is called {name}; see --mutant list")))
+        named(name).ok_or_else(|| usage(format!("no mutant is called {name}; see --mutant list")))
     });
     let mutants: Vec<Mutant> = mutants.collect::<Result<_, _>>()?;
     match (&mutants[..], args.seed) {
@@ -39,7 +38,7 @@ pub(super) fn asked(
             plant(Some(*mutant));
             Ok(Some(worlds(args, orders, words)))
         }
-        (_, Some(_)) => Err(wrong("--seed replays a world with one mutant: name one".to_owned())),
+        (_, Some(_)) => Err(usage("--seed replays a world with one mutant: name one".to_owned())),
         (_, None) => Ok(Some(hunts(args, orders, &mutants))),
     }
 }
@@ -68,14 +67,7 @@ fn hunts(args: &SimArgs, orders: &Orders, mutants: &[Mutant]) -> Output {
     set_quiet(true);
     say_first_seed(orders);
     let orders = Orders { seeds: args.seeds.or(Some(SEEDS)), ..orders.clone() };
-    let hunts: Vec<Hunt> = mutants
-        .iter()
-        .map(|mutant| {
-            let hunt = hunt(*mutant, &orders);
-            eprintln!("{}", told(&orders, &hunt));
-            hunt
-        })
-        .collect();
+    let hunts = one_by_one(&orders, mutants);
     let caught = hunts.iter().filter(|hunt| hunt.caught.is_some()).count();
     let (median, worst) = median_and_worst(&hunts).unzip();
     let head = ["mutant", "expected", "caught by", "seeds", "panics", "unsettled", "seconds"];
@@ -85,7 +77,7 @@ fn hunts(args: &SimArgs, orders: &Orders, mutants: &[Mutant]) -> Output {
     let text = format!(
         "{}\n{caught} of {} mutants caught, first seed {}, commit {COMMIT}; seeds: median {}, worst {}",
         table(&rows),
-        hunts.len(),
+        mutants.len(),
         orders.first_seed,
         known(median),
         known(worst)
@@ -96,11 +88,30 @@ fn hunts(args: &SimArgs, orders: &Orders, mutants: &[Mutant]) -> Output {
         "threads": orders.threads,
         "mutants": hunts.iter().map(|hunt| hunt_json(&orders, hunt)).collect::<Vec<_>>(),
         "caught": caught,
+        "interrupted": orders.has_ended(),
         "seeds_median": median,
         "seeds_worst": worst,
     });
-    let exit = if caught == hunts.len() { Exit::Ok } else { Exit::Failed };
+    let exit = match caught == hunts.len() {
+        true if caught == mutants.len() => Exit::Ok,
+        true => Exit::Interrupted,
+        false => Exit::Failed,
+    };
     Output::new(text, json).ending(exit)
+}
+
+/// Until all were hunted or a signal comes; of what it cut short nothing is known.
+fn one_by_one(orders: &Orders, mutants: &[Mutant]) -> Vec<Hunt> {
+    let mut hunts = Vec::new();
+    for mutant in mutants {
+        let hunt = hunt(*mutant, orders);
+        if orders.has_ended() && hunt.caught.is_none() {
+            break;
+        }
+        eprintln!("{}", told(orders, &hunt));
+        hunts.push(hunt);
+    }
+    hunts
 }
 
 /// Said as soon as it is known: all of them take hours.

@@ -19,6 +19,8 @@ pub(super) const COMMIT: &str = env!("CHAINRING_COMMIT");
 /// Of the shortest course, so many faults are shown as text, and so much of a step.
 const FAULTS_SHOWN: usize = 100;
 const STEP_CHARS: usize = 300;
+/// Worlds that should hit every mark.
+const MANY: u64 = 100;
 
 /// The command that runs a world of these orders again, with what is left of it.
 pub(super) fn replay(orders: &Orders, seed: u64, course: &Course, mutant: Option<&str>) -> String {
@@ -73,7 +75,7 @@ pub(super) fn output(report: &Report) -> Output {
     let by_kind = Kind::ALL.iter().zip(&report.by_kind);
     let by_kind = by_kind.map(|(kind, count)| (format!("{kind:?}"), Value::from(*count)));
     let by_mark = Mark::ALL.iter().map(|mark| (mark.name().into(), marks::count(*mark).into()));
-    let json = json!({
+    let mut json = json!({
         "commit": COMMIT,
         "threads": report.orders.threads,
         "first_seed": report.orders.first_seed,
@@ -86,8 +88,9 @@ pub(super) fn output(report: &Report) -> Output {
         "faults": { "packet": packet, "storage": storage, "macro": large },
         "faults_by_kind": by_kind.collect::<serde_json::Map<_, _>>(),
         "requests": report.answered,
-        "healed_s_max": report.healed_us as f64 / 1e6,
-        "healed_seed": report.healed_seed,
+        "healed_s_max": report.healed.map(|(us, _)| us as f64 / 1e6),
+        "healed_seed": report.healed.map(|(_, seed)| seed),
+        "interrupted": report.orders.has_ended(),
         "violations": report.failures.len(),
         "failures": report.failures.iter().map(failure_json).collect::<Vec<_>>(),
         "marks_hit": Mark::ALL.len() - not_hit.len(),
@@ -96,32 +99,28 @@ pub(super) fn output(report: &Report) -> Output {
         "marks": by_mark.collect::<serde_json::Map<_, _>>(),
         "digest": format!("{:016x}", report.digest),
     });
+    if let Some(world) = world(report) {
+        json["world"] = world.into();
+    }
     Output::new(text(report, &not_hit), json)
 }
 
+/// What a world is, where there is but one.
+fn world(report: &Report) -> Option<String> {
+    let orders = &report.orders;
+    (orders.seeds == Some(1)).then(|| orders.plan(orders.first_seed).summary())
+}
+
 fn text(report: &Report, not_hit: &[&str]) -> String {
-    let (first, [packet, storage, large]) = (report.orders.first_seed, report.faults);
-    let mut text = format!(
-        "{}, first seed {first}: {} events, {:.0} a second on {} ({:.0} in a second of \
-         processor time), {:.2} simulated hours\n\
-         {} answered; all nodes equal at most {:.2} s after the faults (seed {})\n\
-         faults: {packet} packet, {storage} storage, {large} macro\n",
-        number(report.seeds, "world"),
-        report.events,
-        report.events_per_s(),
-        number(report.orders.threads as u64, "thread"),
-        report.events_per_cpu_s(),
-        report.us as f64 / 3.6e9,
-        number(report.answered, "request"),
-        report.healed_us as f64 / 1e6,
-        report.healed_seed,
-    );
-    for (kind, count) in Kind::ALL.iter().zip(&report.by_kind).filter(|(_, count)| **count > 0) {
-        let _ = writeln!(text, "  {count:>10}  {}", kind.text());
+    let mut text = totals(report);
+    if let Some(world) = world(report) {
+        let _ = writeln!(text, "world: {world}");
     }
+    by_kind(report, &mut text);
     let hit = Mark::ALL.len() - not_hit.len();
     let _ = writeln!(text, "marks: {hit} of {} hit", Mark::ALL.len());
-    for names in not_hit.chunks(4) {
+    // Of few worlds it says nothing that most marks were not hit.
+    for names in not_hit.chunks(4).filter(|_| report.seeds >= MANY) {
         let _ = writeln!(text, "  not hit: {}", names.join(" "));
     }
     for swarm::Failure { seed, name, what } in &report.failures {
@@ -130,6 +129,37 @@ fn text(report: &Report, not_hit: &[&str]) -> String {
     let violations = number(report.failures.len() as u64, "violation");
     let _ = write!(text, "{violations}; digest {:016x}", report.digest);
     text
+}
+
+fn totals(report: &Report) -> String {
+    let healed = report.healed.map_or(String::new(), |(us, seed)| {
+        let seconds = us as f64 / 1e6;
+        format!("; all nodes equal at most {seconds:.2} s after the faults (seed {seed})")
+    });
+    format!(
+        "{}, first seed {}: {} events, {:.0} a second on {} ({:.0} in a second of \
+         processor time), {:.2} simulated hours\n\
+         {} answered{healed}\n",
+        number(report.seeds, "world"),
+        report.orders.first_seed,
+        report.events,
+        report.events_per_s(),
+        number(report.orders.threads as u64, "thread"),
+        report.events_per_cpu_s(),
+        report.us as f64 / 3.6e9,
+        number(report.answered, "request"),
+    )
+}
+
+/// By the names that `--faults` takes.
+fn by_kind(report: &Report, text: &mut String) {
+    let [packet, storage, large] = report.faults;
+    let _ = writeln!(text, "faults: {packet} packet, {storage} storage, {large} macro");
+    let width = Kind::ALL.iter().map(|kind| format!("{kind:?}").len()).max().unwrap_or(0);
+    for (kind, count) in Kind::ALL.iter().zip(&report.by_kind).filter(|(_, count)| **count > 0) {
+        let name = format!("{kind:?}");
+        let _ = writeln!(text, "  {name:<width$}  {count:>10}  {}", kind.text());
+    }
 }
 
 pub(super) fn shrunk_text(shrunk: &Shrunk, replay: &str) -> String {
@@ -146,8 +176,7 @@ pub(super) fn shrunk_text(shrunk: &Shrunk, replay: &str) -> String {
         shrunk.failure.what,
     );
     for fault in shrunk.faults.iter().take(FAULTS_SHOWN) {
-        let (kind, place) = (fault.kind(), fault.place);
-        let _ = writeln!(text, "{:>12}  {}: {place}{}", fault.at, kind.text(), shrunk.lasts(fault));
+        let _ = writeln!(text, "{fault}{}", shrunk.lasts(fault));
     }
     if let Some(more @ 1..) = shrunk.faults.len().checked_sub(FAULTS_SHOWN) {
         let _ = writeln!(
@@ -224,7 +253,13 @@ mod tests {
         let orders = orders("chainring sim --first-seed 5 --seeds 1 --events 1");
         let mut report = swarm(orders, &|_| {});
         let text = |report: &Report| output(report).text;
-        assert!(text(&report).contains("1 world, first seed 5: "), "{}", text(&report));
+        let said = text(&report);
+        assert!(said.contains("1 world, first seed 5: ") && said.contains("\nworld: "), "{said}");
+        assert!(!said.contains("not hit: "), "{said}");
+        // Those of a world that failed before it was healed.
+        (report.healed, report.seeds) = (None, MANY);
+        let said = text(&report);
+        assert!(said.contains(" answered\nworld: ") && said.contains("not hit: "), "{said}");
         let failure = |seed, name: &str| {
             let (name, what) = (name.to_owned(), "as it was".to_owned());
             swarm::Failure { seed, name, what }

@@ -61,7 +61,7 @@ impl Watch {
         let now = self.shared.agenda.borrow().now();
         let at = (core.received().0, core.durable().0, core.delivered().0);
         let node = self.node.0;
-        let line = format!("{now:>12} node {node} {at:?} {input:?} -> {actions:?}");
+        let line = format!("{now:>12} us  node {node} {at:?} {input:?} -> {actions:?}");
         self.shared.journal.step(line);
     }
 }
