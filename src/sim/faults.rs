@@ -90,6 +90,7 @@ kinds! {
     NameError, Storage, "a file cannot be made, named, removed or its name made durable";
     Rush, Other, "all nodes get requests at once";
     Stall, Packet, "a connection stands still for seconds";
+    CopyBad, Storage, "a copy of a superblock is bad for good";
 }
 
 /// A fault that took effect: its kind, and its place among the draws of that kind.
