@@ -204,15 +204,16 @@ list! {
     SectorUnreadable: "the disk did not give a sector";
     FrameDamagedInLog: "a frame read back from the log is damaged";
     MemoryLogWentRound: "the memory log reached its end and began again";
+    SuperblockFollows: "no two copies of the superblock agree: one counts that follows another";
     SuperblockHeldByTwo: "the superblock that counts is held by two copies";
     SuperblockHeldByThree: "the superblock that counts is held by three copies";
     SuperblockUnfinished: "a newer superblock was never finished and is passed over";
-    SuperblockUnreadable: "no two copies of the superblock agree";
+    SuperblockUnreadable: "no copy of the superblock counts";
     SuperblockMissing: "there is no superblock";
     SuperblockForeign: "the superblock is of another node";
     SuperblockCopyFailed: "a copy of the superblock could not be written, three could";
-    SuperblockCopyUnread: "a copy of the superblock cannot be read: sequences go on far ahead";
-    SuperblockWriteGivenUp: "a write of the superblock ends, lest no two copies agree";
+    SuperblockCopyUnread: "a copy of the superblock is not intact: sequences go on far ahead";
+    SuperblockWriteGivenUp: "a write of the superblock ends, lest no copy counts";
     SuperblockPoisoned: "too few copies of the superblock could be written";
     // The node: its start and its end.
     LifeForgets: "a node begins a life without knowing what it had promised";

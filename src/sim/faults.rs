@@ -91,6 +91,7 @@ kinds! {
     Rush, Other, "all nodes get requests at once";
     Stall, Packet, "a connection stands still for seconds";
     StartPower, Macro, "a machine loses power in the middle of a start";
+    CopyBad, Storage, "a copy of a superblock is bad for good";
 }
 
 /// A fault that took effect: its kind, and its place among the draws of that kind.

@@ -11,7 +11,7 @@ use crate::sim::lan::{BUFFER_BYTES, Spells, Weather};
 use crate::sim::random::Random;
 use chainring_net::wire::FORWARDS_MAX;
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NodeId};
-use strikes::strikes;
+use strikes::{add_bad_copies, strikes};
 
 mod relay;
 mod strikes;
@@ -178,6 +178,7 @@ impl Plan {
         let least = plan.config(0).side_pool_least() as u32;
         plan.limits.side_pool_bytes = least << random.below(2);
         plan.strikes = strikes(&mut random, &plan);
+        add_bad_copies(&mut plan);
         if Random::stream(seed, "calm").below(CALM) == 0 {
             plan.calm();
         }

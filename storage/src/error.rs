@@ -245,7 +245,8 @@ impl LogError {
             ),
             SuperblockUnreadable { path, intact } => write!(
                 f,
-                "{}: {intact} of 4 copies are intact and no two agree: the node has lost its memory",
+                "{}: {intact} of 4 copies are intact, no two agree and none follows another: the node has lost \
+                 its memory",
                 path.display()
             ),
             SuperblockFork { path, sequence } => write!(

@@ -195,6 +195,25 @@ pub struct Copy {
     pub superblock: Superblock,
 }
 
+impl Copy {
+    /// What tells it from others.
+    pub fn stamp(&self) -> Stamp {
+        let Copy { sequence, checksum, parent, .. } = *self;
+        Stamp { sequence, checksum, parent }
+    }
+}
+
+/// What tells one superblock from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Rises with every write.
+    pub sequence: u64,
+    /// Checksum of the body.
+    pub checksum: u128,
+    /// That of the superblock before it.
+    pub parent: u128,
+}
+
 /// Reads one copy.
 ///
 /// # Errors
@@ -250,9 +269,9 @@ pub fn decode(bytes: &[u8]) -> Result<Copy, FrameError> {
 /// What four copies come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// The newest held by two or more (row 17).
+    /// The newest held by two or more (row 17), or one that follows another.
     Open(Box<Copy>),
-    /// No two copies agree (row 18).
+    /// No two copies agree, and none follows another (row 18).
     Unreadable {
         /// Intact copies.
         intact: usize,
@@ -264,10 +283,7 @@ pub enum Choice {
     },
 }
 
-/// Chooses among the copies, `None` for one that is not intact.
-///
-/// A write is done when three copies hold it, so a newest one held by one copy only was never
-/// acknowledged, and one held by two may have been: it is used, and written again to all.
+/// Chooses among the copies, `None` for one that is not intact: see [`newest`].
 pub fn choose(copies: &[Option<Copy>; 4]) -> Choice {
     let intact = || copies.iter().flatten();
     for one in intact() {
@@ -279,12 +295,29 @@ pub fn choose(copies: &[Option<Copy>; 4]) -> Choice {
             }
         }
     }
-    let held = |copy: &&Copy| intact().filter(|other| other.sequence == copy.sequence).count() >= 2;
+    let stamps = copies.each_ref().map(|copy| copy.as_ref().map(Copy::stamp));
+    let counts = |copy: &&Copy| newest(&stamps) == Some(copy.stamp());
     let first = || intact().next().filter(|_| mutant!(SuperblockFirstCopy));
-    match first().or_else(|| intact().filter(held).max_by_key(|copy| copy.sequence)) {
+    match first().or_else(|| intact().find(counts)) {
         Some(copy) => Choice::Open(Box::new(copy.clone())),
         None => Choice::Unreadable { intact: intact().count() },
     }
+}
+
+/// The superblock that counts, of copies that do not contradict each other.
+///
+/// A write is done when three copies hold it, so a newest one held by one copy only was never
+/// acknowledged, and one held by two may have been: it is used, and written again to all. If no two
+/// agree, at least one of any two is as new as what was acknowledged last. So the newest counts
+/// that names another one as its parent: the two vouch for each other.
+pub fn newest(stamps: &[Option<Stamp>; 4]) -> Option<Stamp> {
+    let all = || stamps.iter().flatten();
+    let agreed = |one: &&Stamp| all().filter(|other| other.sequence == one.sequence).count() >= 2;
+    let parent =
+        |child: &Stamp, one: &Stamp| one.sequence < child.sequence && one.checksum == child.parent;
+    let follows = |one: &&Stamp| all().any(|other| parent(one, other));
+    let last = all().filter(agreed).max_by_key(|one| one.sequence);
+    last.or_else(|| all().filter(follows).max_by_key(|one| one.sequence)).copied()
 }
 
 const _: () = assert!(HEADER_BYTES + LENGTH <= SUPERBLOCK_BYTES);
@@ -347,6 +380,8 @@ mod tests {
             let expected = match (count(1), count(2)) {
                 (_, 2..) => Some(5),
                 (2.., _) => Some(4),
+                // The one that follows.
+                (1, 1) => Some(5),
                 _ => None,
             };
             match (choose(&copies), expected) {
@@ -355,6 +390,19 @@ mod tests {
                 other => panic!("mix {mix}: {other:?}"),
             }
         }
+    }
+
+    /// Of two that do not agree one has to be the other's child; whatever else is there is older.
+    #[test]
+    fn one_that_follows_another_counts() {
+        let newest = |copies| match choose(&copies) {
+            Choice::Open(copy) => Some(copy.sequence),
+            _ => None,
+        };
+        assert_eq!(newest([Some(copy(5, 1)), None, Some(copy(4, 0)), Some(copy(2, 0))]), Some(5));
+        assert_eq!(newest([Some(copy(7, 1)), None, Some(copy(4, 0)), Some(copy(5, 0))]), Some(5));
+        assert_eq!(newest([Some(copy(7, 1)), None, None, Some(copy(4, 0))]), None);
+        assert_eq!(newest([None, Some(copy(5, 1)), None, None]), None);
     }
 
     #[test]

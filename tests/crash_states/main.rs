@@ -5,6 +5,7 @@ mod log;
 #[path = "../../storage/tests/recovery/samples.rs"]
 mod samples;
 mod search;
+mod superblock;
 mod tape;
 
 use chainring::sim::disk::DiskHandle;

@@ -85,6 +85,24 @@ pub enum Rot {
     Latent,
 }
 
+/// How a place of a file is bad for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bad {
+    /// It cannot be read; writes are reported as done.
+    Unread,
+    /// It cannot be written, and keeps what it holds.
+    Unwritten,
+    /// It keeps what it holds, and writes are reported as done.
+    Kept,
+    /// Whatever is written there is garbage, and reported as done.
+    Garbage,
+}
+
+impl Bad {
+    /// All of them.
+    pub const ALL: [Bad; 4] = [Bad::Unread, Bad::Unwritten, Bad::Kept, Bad::Garbage];
+}
+
 /// How a write of the shard ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completion {
@@ -135,6 +153,9 @@ impl Drive {
         bytes: &[u8],
         durable: bool,
     ) -> io::Result<usize> {
+        if let Some(bad) = self.files[file].bad_at(at, bytes.len() as u64) {
+            return self.write_bad(file, at, bytes, bad);
+        }
         let room = self.room(file, at, bytes.len() as u64) as usize;
         if (room == 0 && !bytes.is_empty()) || self.drawn(Kind::StoreFull, self.rates.write_full) {
             self.counts.full += 1;
@@ -153,6 +174,25 @@ impl Drive {
         }
         self.counts.short += u64::from(take < bytes.len());
         self.write(file, at, &bytes[..take], durable)
+    }
+
+    /// A blocking and durable write, of a sector or more, of a place that is bad for good.
+    fn write_bad(&mut self, file: usize, at: u64, bytes: &[u8], bad: Bad) -> io::Result<usize> {
+        if bad == Bad::Unread {
+            return self.write(file, at, bytes, true);
+        }
+        if bad == Bad::Garbage {
+            self.counts.lost += 1;
+            let mut garbage = bytes.to_vec();
+            garbage[..SECTOR].iter_mut().step_by(64).for_each(|byte| *byte ^= 0x55);
+            return self.write(file, at, &garbage, true);
+        }
+        if self.strike() || bad == Bad::Unwritten {
+            self.counts.write_errors += 1;
+            return Err(Errno::IO.into());
+        }
+        self.counts.lost += 1;
+        Ok(bytes.len())
     }
 
     fn land_partly(&mut self, file: usize, pending: Pending) -> bool {
@@ -178,6 +218,10 @@ impl Drive {
         if held.is_latent(at, bytes) {
             self.counts.read_errors += 1;
             self.counts.latent_reads += 1;
+            return Err(Errno::IO.into());
+        }
+        if held.bad_at(at, bytes) == Some(Bad::Unread) {
+            self.counts.read_errors += 1;
             return Err(Errno::IO.into());
         }
         let out = &mut out[..bytes as usize];

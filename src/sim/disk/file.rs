@@ -4,6 +4,7 @@
 //! is seen by nobody before it is done or the power failed.
 
 use super::crash::{Fate, Fates};
+use super::faults::Bad;
 use super::image::{Image, PAGE, SECTOR, is_zero};
 use core::ops::Range;
 use std::collections::BTreeSet;
@@ -128,9 +129,17 @@ pub(super) struct File {
     pub latent: BTreeSet<u64>,
     /// Sectors that hold other bytes than were written last, until they are written again.
     pub spoilt: BTreeSet<u64>,
+    /// A place that is bad for good.
+    pub bad: Option<(Range<u64>, Bad)>,
 }
 
 impl File {
+    /// How the place is bad that a read or write touches.
+    pub fn bad_at(&self, at: u64, bytes: u64) -> Option<Bad> {
+        let (place, bad) = self.bad.as_ref()?;
+        (place.start < at + bytes && at < place.end).then_some(*bad)
+    }
+
     /// What a process reads; the length was looked at before.
     pub fn read(&self, at: u64, out: &mut [u8]) {
         self.stable.read(at, out);

@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 pub use crash::{CrashPlan, Fate, Fates};
-pub use faults::{Completion, Counts, Rates, Rot};
+pub use faults::{Bad, Completion, Counts, Rates, Rot};
 pub use image::SECTOR;
 
 /// A file that the shard writes to; of no use after a crash.
@@ -264,6 +264,18 @@ impl DiskHandle {
             file.is_spoilt(range.start, range.end - range.start)
                 || file.is_latent(block.start, block.end - block.start)
         })
+    }
+
+    /// A place of a file is bad for good, or no more. Durable writes only. True if it is there.
+    pub fn set_bad(&self, path: &Path, bad: Option<(Range<u64>, Bad)>) -> bool {
+        let mut drive = self.drive();
+        drive.find(path).map(|file| drive.files[file].bad = bad).is_ok()
+    }
+
+    /// True if a place of this file is bad for good.
+    pub fn is_bad(&self, path: &Path) -> bool {
+        let drive = self.drive();
+        drive.find(path).is_ok_and(|file| drive.files[file].bad.is_some())
     }
 
     /// Sectors that could not be read can be read again. True if there were any.

@@ -150,3 +150,21 @@ pub(super) fn strikes(random: &mut Random, plan: &Plan) -> Vec<Strike> {
     }
     strikes
 }
+
+/// In one world of three about half of the nodes get a copy of the superblock that is bad for good;
+/// any of them may, since one each is within the fault model.
+pub(super) fn add_bad_copies(plan: &mut Plan) {
+    let mut random = Random::stream(plan.seed, "bad copies");
+    if random.below(3) > 0 {
+        return;
+    }
+    for node in 0..plan.nodes {
+        if random.coin() {
+            continue;
+        }
+        let at = 200_000 + random.exponential(4_000_000);
+        let strike = Strike { at, lasts: 0, kind: Kind::CopyBad, node, detail: random.bits() };
+        plan.strikes.push(strike);
+    }
+    plan.strikes.sort_by_key(|strike| strike.at);
+}

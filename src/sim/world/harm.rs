@@ -4,12 +4,13 @@
 //! excuses nobody, and the observer is told of the rest; a start that must be refused is judged.
 
 use super::World;
-use crate::sim::disk::{DiskHandle, Rates, Rot};
+use crate::sim::disk::{Bad, DiskHandle, Rates, Rot};
 use crate::sim::faults::Kind;
 use crate::sim::journal::Place;
 use crate::sim::kernel::Placed;
 use crate::sim::observer::Stopped;
 use chainring_ring::ids::{Durability, Incarnation};
+use chainring_storage::superblock::SUPERBLOCK_BYTES;
 use chainring_storage::superfile::{COPIES, COPY_DISTANCE, read_superblock_on, superblock_path};
 use chainring_storage::{Superblock, SuperblockFile, list_segments, segment_path};
 use std::path::PathBuf;
@@ -145,11 +146,27 @@ impl World {
         self.nodes[usize::from(node)].disk.rot(&path, 0, Rot::Garbage, &mut self.random)
     }
 
-    /// Copies of the superblock of a node that is down rot. Two that agree are left, or none is,
-    /// and with them the node has lost its memory.
+    /// A copy of a node's superblock is bad for good, once all four hold the same.
+    pub(super) fn spoil_copy(&mut self, node: u8, detail: u64) -> bool {
+        let sim = &self.nodes[usize::from(node)];
+        let dir = &sim.config.node.dir;
+        let Ok(superblock) = read_superblock_on(&sim.disk, dir) else { return false };
+        if sim.disk.stable_superblocks(dir, &superblock) < COPIES {
+            return false;
+        }
+        let at = detail % COPIES as u64 * COPY_DISTANCE;
+        let how = Bad::ALL[(detail >> 8) as usize % Bad::ALL.len()];
+        sim.disk.set_bad(&superblock_path(dir), Some((at..at + SUPERBLOCK_BYTES as u64, how)))
+    }
+
+    /// Copies of the superblock of a node that is down rot, if none is bad for good. Two that agree
+    /// are left, or none is, and with them the node has lost its memory.
     pub(super) fn rot_copies(&mut self, node: u8, detail: u64) -> bool {
         let sim = &mut self.nodes[usize::from(node)];
         let path = superblock_path(&sim.config.node.dir);
+        if sim.disk.is_bad(&path) {
+            return false;
+        }
         let (count, first) = (1 + detail % COPIES as u64, detail >> 16);
         let rot = match detail >> 8 & 3 {
             0 => Rot::Zero,

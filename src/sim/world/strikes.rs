@@ -91,6 +91,7 @@ impl World {
                 return if self.part(strike) { Took::Effect } else { Took::Armed };
             }
             Kind::Rot if up => return Took::effect(self.rot(node, strike.detail)),
+            Kind::CopyBad => return Took::effect(self.spoil_copy(node, strike.detail)),
             Kind::HeadRot if up => return Took::effect(self.rot_head(node)),
             Kind::CopyRot | Kind::SegmentLost | Kind::Misplaced | Kind::Foreign
                 if up && may_crash =>

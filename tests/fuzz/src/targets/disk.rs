@@ -75,14 +75,18 @@ fn run_superblock(bytes: &[u8]) -> bool {
     let choice = choose(&copies);
     match &choice {
         Choice::Open(chosen) => {
-            assert!(count(chosen) >= 2, "one copy alone counts for nothing");
-            let newer = intact().filter(|copy| copy.sequence > chosen.sequence);
-            assert!(newer.clone().all(|copy| count(copy) == 1));
+            let follows = intact().any(|copy| is_child(chosen, copy));
+            let alone = intact().all(|copy| count(copy) == 1);
+            assert!(count(chosen) >= 2 || (alone && follows), "one copy alone counts for nothing");
+            let mut newer = intact().filter(|copy| copy.sequence > chosen.sequence);
+            let counts = |copy| alone && intact().any(|other| is_child(copy, other));
+            assert!(newer.all(|copy| count(copy) == 1 && !counts(copy)));
             assert!(intact().all(|copy| copy.sequence != chosen.sequence || *copy == **chosen));
         }
         Choice::Unreadable { intact: counted } => {
             assert_eq!(*counted, intact().count());
             assert!(intact().all(|copy| count(copy) == 1));
+            assert!(intact().all(|copy| !intact().any(|other| is_child(copy, other))));
         }
         Choice::Fork { sequence } => {
             let sequence = *sequence;
@@ -94,6 +98,10 @@ fn run_superblock(bytes: &[u8]) -> bool {
         }
     }
     matches!(choice, Choice::Open(_))
+}
+
+fn is_child(copy: &Copy, of: &Copy) -> bool {
+    of.sequence < copy.sequence && of.checksum == copy.parent
 }
 
 fn check_copy(copy: &Copy) {
