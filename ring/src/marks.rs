@@ -176,6 +176,7 @@ list! {
     CoveredByLog: "a seal in the log covers what is damaged";
     CoveredBySuperblock: "only the superblock's seal covers what is damaged";
     CoveredByGap: "a segment is missing below one that is there";
+    EndReadsOtherwise: "the end of a log was read twice and brought different bytes";
     EndUnread: "a start was refused, for what could not be read at the end of the log";
     FoundGarbage: "bytes that are no group lie where one should begin";
     FoundEmpty: "zeros lie where a group should begin";

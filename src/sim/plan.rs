@@ -149,7 +149,7 @@ impl Plan {
                     limits.memory_log_bytes = limits.memory_log_bytes.max(3 * window);
                 }
                 _ => {
-                    let bytes = events * u64::from(block / 4);
+                    let bytes = events * u64::from((block / 4).max(limits.packet_bytes / 8));
                     limits.memory_log_bytes = bytes.next_power_of_two().max(1 << 20);
                 }
             }

@@ -9,7 +9,7 @@ use crate::config::{GROUP_ALIGN, Identity, LogConfig, Place, address, offset_of,
 use crate::error::LogError;
 use crate::segment::{list_segments, segment_path};
 use crate::superblock::{Damage, DamageState};
-use crate::table::{Action, Cover, Found, Row, decide};
+use crate::table::{Action, Case, Cover, Found, Row, decide};
 use crate::window::Window;
 use chainring_ring::header::Header;
 use chainring_ring::ids::{Ballot, Claim, Order, Session};
@@ -17,6 +17,9 @@ use chainring_ring::{mark, mutant};
 use std::path::Path;
 
 mod look;
+
+/// Looks at the end of a log until two in a row agree, most.
+const LOOKS_MAX: u32 = 16;
 
 /// What a walk is told.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +142,9 @@ pub fn scan(
             mark!(EndUnread);
             return Err(LogError::Unreadable { from: at });
         }
+        if decide(&case).action == Action::Cut {
+            (seen, case, later) = scan.look_until_sure(at)?;
+        }
         match scan.act(decide(&case), at, seen, later, visitor)? {
             Some(next) => at = next,
             None => return Ok(scan.out),
@@ -216,6 +222,27 @@ impl<'a> Scan<'a> {
     fn forget(&mut self) {
         self.front.forget();
         self.ahead.forget();
+    }
+
+    /// What lies at a place, read until two reads in a row brought the same bytes: what may have
+    /// been voted for is not cut on the word of one.
+    fn look_until_sure(&mut self, at: u64) -> Result<(Option<Seen>, Case, Option<u64>), LogError> {
+        let mut before = None;
+        for _ in 0..LOOKS_MAX {
+            self.front.prove();
+            self.ahead.prove();
+            let (found, seen) = self.look(at)?;
+            let (case, later) = self.case(at, found, seen.as_ref())?;
+            let proof = Some((self.front.proof(), self.ahead.proof()));
+            if proof == before && self.unread() < at {
+                return Ok((seen, case, later));
+            }
+            if before.is_some() {
+                mark!(EndReadsOtherwise);
+            }
+            before = proof;
+        }
+        Err(LogError::Unreadable { from: at })
     }
 
     fn act(

@@ -12,6 +12,7 @@ use crate::error::LogError;
 use crate::segment::segment_path;
 use chainring_ring::mark;
 use std::path::{Path, PathBuf};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes of the view once it reads ahead; a larger group makes it grow, to a segment at most.
 const WINDOW_BYTES: usize = 2 << 20;
@@ -32,6 +33,8 @@ pub(crate) struct Window {
     most: usize,
     /// Highest address that the disk did not give.
     unread: u64,
+    /// Of all bytes that were read since [`Window::prove`], in order.
+    proof: Option<u64>,
 }
 
 impl Window {
@@ -40,7 +43,18 @@ impl Window {
         let (disk, development) = (config.disk.clone(), config.development);
         let (dir, buf) = (dir.to_path_buf(), AlignedBuf::new(GROUP_ALIGN as usize));
         let most = WINDOW_BYTES.min(longest as usize);
-        Window { disk, dir, development, file: None, buf, start: 0, filled: 0, most, unread: 0 }
+        Window {
+            disk,
+            dir,
+            development,
+            file: None,
+            buf,
+            start: 0,
+            filled: 0,
+            most,
+            unread: 0,
+            proof: None,
+        }
     }
 
     /// `bytes` bytes of a segment from `offset`, a multiple of 4096; fewer at the end of the
@@ -69,6 +83,18 @@ impl Window {
     /// Forgets what was read, for a log that is written at the same time.
     pub fn forget(&mut self) {
         (self.filled, self.unread) = (0, 0);
+    }
+
+    /// Forgets what was read, and from now on sums up what is: equal sums are equal bytes, read in
+    /// the same order.
+    pub fn prove(&mut self) {
+        self.forget();
+        self.proof = Some(0);
+    }
+
+    /// The sum, and no more of it.
+    pub fn proof(&mut self) -> Option<u64> {
+        self.proof.take()
     }
 
     /// Highest address that the disk did not give since; 0 if it gave all.
@@ -114,6 +140,9 @@ impl Window {
             if let Some(at) = unread {
                 self.unread = self.unread.max(address(segment, at as u32));
             }
+        }
+        if let Some(sum) = &mut self.proof {
+            *sum = xxh3_64_with_seed(&self.buf[kept..wanted], *sum);
         }
         (self.start, self.filled) = (offset, wanted);
         Ok(())

@@ -134,6 +134,7 @@ impl Observer {
         }
         let mut due = std::mem::take(&mut self.nodes[usize::from(node.0)].answer.1);
         due.clear();
+        let mended = self.nodes[usize::from(node.0)].mended;
         for index in core.window().first().0..self.history.cells.len() as u64 {
             let at = Instance(index);
             if index < core.delivered().0 {
@@ -141,6 +142,7 @@ impl Observer {
                 due.push((at, Ballot::ZERO));
             } else if let Some(cell) = self.history.cell(at) {
                 let held = cell.held_by(node).filter(|held| cell.is_voted(node, &held.entry));
+                let held = held.filter(|held| held.ballot >= mended);
                 let owed = cell.owed(node).map(|(_, ballot)| ballot);
                 due.extend(held.map(|held| held.ballot).max(owed).map(|ballot| (at, ballot)));
             }

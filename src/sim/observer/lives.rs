@@ -37,7 +37,8 @@ impl Observer {
         }
         let misread = std::mem::take(&mut state.misread);
         let honest = !core.is_damaged() || state.harmed || misread;
-        verdict.check(D3, node, honest, || "starts damaged on a whole disk".to_owned());
+        let what = || format!("starts damaged on a whole disk: {:?}", superblock.damage);
+        verdict.check(D3, node, honest, what);
         // Recovery reads all: what it takes for whole is whole.
         state.harmed &= core.is_damaged();
         verdict.check(A2, node, core.promised() >= state.shown, || {

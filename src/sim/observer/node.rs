@@ -68,6 +68,9 @@ pub(super) struct Node {
     /// This life was told of an I/O error.
     pub(super) failed: bool,
 
+    /// The ballot at which damage of this node ended last. Its quorum had never voted for what it
+    /// did not report, so that nothing below it is chosen there, whatever the damage hid.
+    pub(super) mended: Ballot,
     /// The promise in memory.
     pub(super) promised: Ballot,
     /// The promise and session in the superblock, and whose incarnation's they are.

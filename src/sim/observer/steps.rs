@@ -33,6 +33,7 @@ impl Observer {
                 Action::AppendOrder(order) => self.appends(node, order),
                 Action::Keep { id, .. } => self.keeps(node, id),
                 Action::WritePromise(ballot) => self.promises(node, *ballot),
+                Action::Mended => self.nodes[usize::from(node.0)].mended = core.promised(),
                 _ => {}
             }
         }

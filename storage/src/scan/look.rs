@@ -195,7 +195,14 @@ impl Scan<'_> {
         let to = survey.later.unwrap_or_else(|| self.end_of_log(at));
         let reaches = |end: u64| seen.is_some() || self.joined(end) >= self.joined(to);
         let holds = |damage: &Damage| damage.from <= from && from < damage.to && reaches(damage.to);
-        let repaired = |damage: &Damage| damage.state == DamageState::Repaired && holds(damage);
+        // A group that could not be read, and was repaired, can be read again: what was written
+        // behind it knows nothing of it.
+        let came_back = |damage: &Damage| {
+            found == Found::Unchained && damage.from < at && self.joined(damage.to) == at
+        };
+        let repaired = |damage: &Damage| {
+            damage.state == DamageState::Repaired && (holds(damage) || came_back(damage))
+        };
         case.found = found;
         case.cover = cover;
         case.later = survey.later.is_some();
