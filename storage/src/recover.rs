@@ -164,27 +164,8 @@ fn prepare(
         mark!(GoesOnBehindLostTail);
         at = address(last.map_or(0, |last| last.max(segment_of(at))) + 1, GROUP_ALIGN);
     }
+    clear(dir, config, scanned, recorded, at)?;
     let current = segment_of(at);
-    for (number, bytes) in scanned.segments.iter().rev() {
-        let path = segment_path(dir, *number);
-        let unsure = |damage: &Damage| {
-            let here = segment_of(damage.from) == *number && damage.to > at;
-            damage.state == DamageState::Cut && here && scanned.tail == Tail::End
-        };
-        let cut = scanned.tail == Tail::Cut || recorded.iter().any(unsure);
-        // Behind a cut: dropped groups. Behind an end: zeros, of no use with another size.
-        let useless = cut || *bytes != config.segment_bytes;
-        if *number > current && useless {
-            mark!(SegmentRemoved);
-            disk.remove(&path).map_err(|source| LogError::io("removal of", &path, source))?;
-            // From the end, each durable before the next: a crash in between leaves no gap.
-            sync_dir(disk, dir)?;
-        }
-        if *number == current && cut {
-            mark!(CutZeroed);
-            zero_rest(&path, config, offset_of(at), *bytes)?;
-        }
-    }
     let kept = |number: u32| disk.exists(&segment_path(dir, number));
     if !kept(current) {
         mark!(SegmentMadeToGoOn);
@@ -203,6 +184,44 @@ fn prepare(
         }
     }
     Ok((at, false))
+}
+
+/// Removes the segments behind `at` that are of no use, and zeros what was cut of its own.
+fn clear(
+    dir: &Path,
+    config: &LogConfig,
+    scanned: &Scanned,
+    recorded: &[Damage],
+    at: u64,
+) -> Result<(), LogError> {
+    let (disk, current) = (&*config.disk, segment_of(at));
+    let is_cut = |number: u32| {
+        let unsure = |damage: &Damage| {
+            let here = segment_of(damage.from) == number && damage.to > at;
+            damage.state == DamageState::Cut && here && scanned.tail == Tail::End
+        };
+        scanned.tail == Tail::Cut || recorded.iter().any(unsure)
+    };
+    // Behind a cut: dropped groups. Behind an end: zeros, of no use with another size.
+    let useless = |(number, bytes): &&(u32, u32)| {
+        *number > current && (is_cut(*number) || *bytes != config.segment_bytes)
+    };
+    // None behind the first of them may outlive it: a gap would pass for damage.
+    let first = scanned.segments.iter().find(useless).map_or(u32::MAX, |(number, _)| *number);
+    for (number, bytes) in scanned.segments.iter().rev() {
+        let path = segment_path(dir, *number);
+        if *number >= first {
+            mark!(SegmentRemoved);
+            disk.remove(&path).map_err(|source| LogError::io("removal of", &path, source))?;
+            // From the end, each durable before the next: a crash in between leaves no gap.
+            sync_dir(disk, dir)?;
+        }
+        if *number == current && is_cut(current) {
+            mark!(CutZeroed);
+            zero_rest(&path, config, offset_of(at), *bytes)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the writer and lets it write its first group, a seal.

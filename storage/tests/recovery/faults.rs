@@ -1,6 +1,6 @@
 //! What a disk does wrong while a node starts or makes files, by a disk that does it on purpose.
 
-use crate::common::{Node, TestDir, config, identity, ten_groups};
+use crate::common::{Node, TestDir, config, identity, poke, ten_groups};
 use chainring_ring::ids::Durability;
 use chainring_storage::config::address;
 use chainring_storage::segment::segment_path;
@@ -27,6 +27,8 @@ struct Faults {
     lost: Vec<u64>,
     /// Syncs of directories that fail.
     sync_dir: u32,
+    /// Removals behind which the next sync of a directory fails.
+    removals: u32,
 }
 
 #[derive(Debug)]
@@ -48,6 +50,11 @@ impl Disk for Faulty {
         FileSystem.list(dir)
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut faults = self.0.lock().unwrap();
+        if faults.removals > 0 {
+            faults.removals -= 1;
+            faults.sync_dir += 1;
+        }
         FileSystem.remove(path)
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -165,4 +172,36 @@ fn a_segment_is_there_when_its_name_is_durable() {
     assert!(matches!(failed, LogError::Io { .. }), "{failed}");
     create_segment(&dir.0, &config, 0).unwrap();
     assert!(matches!(create_segment(&dir.0, &config, 0), Err(LogError::Exists { .. })));
+}
+
+/// A cut began a segment, and before anything was written there the log is started again: what was
+/// cut goes once more, and wherever that ends, no segment is missing below one that is there.
+#[test]
+fn a_segment_goes_after_those_behind_it() {
+    let dir = TestDir::new();
+    let disk = Faulty::default();
+    disk.0.lock().unwrap().removals = 1;
+    let two_ahead = LogConfig { preallocate: 2, ..config(&dir.0) };
+    let faulty = LogConfig { disk: Arc::new(disk), ..two_ahead.clone() };
+    let mut node = Node::start_as(&dir.0, two_ahead.clone(), 3).unwrap();
+    loop {
+        let next = node.plan(&[4096]);
+        if next.plan.segment == 1 {
+            node.write_part(&next, 0..next.bytes.len() - 512);
+            break;
+        }
+        node.write(next);
+    }
+    let kept = node.kept.len();
+    drop(node);
+    let node = Node::start_as(&dir.0, two_ahead, 3).unwrap();
+    assert_eq!(node.recovered.cuts[0].from, address(1, 4096));
+    drop(node);
+    // The power failed before the seal of that start was on the disk.
+    poke(&dir.0, 1, 4096, &[0; 4096]);
+    let start = || Node::start_as(&dir.0, faulty.clone(), 3);
+    assert!(start().is_err(), "it ends behind the first removal");
+    let node = start().unwrap();
+    assert!(!node.recovered.damaged, "{:x?}", node.recovered.unknowns);
+    assert_eq!(node.kept.len(), kept);
 }
