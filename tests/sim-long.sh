@@ -44,8 +44,8 @@ run() {
             --test small_world -- --nocapture
         ;;
     crash)
-        CHAINRING_CRASH_STATES=5000000 cargo test --locked --release --package chainring \
-            --test crash_states -- --nocapture
+        CHAINRING_CRASH_STATES=5000000 CHAINRING_SUPERBLOCK_LIVES=4 \
+            cargo test --locked --release --package chainring --test crash_states -- --nocapture
         ;;
     fuzz) cargo run --locked --profile fuzz --package chainring-fuzz -- --seconds 600 ;;
     models) tests/models.sh long ;;

@@ -124,6 +124,7 @@ pub fn scan(
     let mut scan = Scan::new(input)?;
     let mut at = address(input.first_segment, GROUP_ALIGN);
     loop {
+        scan.note_chain(at);
         let (found, mut seen) = scan.look(at)?;
         let (mut case, mut later) = scan.case(at, found, seen.as_ref())?;
         if case.cover != Cover::None {
@@ -164,6 +165,10 @@ struct Scan<'a> {
     orders: Vec<Order>,
     values: Vec<(Header, Place)>,
     foreign: Option<Identity>,
+    /// What the last block that did not follow names as its predecessor.
+    unchained: Option<u128>,
+    /// The chain where each recorded damage begins.
+    chains: Vec<(u64, u128)>,
     out: Scanned,
 }
 
@@ -204,6 +209,8 @@ impl<'a> Scan<'a> {
             orders: Vec::new(),
             values: Vec::new(),
             foreign: None,
+            unchained: None,
+            chains: Vec::new(),
             out,
         };
         for (number, bytes) in segments {
@@ -211,6 +218,8 @@ impl<'a> Scan<'a> {
                 scan.out.segments.push((number, bytes));
             }
         }
+        // A header that cannot be read costs nothing: it says nothing of where the log ends.
+        scan.forget();
         Ok(scan)
     }
 
@@ -222,6 +231,13 @@ impl<'a> Scan<'a> {
     fn forget(&mut self) {
         self.front.forget();
         self.ahead.forget();
+    }
+
+    fn note_chain(&mut self, at: u64) {
+        let begins = self.input.damage.iter().any(|damage| damage.from == at);
+        if let Some(chain) = self.chain.filter(|_| begins) {
+            self.chains.push((at, chain));
+        }
     }
 
     /// What lies at a place, read until two reads in a row brought the same bytes: what may have

@@ -98,7 +98,10 @@ impl Scan<'_> {
                 return Ok((found, Some(Seen { block, bad: bad.unwrap_or(0) })));
             }
             Slot::Group(block) if self.is_stale(&block) => Found::Stale,
-            Slot::Group(_) => Found::Unchained,
+            Slot::Group(block) => {
+                self.unchained = Some(block.previous);
+                Found::Unchained
+            }
             Slot::Foreign(identity) => {
                 self.foreign = Some(identity);
                 return Ok((Found::Foreign, None));
@@ -194,23 +197,30 @@ impl Scan<'_> {
         // gone, the record has to reach as far as the walk would skip.
         let to = survey.later.unwrap_or_else(|| self.end_of_log(at));
         let reaches = |end: u64| seen.is_some() || self.joined(end) >= self.joined(to);
-        let holds = |damage: &Damage| damage.from <= from && from < damage.to && reaches(damage.to);
-        // A group that could not be read, and was repaired, can be read again: what was written
-        // behind it knows nothing of it.
-        let came_back = |damage: &Damage| {
-            found == Found::Unchained && damage.from < at && self.joined(damage.to) == at
+        let holds = |damage: &Damage| {
+            damage.from <= from && from < self.joined(damage.to) && reaches(damage.to)
         };
-        let repaired = |damage: &Damage| {
-            damage.state == DamageState::Repaired && (holds(damage) || came_back(damage))
-        };
+        let repaired = |damage: &Damage| damage.state == DamageState::Repaired && holds(damage);
         case.found = found;
         case.cover = cover;
         case.later = survey.later.is_some();
         let gone_on = mutant!(AloneGoesOn) && self.input.alone;
-        case.repaired = self.input.damage.iter().any(repaired) || gone_on;
+        let came_back = found == Found::Unchained && self.goes_on(at);
+        case.repaired = self.input.damage.iter().any(repaired) || came_back || gone_on;
         // An intact block without its predecessor: the walk goes on with the block itself.
         let next = if found == Found::Unchained { Some(at) } else { survey.later };
         Ok((case, next))
+    }
+
+    /// A group that could not be read once can be read again: what was written behind it follows
+    /// the group before it, as the chain stood where that damage began.
+    fn goes_on(&self, at: u64) -> bool {
+        let before = |damage: &Damage| {
+            let ends_here = damage.state != DamageState::Cut && self.joined(damage.to) == at;
+            let chain = self.chains.iter().find(|(from, _)| *from == damage.from);
+            chain.map(|(_, chain)| *chain).filter(|_| ends_here)
+        };
+        self.input.damage.iter().filter_map(before).any(|chain| self.unchained == Some(chain))
     }
 
     /// An address, that of a segment's end as the first of the next one.
