@@ -128,6 +128,25 @@ fn one_world_says_what_it_is_what_was_never_drawn_and_each_fault_as_it_comes() {
 }
 
 #[cfg(not(feature = "mutants"))]
+/// A reader that goes away is no error; a result that cannot be written is one.
+#[test]
+fn nobody_has_to_listen_but_the_disk_has_to_take_it() {
+    let sim = |out: Stdio, err: Stdio| {
+        let mut child = Command::new(ours())
+            .args(["sim", "--seed", "17", "--events", "3000", "--trace"])
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .unwrap();
+        drop((child.stdout.take(), child.stderr.take()));
+        child.wait().unwrap().code()
+    };
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    assert_eq!(sim(Stdio::piped(), Stdio::piped()), Some(0));
+    assert_eq!(sim(full.try_clone().unwrap().into(), Stdio::null()), Some(1));
+    assert_eq!(sim(Stdio::null(), full.into()), Some(0));
+}
+
 #[test]
 fn a_build_without_mutants_says_how_to_make_one_with_them() {
     let (code, said) = sim(ours(), &["--mutant", "list"]);

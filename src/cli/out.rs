@@ -94,29 +94,27 @@ impl Output {
 
 /// Prints the result; the exit code.
 pub fn finish(format: Format, result: Result<Output, Failure>) -> ExitCode {
-    let exit = match (format, result) {
-        (Format::Text, Ok(output)) => {
-            if !output.text.is_empty() {
-                print(&output.text);
-            }
-            output.exit
-        }
-        (Format::Json, Ok(Output { json, exit, .. })) if json.is_empty() => exit,
+    let (exit, printed) = match (format, result) {
+        (Format::Text, Ok(output)) if output.text.is_empty() => (output.exit, Ok(())),
+        (Format::Text, Ok(output)) => (output.exit, write(&output.text)),
+        (Format::Json, Ok(Output { json, exit, .. })) if json.is_empty() => (exit, Ok(())),
         (Format::Json, Ok(Output { mut json, exit, .. })) => {
             json.insert("v".into(), 1.into());
-            print(&Value::Object(json).to_string());
-            exit
+            (exit, write(&Value::Object(json).to_string()))
         }
         (Format::Text, Err(failure)) => {
-            eprintln!("chainring: {}", failure.message);
-            failure.exit
+            say(&format!("chainring: {}", failure.message));
+            (failure.exit, Ok(()))
         }
-        (Format::Json, Err(failure)) => {
-            print(&failure_json(&failure).to_string());
-            failure.exit
-        }
+        (Format::Json, Err(failure)) => (failure.exit, write(&failure_json(&failure).to_string())),
     };
-    ExitCode::from(exit as u8)
+    match printed {
+        Ok(()) => ExitCode::from(exit as u8),
+        Err(error) => {
+            say(&format!("chainring: the result cannot be written: {error}"));
+            ExitCode::from(Exit::Failed as u8)
+        }
+    }
 }
 
 fn failure_json(failure: &Failure) -> Value {
@@ -124,18 +122,30 @@ fn failure_json(failure: &Failure) -> Value {
     json!({ "v": 1, "error": { "code": code, "message": message, "exit": *exit as u8 } })
 }
 
-/// Prints a line; a reader that went away (`| head`) is no error.
+/// Prints a line, if it can be.
 pub fn print(line: &str) {
+    let _ = write(line);
+}
+
+/// Prints a line; a reader that went away (`| head`) is no error, a full disk is one.
+fn write(line: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(line.as_bytes());
-    let _ = out.write_all(b"\n");
-    let _ = out.flush();
+    let written = writeln!(out, "{line}").and_then(|()| out.flush());
+    written.or_else(|error| match error.kind() {
+        std::io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(error),
+    })
+}
+
+/// Says something on stderr, whether or not somebody listens.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Says something on stderr, if somebody looks at it.
 pub fn progress(line: &str) {
     if std::io::stderr().is_terminal() {
-        eprintln!("{line}");
+        say(line);
     }
 }
 

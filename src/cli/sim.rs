@@ -3,7 +3,7 @@
 //! Invariants: the first seed is always said; marks and faults are those of the worlds that were
 //! asked for, not of the runs that make a failure small.
 
-use super::out::{Exit, Failure, Format, Output, finish, progress};
+use super::out::{Exit, Failure, Format, Output, finish, progress, say};
 use crate::sim::course::{Course, Names, Settings};
 use crate::sim::plan::{EVENTS, Plan};
 use crate::sim::shrink::shrink;
@@ -187,7 +187,7 @@ fn worlds(args: &SimArgs, orders: &Orders, words: &LastWords) -> Output {
         }
     });
     if !report.missing.0.is_empty() {
-        eprintln!("chainring: of --faults these did not take effect: {}", report.missing);
+        say(&format!("chainring: of --faults these did not take effect: {}", report.missing));
     }
     let mut output = show::output(&report);
     let Some(first) = report.failures.first() else {
@@ -225,5 +225,5 @@ fn make_small(args: &SimArgs, orders: &Orders, first: &swarm::Failure, output: &
 
 /// Said at once, so that a run that is cut short is not lost.
 fn say_first_seed(orders: &Orders) {
-    eprintln!("chainring: first seed {}", orders.first_seed);
+    say(&format!("chainring: first seed {}", orders.first_seed));
 }

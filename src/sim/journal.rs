@@ -7,6 +7,7 @@ use crate::sim::faults::{Kind, Name};
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
+use std::io::Write as _;
 use std::rc::Rc;
 
 /// Where a fault took effect. Nodes are numbered from 0, and shown from 1.
@@ -67,6 +68,11 @@ struct Notes {
 #[derive(Clone, Debug, Default)]
 pub struct Journal(Option<Rc<RefCell<Notes>>>);
 
+/// On stderr; a reader that went away (`| head`) is no error.
+fn say(line: &impl fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 impl Journal {
     /// One for all faults and the last `keep` steps.
     pub fn keeping(keep: usize) -> Journal {
@@ -85,7 +91,7 @@ impl Journal {
         if let Some(notes) = &self.0 {
             let mut notes = notes.borrow_mut();
             if notes.loud {
-                eprintln!("{fault}");
+                say(&fault);
             }
             notes.tape.push(fault);
         }
@@ -104,7 +110,7 @@ impl Journal {
         let Some(notes) = &self.0 else { return };
         let mut notes = notes.borrow_mut();
         if notes.loud {
-            eprintln!("{line}");
+            say(&line);
         }
         if notes.keep > 0 {
             if notes.steps.len() == notes.keep {
