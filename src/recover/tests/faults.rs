@@ -156,3 +156,17 @@ fn what_cannot_be_read_is_not_cut() {
         assert_eq!((&found.orders, &found.values), (&expected.orders, &expected.values));
     }
 }
+
+/// The header of a segment ahead that cannot be read says nothing of where the log ends.
+#[test]
+fn a_header_that_cannot_be_read_refuses_no_start() {
+    let config = small();
+    let (disk, ..) = filled_log(&config, 40);
+    let expected = open_on(&disk.shared(), &config, 1).unwrap().recovered;
+    let path = |number| segment_path(&config.node.dir, number);
+    let last = (0..).take_while(|number| disk.exists(&path(*number))).last().expect("a log");
+    assert!(disk.rot(&path(last), 0, Rot::Latent, &mut Random::new(1)));
+    let found = open_on(&disk.shared(), &config, 1).unwrap().recovered;
+    assert!(!found.damaged);
+    assert_eq!((&found.orders, &found.values), (&expected.orders, &expected.values));
+}
