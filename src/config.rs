@@ -18,7 +18,7 @@ use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::records::{RECORD_PREFIX_BYTES, RUN_HEADER_BYTES};
+use crate::records::{RECORD_PREFIX_BYTES, RUN_HEADER_BYTES, STAMP_BYTES};
 
 /// All packet memory of a shard lies in one registered range of at most this.
 pub const ARENA_BYTES_MAX: u64 = 1 << 30;
@@ -361,7 +361,7 @@ impl Config {
     /// Bytes of the largest value frame: the larger of a full packet and one with a record of
     /// the limit, padded to the block.
     pub fn packet_max(&self) -> u32 {
-        let overhead = HEADER_BYTES + RUN_HEADER_BYTES + RECORD_PREFIX_BYTES;
+        let overhead = HEADER_BYTES + RUN_HEADER_BYTES + STAMP_BYTES + RECORD_PREFIX_BYTES;
         let body = self.limits.record_bytes as usize + overhead;
         round_up(body.max(self.limits.packet_bytes as usize), self.cluster.block) as u32
     }

@@ -35,6 +35,8 @@ gauges! {
     ballot_round,
     /// Incarnation of that ballot's owner.
     ballot_incarnation,
+    /// The circle of that ballot, encoded; 0 while this node is not in it.
+    circle,
     /// Position received at that ballot.
     received,
     /// Position voted for at that ballot.

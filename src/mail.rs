@@ -5,6 +5,8 @@
 //! its answer, so that the shard neither allocates nor frees them. A full mailbox is
 //! back-pressure: the control thread waits with a command, the shard holds back deliveries.
 
+use crate::groups::producers::Fence;
+use crate::records::Stamp;
 use crate::source::Source;
 use bytes::Bytes;
 use chainring_net::hello::{Purpose as LinkKind, Resume};
@@ -34,14 +36,21 @@ pub struct Append {
     pub topic: TopicId,
     /// All records, one after another.
     pub body: Bytes,
-    /// Ends of the records in `body` (exclusive), rising; at least one.
+    /// Ends of the records in `body` (exclusive), rising; at least one. Without any it asks for
+    /// the id of a new producer.
     pub ends: Vec<u32>,
+    /// Of the first record, if they are a producer's.
+    pub stamp: Option<Stamp>,
     /// Records put into packets so far; the shard's own note.
     pub taken: u32,
     /// Offset of the first record; set at delivery.
     pub first_offset: Option<u64>,
     /// Offset of the last record; set at delivery.
     pub last_offset: u64,
+    /// The id of a new producer; set at delivery.
+    pub producer: Option<u64>,
+    /// Why records of a producer got no offsets; set at delivery.
+    pub fence: Option<Fence>,
     /// All records are delivered; the shard's own note.
     pub finished: bool,
 }
@@ -49,14 +58,36 @@ pub struct Append {
 impl Append {
     /// A request as it goes to the shard.
     pub fn new(token: u64, topic: TopicId, body: Bytes, ends: Vec<u32>) -> Append {
-        let (taken, first_offset, last_offset, finished) = (0, None, 0, false);
-        Append { token, topic, body, ends, taken, first_offset, last_offset, finished }
+        Append {
+            token,
+            topic,
+            body,
+            ends,
+            stamp: None,
+            taken: 0,
+            first_offset: None,
+            last_offset: 0,
+            producer: None,
+            fence: None,
+            finished: false,
+        }
     }
 
-    /// The next `count` records got offsets from `first` on.
-    pub fn number(&mut self, first: u64, count: u32) {
+    /// A request for the id of a new producer.
+    pub fn registration(token: u64) -> Append {
+        Append::new(token, TopicId(0), Bytes::new(), Vec::new())
+    }
+
+    /// The same with the stamp of its first record.
+    #[must_use]
+    pub fn stamped(self, stamp: Option<Stamp>) -> Append {
+        Append { stamp, ..self }
+    }
+
+    /// The next records got offsets from `first` to `last`.
+    pub fn number(&mut self, first: u64, last: u64) {
         self.first_offset.get_or_insert(first);
-        self.last_offset = first + u64::from(count) - 1;
+        self.last_offset = last;
     }
 }
 
@@ -154,6 +185,11 @@ pub enum Command<H = OwnedFd> {
     NoSegment,
     /// Take records from this source beside those of clients.
     Load(Box<dyn Source>),
+    /// A connection to this peer broke: a hint that it may be gone.
+    Hint {
+        /// Which peer.
+        node: NodeId,
+    },
     /// Open a ballot.
     Campaign,
     /// Take no new records; answer [`Notice::Drained`] when all own ones are delivered and, in
@@ -179,7 +215,8 @@ pub enum Refusal {
 /// Shard to control thread.
 #[derive(Debug)]
 pub enum Notice {
-    /// All records of the request are delivered here, at the offsets set in it.
+    /// All records of the request are delivered here, at the offsets set in it; or, of a
+    /// producer's, its `fence` says why not all of them got any.
     Appended(Box<Append>),
     /// Nothing of the request was appended.
     Refused(Box<Append>, Refusal),
@@ -201,6 +238,8 @@ pub enum Notice {
         first_offset: u64,
         /// Records.
         count: u32,
+        /// Records of the run in front of them, which were in the log before.
+        skip: u32,
         /// Byte offset of the run's header in the value's frame.
         at: u32,
     },
@@ -229,6 +268,13 @@ pub enum Notice {
         kind: LinkKind,
         /// True for a link to the successor.
         outgoing: bool,
+    },
+    /// The circle has changed: these are the neighbours now. Links to others are down.
+    Neighbours {
+        /// Who sends to this node.
+        predecessor: Option<NodeId>,
+        /// Whom this node sends to.
+        successor: Option<NodeId>,
     },
     /// Send this frame to a peer. If it cannot be sent soon, drop it.
     Direct {

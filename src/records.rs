@@ -2,30 +2,69 @@
 //!
 //! ```text
 //! body = runs, one after another            run, 16 bytes and what follows
-//!   [run][run] ... [run]                      0 topic   4  id; 0 in a creation entry
-//!                                             4 kind    1  1 = records, 2 = creation of a topic
-//! record = length u32, bytes                  5 zero    3
-//! name   = the bytes of the run               8 count   4  records; 0 in a creation entry
-//!                                            12 bytes   4  of what follows
+//!   [run][run] ... [run]                      0 topic   4  id; 0 if not of records
+//!                                             4 kind    1  1 = records, 2 = creation of a topic,
+//! record = length u32, bytes                               3 = records of a producer,
+//! name   = the bytes of the run                            4 = registration of a producer
+//! stamp, 24 bytes before the records          5 zero    3
+//!   0 producer u64, 8 sequence u64,           8 count   4  records; 0 if not of records
+//!   16 epoch u32, 20 zero                    12 bytes   4  of what follows
 //! ```
+//!
+//! The stamp of a producer's run names the sequence of its first record; each takes the next.
 //!
 //! Invariants: little-endian; a body is checked run by run before any record of the run is seen,
 //! and hostile bytes end in a [`RunError`], never in a panic. The header of the run being written
 //! is right after every record, so a packet can be sent at any time.
 
 use crate::mail::TopicId;
-use chainring_ring::header::u32_at;
+use chainring_ring::header::{u32_at, u64_at};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Bytes of a run's header.
 pub const RUN_HEADER_BYTES: usize = 16;
 /// Bytes in front of each record: its length.
 pub const RECORD_PREFIX_BYTES: usize = 4;
+/// Bytes of a stamp, between the header of a producer's run and its records.
+pub const STAMP_BYTES: usize = 24;
 /// Longest topic name, bytes.
 pub const TOPIC_NAME_MAX: usize = 249;
 
 const RECORDS: u8 = 1;
 const CREATE: u8 = 2;
+const STAMPED: u8 = 3;
+const REGISTER: u8 = 4;
+
+/// Whose records these are, and which.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// The producer.
+    pub producer: u64,
+    /// Its epoch: a newer one begins anew at sequence 0, and an older one is over.
+    pub epoch: u32,
+    /// Sequence of the first record.
+    pub sequence: u64,
+}
+
+impl Stamp {
+    /// The stamp of the record that comes `count` later.
+    #[must_use]
+    pub fn after(self, count: u32) -> Stamp {
+        Stamp { sequence: self.sequence.saturating_add(u64::from(count)), ..self }
+    }
+
+    fn encode(self, out: &mut [u8]) {
+        out[0..8].copy_from_slice(&self.producer.to_le_bytes());
+        out[8..16].copy_from_slice(&self.sequence.to_le_bytes());
+        out[16..20].copy_from_slice(&self.epoch.to_le_bytes());
+        out[20..24].fill(0);
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Stamp> {
+        let (producer, sequence) = (u64_at(bytes, 0), u64_at(bytes, 8));
+        (bytes[20..24] == [0; 4]).then_some(Stamp { producer, epoch: u32_at(bytes, 16), sequence })
+    }
+}
 
 /// True for what may name a topic: `[A-Za-z0-9._-]{1,249}`.
 pub fn is_topic_name(name: &str) -> bool {
@@ -38,8 +77,18 @@ pub fn is_topic_name(name: &str) -> bool {
 pub struct RunWriter {
     /// End of what is written.
     at: usize,
-    /// Header of the open run, its topic and the records in it.
-    run: Option<(usize, TopicId, u32)>,
+    /// The run that goes on.
+    run: Option<OpenRun>,
+}
+
+/// A run that may go on.
+#[derive(Clone, Copy, Debug)]
+struct OpenRun {
+    header: usize,
+    topic: TopicId,
+    count: u32,
+    /// The stamp that the next record must have.
+    next: Option<Stamp>,
 }
 
 impl RunWriter {
@@ -54,30 +103,65 @@ impl RunWriter {
     }
 
     /// Bytes that one more record of `length` bytes takes.
-    pub fn need(&self, topic: TopicId, length: usize) -> usize {
-        let open = matches!(self.run, Some((_, open, _)) if open == topic);
-        length + RECORD_PREFIX_BYTES + if open { 0 } else { RUN_HEADER_BYTES }
+    pub fn need(&self, topic: TopicId, stamp: Option<Stamp>, length: usize) -> usize {
+        let head = RUN_HEADER_BYTES + stamp.map_or(0, |_| STAMP_BYTES);
+        length + RECORD_PREFIX_BYTES + self.going_on(topic, stamp).map_or(head, |_| 0)
+    }
+
+    fn going_on(&self, topic: TopicId, stamp: Option<Stamp>) -> Option<OpenRun> {
+        self.run.filter(|run| run.topic == topic && run.next == stamp)
+    }
+
+    /// What follows begins a run of its own: a request of a producer is judged by itself.
+    pub fn end_run(&mut self) {
+        self.run = None;
     }
 
     /// Appends a record; false, and nothing written, if it does not fit into `body`.
     pub fn push(&mut self, body: &mut [u8], topic: TopicId, record: &[u8]) -> bool {
-        if self.need(topic, record.len()) > body.len() - self.at {
+        self.push_as(body, topic, None, record)
+    }
+
+    /// Appends a record that may be a producer's.
+    pub fn push_as(
+        &mut self,
+        body: &mut [u8],
+        topic: TopicId,
+        stamp: Option<Stamp>,
+        record: &[u8],
+    ) -> bool {
+        if self.need(topic, stamp, record.len()) > body.len() - self.at {
             return false;
         }
-        let (header, count) = match self.run {
-            Some((header, open, count)) if open == topic => (header, count + 1),
-            _ => {
-                let header = self.at;
-                self.at += RUN_HEADER_BYTES;
-                (header, 1)
+        let run = self.going_on(topic, stamp).unwrap_or_else(|| {
+            let header = self.at;
+            self.at += RUN_HEADER_BYTES;
+            if let Some(stamp) = stamp {
+                stamp.encode(&mut body[self.at..][..STAMP_BYTES]);
+                self.at += STAMP_BYTES;
             }
-        };
+            OpenRun { header, topic, count: 0, next: stamp }
+        });
         let bytes = &mut body[self.at..][..RECORD_PREFIX_BYTES + record.len()];
         bytes[..RECORD_PREFIX_BYTES].copy_from_slice(&(record.len() as u32).to_le_bytes());
         bytes[RECORD_PREFIX_BYTES..].copy_from_slice(record);
         self.at += bytes.len();
-        self.run = Some((header, topic, count));
-        put_run(body, header, topic, RECORDS, count, self.at);
+        let (count, next) = (run.count + 1, stamp.map(|stamp| stamp.after(1)));
+        self.run = Some(OpenRun { count, next, ..run });
+        let kind = if stamp.is_some() { STAMPED } else { RECORDS };
+        put_run(body, run.header, topic, kind, count, self.at);
+        true
+    }
+
+    /// Appends the registration of a producer; false, and nothing written, if it does not fit.
+    pub fn register(&mut self, body: &mut [u8]) -> bool {
+        if RUN_HEADER_BYTES > body.len() - self.at {
+            return false;
+        }
+        let header = self.at;
+        self.at += RUN_HEADER_BYTES;
+        put_run(body, header, TopicId(0), REGISTER, 0, self.at);
+        self.run = None;
         true
     }
 
@@ -151,6 +235,8 @@ pub enum Run<'a> {
         count: u32,
         /// Their bytes, lengths included; [`records`] takes them apart.
         bytes: &'a [u8],
+        /// Of the first one, if they are a producer's.
+        stamp: Option<Stamp>,
     },
     /// A topic is to be created.
     Create {
@@ -159,6 +245,24 @@ pub enum Run<'a> {
         /// Its name.
         name: &'a str,
     },
+    /// A producer wants an id.
+    Register {
+        /// Byte offset of the run's header in the body.
+        at: usize,
+    },
+}
+
+impl Run<'_> {
+    /// Where the next run begins.
+    pub fn end(&self) -> usize {
+        match self {
+            Run::Records { at, bytes, stamp, .. } => {
+                at + RUN_HEADER_BYTES + stamp.map_or(0, |_| STAMP_BYTES) + bytes.len()
+            }
+            Run::Create { at, name } => at + RUN_HEADER_BYTES + name.len(),
+            Run::Register { at } => at + RUN_HEADER_BYTES,
+        }
+    }
 }
 
 /// The runs of a body, in order. Ends behind the first error.
@@ -181,11 +285,7 @@ impl<'a> Iterator for Runs<'a> {
             return None;
         }
         let run = run_at(self.body, self.at);
-        self.at = match &run {
-            Ok(Run::Records { at, bytes, .. }) => at + RUN_HEADER_BYTES + bytes.len(),
-            Ok(Run::Create { at, name }) => at + RUN_HEADER_BYTES + name.len(),
-            Err(_) => self.body.len(),
-        };
+        self.at = run.as_ref().map_or(self.body.len(), Run::end);
         Some(run)
     }
 }
@@ -206,11 +306,14 @@ pub fn run_at(body: &[u8], at: usize) -> Result<Run<'_>, RunError> {
     let (topic, count) = (TopicId(u32_at(header, 0)), u32_at(header, 8));
     let bytes = rest.get(..u32_at(header, 12) as usize).ok_or(RunError::Short { at })?;
     match header[4] {
-        RECORDS => {
-            if count == 0 || count_records(bytes) != Some(count) {
-                return Err(RunError::Records { at });
-            }
-            Ok(Run::Records { at, topic, count, bytes })
+        RECORDS => records_run(at, topic, count, bytes, None),
+        STAMPED => {
+            let parts = bytes.split_at_checked(STAMP_BYTES).ok_or(RunError::Short { at })?;
+            let stamp = Stamp::decode(parts.0).ok_or(RunError::Kind { at })?;
+            records_run(at, topic, count, parts.1, Some(stamp))
+        }
+        REGISTER if count == 0 && topic == TopicId(0) && bytes.is_empty() => {
+            Ok(Run::Register { at })
         }
         CREATE => {
             let name = core::str::from_utf8(bytes).ok().filter(|name| is_topic_name(name));
@@ -219,6 +322,19 @@ pub fn run_at(body: &[u8], at: usize) -> Result<Run<'_>, RunError> {
         }
         _ => Err(RunError::Kind { at }),
     }
+}
+
+fn records_run(
+    at: usize,
+    topic: TopicId,
+    count: u32,
+    bytes: &[u8],
+    stamp: Option<Stamp>,
+) -> Result<Run<'_>, RunError> {
+    if count == 0 || count_records(bytes) != Some(count) {
+        return Err(RunError::Records { at });
+    }
+    Ok(Run::Records { at, topic, count, bytes, stamp })
 }
 
 fn count_records(mut bytes: &[u8]) -> Option<u32> {

@@ -27,6 +27,8 @@ mod replay;
 use replay::Replay;
 
 /// The log is read back in steps of this: values that follow one another lie close together.
+/// Ticks for which a candidate with a quorum waits for the other nodes of the circle.
+const CANDIDATE_PATIENCE: u32 = 5;
 const READ_AHEAD_BYTES: usize = 1 << 20;
 
 /// Why a store cannot be used.
@@ -354,6 +356,8 @@ fn settings(config: &Config, superblock: &Superblock) -> Settings {
         session: if mutant!(SessionReused) { Session::FIRST } else { superblock.session() },
         durability: config.cluster.durability,
         window: u64::from(config.limits.window_instances),
+        seed: u64::from(config.node.id.0) << 32 | u64::from(superblock.start),
+        patience: CANDIDATE_PATIENCE,
     }
 }
 

@@ -8,6 +8,10 @@ use std::os::fd::AsFd;
 /// of a fast local link; cubic and reno are alike there.
 pub const CONGESTION: [&str; 2] = ["cubic", "reno"];
 
+/// What was sent is acknowledged within so many milliseconds, or the connection is gone: after a
+/// partition the kernel would go on asking at its own, ever longer pauses.
+const UNHEARD_MS: u32 = 1000;
+
 /// What [`tune`] came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tuned {
@@ -24,6 +28,7 @@ pub struct Tuned {
 /// The kernel's: the socket is no TCP socket, or gone.
 pub fn tune(socket: &impl AsFd, buffers: Option<usize>) -> io::Result<Tuned> {
     sockopt::set_tcp_nodelay(socket, true)?;
+    sockopt::set_tcp_user_timeout(socket, UNHEARD_MS)?;
     if let Some(bytes) = buffers {
         sockopt::set_socket_send_buffer_size(socket, bytes)?;
         sockopt::set_socket_recv_buffer_size(socket, bytes)?;

@@ -48,6 +48,7 @@ impl Core {
         self.durable = Instance(0);
         self.answer_due = None;
         self.role = Role::Follower;
+        self.awaits_coordinator();
         out.push(Action::WritePromise(ballot));
     }
 
@@ -213,7 +214,8 @@ impl Core {
     pub(crate) fn on_prepare(&mut self, ballot: Ballot, out: &mut Actions) {
         if !self.is_voter() && !mutant!(AmnesiacAnswers) {
             mark!(ForgetfulAsked);
-            return; // an acceptor that forgot its votes answers nothing
+            // An acceptor that forgot its votes answers nothing, but it is there.
+            return out.push(Action::Present { to: ballot.node, asks: false });
         }
         if ballot < self.promised {
             mark!(PrepareBelowPromise);
@@ -223,6 +225,8 @@ impl Core {
             mark!(PrepareRaisedPromise);
             self.promise(ballot, out);
             self.answer_due = Some((ballot, self.appended));
+            // Once: a candidate that goes on asking, and hears nobody, is missed like any other.
+            self.heard_coordinator();
         } else if self.base.is_none() && self.answer_due.is_none() {
             // Asked again, nothing accepted at it yet: the same answer.
             mark!(PrepareCameAgain);
@@ -230,7 +234,6 @@ impl Core {
         } else {
             mark!(PrepareTooLate);
         }
-        self.heard_coordinator();
     }
 
     /// Sends a due 1B once the promise, and all orders and values held, are durable.
@@ -251,7 +254,7 @@ impl Core {
         }
     }
 
-    fn reject(&mut self, ballot: Ballot, out: &mut Actions) {
+    pub(crate) fn reject(&mut self, ballot: Ballot, out: &mut Actions) {
         if !core::mem::replace(&mut self.liveness.rejected, true) && ballot.node != self.settings.me
         {
             mark!(RejectSent);

@@ -5,6 +5,7 @@
 //! the next [`Input::Continue`].
 
 use crate::ids::{Ballot, Claim, Instance, NodeId, Order, Sequence, Session, ValueId};
+use crate::layout::Layout;
 use crate::votes::Vote;
 use alloc::vec::Vec;
 
@@ -72,6 +73,49 @@ pub enum Input<'a> {
     },
     /// A new session of this node is durable: it may be opened.
     Session(Session),
+    /// The coordinator's word that its ballot is open.
+    Open {
+        /// Its ballot.
+        ballot: Ballot,
+        /// The circle of that ballot.
+        layout: Layout,
+        /// What the coordinator knows to be decided.
+        claim: Claim,
+    },
+    /// The own vote of a node that is outside the circle, or does not know it; or the answer.
+    Present {
+        /// Its vote.
+        vote: Vote,
+        /// Whom it hears, a bit a node, node 1 the lowest.
+        hears: u8,
+        /// It asks for the same, to see who hears it.
+        asks: bool,
+    },
+    /// A node of the circle misses its predecessor.
+    Missed {
+        /// Who misses.
+        from: NodeId,
+        /// The ballot of that circle.
+        ballot: Ballot,
+        /// Whom.
+        node: NodeId,
+    },
+    /// A node has lost the coordinator of this ballot and asks whether others have.
+    Ask {
+        /// Who asks.
+        from: NodeId,
+        /// What it has promised.
+        ballot: Ballot,
+    },
+    /// Yes: the answer to [`Input::Ask`].
+    Lost {
+        /// Who has lost it too.
+        from: NodeId,
+        /// The ballot of the question.
+        ballot: Ballot,
+    },
+    /// A connection to this node broke, or it refuses one.
+    Hint(NodeId),
 }
 
 /// The answer to a [`Input::Prepare`].
@@ -146,6 +190,40 @@ pub enum Action {
         /// The promise.
         promised: Ballot,
     },
+    /// Tell that the own ballot is open: its layout, and the claim.
+    Open {
+        /// To whom.
+        to: NodeId,
+    },
+    /// Send the own vote, and whom this node hears.
+    Present {
+        /// To whom.
+        to: NodeId,
+        /// Whether it is to answer.
+        asks: bool,
+    },
+    /// Tell the coordinator that the predecessor is missed.
+    Missed {
+        /// To whom.
+        to: NodeId,
+        /// Who is missed.
+        node: NodeId,
+    },
+    /// Ask whether the coordinator of the ballot promised is lost.
+    Ask {
+        /// To whom.
+        to: NodeId,
+    },
+    /// Answer that it is.
+    Lost {
+        /// To whom.
+        to: NodeId,
+        /// The ballot of the question.
+        ballot: Ballot,
+    },
+    /// The circle has changed: take down links to who is no neighbour any more, and have those to
+    /// the new ones made.
+    Relink,
     /// A value is needed that did not come: fetch it from any peer.
     Fetch(ValueId),
     /// Decided entries are needed that no link brings: fetch them from any peer.

@@ -4,6 +4,7 @@
 //! what timers do and for how log tickets are numbered.
 
 use crate::core::Core;
+use crate::failover::Failover;
 use crate::liveness::Liveness;
 
 impl Core {
@@ -11,6 +12,7 @@ impl Core {
     /// has to count its tickets from there as well.
     pub fn canonicalize(&mut self) {
         self.liveness = Liveness::default();
+        self.failover = Failover::default();
         self.votes_changed = false;
         let persisted = core::mem::take(&mut self.persisted);
         self.appended -= persisted;

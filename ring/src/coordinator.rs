@@ -139,6 +139,7 @@ impl Core {
             mark!(PromiseOfAnotherBallot);
             return;
         }
+        self.is_there(promise.from);
         let Role::Candidate(campaign) = &mut self.role else { return };
         let answer = Answer {
             before: promise.before,
@@ -167,6 +168,15 @@ impl Core {
             if answers().count() >= quorum {
                 mark!(UndamagedAnswersTooFew);
             }
+            return;
+        }
+        // Who answers a moment later than a quorum belongs into the circle as well.
+        let awaited = |node: &NodeId| {
+            campaign.answers[usize::from(node.0) - 1].is_none() && self.is_awaited(*node)
+        };
+        let patient = self.liveness.campaign_ticks() < self.settings.patience;
+        if patient && self.settings.nodes.iter().any(awaited) {
+            mark!(CandidateWaitsForMore);
             return;
         }
         // What is decided at others is learned first: the base lies above it.
@@ -237,6 +247,8 @@ impl Core {
         }));
         self.base = Some(base);
         self.start_counting(base);
+        let answered = |node: NodeId| campaign.answers[usize::from(node.0) - 1].is_some();
+        self.opened(self.next_circle(answered), out);
         self.order_inherited(out);
     }
 
@@ -323,6 +335,11 @@ impl Core {
 }
 
 impl Campaign {
+    /// Nodes that have answered.
+    pub(crate) fn answers(&self) -> usize {
+        self.answers.iter().flatten().count()
+    }
+
     fn record(&mut self, from: NodeId, answer: Answer, orders: impl Iterator<Item = Order>) {
         let index = usize::from(from.0) - 1;
         self.answers[index] = Some(answer);

@@ -13,11 +13,13 @@
 use crate::actions::{Action, Actions, Input, STEP_ROOM};
 use crate::coordinator::Role;
 use crate::damage::Damage;
+use crate::failover::Failover;
 use crate::ids::{
     Ballot, Claim, Durability, Entry, Incarnation, Instance, NODES_MAX, NodeId, Order, Sequence,
     Session, ValueId,
 };
 use crate::lanes::{Lanes, Verdict, lane_packets};
+use crate::layout::Layout;
 use crate::liveness::Liveness;
 use crate::sequences::Sequences;
 use crate::votes::{Vote, Votes};
@@ -44,6 +46,10 @@ pub struct Settings {
     /// Instances that are open at a time, the same at all nodes: a power of two from
     /// [`WINDOW_MIN`](crate::window::WINDOW_MIN) to [`WINDOW_MAX`](crate::window::WINDOW_MAX).
     pub window: u64,
+    /// Tells this node's waits apart from all others'.
+    pub seed: u64,
+    /// Ticks for which a candidate that has a quorum waits for the answers of others.
+    pub patience: u32,
 }
 
 /// What a node remembers at its start; `Recovered::default()` for a new one.
@@ -95,7 +101,11 @@ pub struct Core {
     /// Where the own session's predecessors are closed; values may leave when all nodes have
     /// delivered that far.
     pub(crate) opened_at: Option<Instance>,
+    /// The circle, and the ballot that it is known to be of.
+    pub(crate) layout: Layout,
+    pub(crate) layout_ballot: Ballot,
     pub(crate) liveness: Liveness,
+    pub(crate) failover: Failover,
 }
 
 impl Core {
@@ -130,7 +140,11 @@ impl Core {
             answer_before: recovered.promised,
             damage: recovered.damaged.then(|| Damage::new(recovered.promised)),
             opened_at: (first_session || mutant!(SessionsOverlap)).then_some(Instance(0)),
+            // Until a ballot says otherwise all are in it, in the order of their ids.
+            layout: Layout::new(settings.nodes.iter().copied()),
+            layout_ballot: Ballot::ZERO,
             liveness: Liveness::default(),
+            failover: Failover::default(),
             settings,
         };
         for order in &recovered.orders {
@@ -209,7 +223,13 @@ impl Core {
             Input::Promised(ballot) => self.on_promised(ballot, out),
             Input::Prepare { ballot } => self.on_prepare(ballot, out),
             Input::Promise(promise) => self.on_promise(&promise, out),
-            Input::Reject { promised } => self.on_reject(promised),
+            Input::Reject { promised } => self.on_reject(promised, out),
+            Input::Open { ballot, layout, claim } => self.on_open(ballot, layout, claim, out),
+            Input::Present { vote, hears, asks } => self.on_present(&vote, hears, asks, out),
+            Input::Missed { from, ballot, node } => self.on_missed(from, ballot, node, out),
+            Input::Ask { from, ballot } => self.on_ask(from, ballot, out),
+            Input::Lost { from, ballot } => self.on_lost(from, ballot, out),
+            Input::Hint(node) => self.on_hint(node),
             Input::Decided { order, ballot } => self.on_decided(order, ballot, out),
             Input::Session(session) => self.on_session(session),
         }
@@ -331,12 +351,14 @@ impl Core {
         self.persisted = self.persisted.max(ticket);
     }
 
-    /// The node after this one in the circle; `None` in a ring of one.
+    /// The node after this one in the circle; `None` if it is alone, or outside.
     pub fn successor(&self) -> Option<NodeId> {
-        let nodes = &self.settings.nodes;
-        let at = nodes.iter().position(|node| *node == self.settings.me)?;
-        let next = nodes[(at + 1) % nodes.len()];
-        (next != self.settings.me).then_some(next)
+        self.layout.successor(self.settings.me)
+    }
+
+    /// The node before this one in the circle; `None` if it is alone, or outside.
+    pub fn predecessor(&self) -> Option<NodeId> {
+        self.layout.predecessor(self.settings.me)
     }
 
     /// True if this node's incarnation is the one that votes.
@@ -365,10 +387,11 @@ impl Core {
         self.settings.nodes.len() - forgotten < self.quorum()
     }
 
-    /// Position that every node of the configuration has delivered, as far as is known here.
+    /// Position that every node of the circle has delivered, as far as is known here. Who is
+    /// outside catches up, and holds nobody back.
     pub fn delivered_everywhere(&self) -> Instance {
         let of = |node: &NodeId| self.votes.of(*node).map_or(Instance(0), |vote| vote.delivered);
-        self.settings.nodes.iter().map(of).min().unwrap_or_default()
+        self.layout.nodes().iter().map(of).min().unwrap_or_default()
     }
 
     /// The ballot promised, which is the one in force here.

@@ -71,6 +71,16 @@ pub enum Kind {
     Promise = 49,
     /// Answers a frame below the promise.
     Reject = 50,
+    /// A coordinator's word that its ballot is open, and with which circle.
+    Open = 51,
+    /// A node outside the circle says what it has.
+    Present = 52,
+    /// A node misses its predecessor in the circle.
+    Missed = 53,
+    /// A node misses the coordinator and asks whether others do.
+    Ask = 54,
+    /// Answers a [`Kind::Ask`].
+    Lost = 55,
     /// Asks for decided entries from an instance on.
     FetchEntries = 64,
     /// Answers [`Kind::FetchEntries`].
@@ -82,6 +92,12 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// True for what goes straight from shard to shard, whoever their neighbours are.
+    pub fn is_direct(self) -> bool {
+        use Kind::*;
+        matches!(self, Prepare | Promise | Reject | Open | Present | Missed | Ask | Lost)
+    }
+
     /// The kind of a raw code, if this version knows it.
     pub fn from_code(code: u8) -> Option<Kind> {
         use Kind::*;
@@ -100,6 +116,11 @@ impl Kind {
             Prepare,
             Promise,
             Reject,
+            Open,
+            Present,
+            Missed,
+            Ask,
+            Lost,
             FetchEntries,
             Entries,
             FetchValue,

@@ -1,21 +1,18 @@
-//! Liveness: campaigns, repeated questions, fetching. Nothing here decides what is safe.
+//! Liveness: repeated questions, fetching. Nothing here decides what is safe.
 //!
-//! Time comes as ticks of ten milliseconds. Policy of this version: the lowest node of the
-//! configuration campaigns at its start and whenever it has heard no coordinator for
-//! [`SILENCE_TICKS`]; no other node does so by itself.
+//! Time comes as ticks of ten milliseconds. Who campaigns, and when, is [`crate::failover`]'s.
 
 use crate::actions::{Action, Actions};
 use crate::coordinator::Role;
 use crate::core::Core;
+use crate::failover::BEAT_TICKS;
 use crate::ids::{Ballot, Entry, Instance, NODES_MAX, NodeId, Sequence, Session, ValueId};
 use crate::mark;
 
 /// Ticks a second.
 pub const TICKS_PER_SECOND: u32 = 100;
-/// Ticks without a coordinator after which the lowest node campaigns.
-pub const SILENCE_TICKS: u32 = 100;
 /// Ticks between the repetitions of 1A.
-const PREPARE_TICKS: u32 = 20;
+const PREPARE_TICKS: u32 = 10;
 /// Ticks that a value may take longer than its order before it is fetched: orders overtake
 /// values by milliseconds.
 const FETCH_TICKS: u32 = 5;
@@ -25,8 +22,8 @@ pub(crate) const FETCHES_MAX: usize = 32;
 const REPEAT_TICKS: u32 = 25;
 /// Ticks for which orders may be missing below a claim before the link is reset.
 const RESET_TICKS: u32 = 40;
-/// Ticks between signs of life of a coordinator.
-const BEAT_TICKS: u32 = 10;
+/// Ticks after which a candidate that reaches no quorum gives up.
+const CAMPAIGN_TICKS: u32 = 50;
 /// Ticks without progress, with something undecided, after which a coordinator opens a new
 /// ballot.
 const STUCK_TICKS: u32 = 500;
@@ -38,10 +35,6 @@ const HELD_TICKS: u32 = 300;
 /// Timers and what they are about.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Liveness {
-    /// Ticks since a coordinator was heard.
-    silence: u32,
-    /// The first tick has passed.
-    started: bool,
     /// Ticks since the campaign began.
     campaign: u32,
     /// Highest round that anybody named.
@@ -83,9 +76,13 @@ enum Call {
 }
 
 impl Liveness {
+    /// Ticks for which the campaign is under way.
+    pub(crate) fn campaign_ticks(&self) -> u32 {
+        self.campaign
+    }
+
     pub(crate) fn campaign_began(&mut self) {
         self.campaign = 0;
-        self.silence = 0;
     }
 }
 
@@ -94,7 +91,6 @@ impl Core {
     pub(crate) fn tick(&mut self, out: &mut Actions) {
         let liveness = &mut self.liveness;
         liveness.rejected = false;
-        liveness.silence += 1;
         liveness.campaign += 1;
         liveness.called_ticks += 1;
         liveness.beat_ticks += 1;
@@ -104,7 +100,8 @@ impl Core {
         }
         self.beat();
         self.keep_campaigning(out);
-        self.lowest_campaigns(out);
+        self.campaign_again(out);
+        self.watch(out);
         self.repair(out);
         self.call_for_next(out);
         self.resend_held(out);
@@ -116,14 +113,12 @@ impl Core {
     }
 
     fn beat(&mut self) {
-        if matches!(self.role, Role::Coordinator(_)) {
-            self.liveness.silence = 0;
-            if self.liveness.beat_ticks >= BEAT_TICKS {
-                self.liveness.beat_ticks = 0;
-                self.liveness.beat_ballot = self.promised;
-                self.liveness.beat += 1;
-                self.votes_changed = true;
-            }
+        let due = self.liveness.beat_ticks >= BEAT_TICKS;
+        if due && matches!(self.role, Role::Coordinator(_)) {
+            self.liveness.beat_ticks = 0;
+            self.liveness.beat_ballot = self.promised;
+            self.liveness.beat += 1;
+            self.votes_changed = true;
         }
     }
 
@@ -135,30 +130,21 @@ impl Core {
         }
     }
 
-    fn lowest_campaigns(&mut self, out: &mut Actions) {
-        let lowest = self.settings.nodes.first() == Some(&self.settings.me);
-        let first = !core::mem::replace(&mut self.liveness.started, true);
-        let silent = self.liveness.silence >= SILENCE_TICKS;
-        if lowest && matches!(self.role, Role::Follower) && (first || silent) {
-            if silent {
-                mark!(LowestMissedCoordinator);
+    fn campaign_again(&mut self, out: &mut Actions) {
+        match &self.role {
+            Role::Coordinator(_) if self.liveness.still >= STUCK_TICKS => mark!(CoordinatorStuck),
+            Role::Candidate(campaign)
+                if self.liveness.campaign >= CAMPAIGN_TICKS
+                    && campaign.answers() < self.quorum() =>
+            {
+                return self.give_up_campaign();
             }
-            self.campaign(out);
-        }
-        let stuck = match self.role {
-            Role::Coordinator(_) => self.liveness.still >= STUCK_TICKS,
             // What was reported may have gone for ever since: ask again.
-            Role::Candidate(_) => self.liveness.campaign >= STUCK_TICKS,
-            Role::Follower => false,
-        };
-        if stuck {
-            match self.role {
-                Role::Coordinator(_) => mark!(CoordinatorStuck),
-                _ => mark!(CandidateStuck),
-            }
-            self.liveness.still = 0;
-            self.campaign(out);
+            Role::Candidate(_) if self.liveness.campaign >= STUCK_TICKS => mark!(CandidateStuck),
+            _ => return,
         }
+        self.liveness.still = 0;
+        self.campaign(out);
     }
 
     /// Calls for what holds delivery up.
@@ -231,7 +217,7 @@ impl Core {
             lost |= ticks >= HELD_TICKS;
             *held = Held { session, first, ticks };
         }
-        let follows = matches!(self.role, Role::Follower) && self.liveness.silence < SILENCE_TICKS;
+        let follows = matches!(self.role, Role::Follower) && self.hears_coordinator();
         if lost && follows && self.successor().is_some() {
             mark!(HeldValuesResent);
             self.liveness.held = Default::default();
@@ -300,34 +286,19 @@ impl Core {
         true
     }
 
-    pub(crate) fn heard_coordinator(&mut self) {
-        self.liveness.silence = 0;
-    }
-
     /// A coordinator's sign of life, passed on round the circle.
     pub(crate) fn on_beat(&mut self, ballot: Ballot, beat: u64) {
+        self.heard_predecessor();
         let liveness = &mut self.liveness;
         if (ballot, beat) > (liveness.beat_ballot, liveness.beat) && ballot >= self.promised {
             (liveness.beat_ballot, liveness.beat) = (ballot, beat);
-            liveness.silence = 0;
             self.votes_changed = true;
+            self.heard_coordinator();
         }
     }
 
     /// The newest sign of life known.
     pub fn newest_beat(&self) -> (Ballot, u64) {
         (self.liveness.beat_ballot, self.liveness.beat)
-    }
-
-    /// Somebody promised more: a coordinator or candidate below steps down.
-    pub(crate) fn on_reject(&mut self, promised: Ballot) {
-        self.liveness.round_seen = self.liveness.round_seen.max(promised.round);
-        if promised > self.promised && !matches!(self.role, Role::Follower) {
-            mark!(GaveWay);
-            self.role = Role::Follower;
-            self.answer_due = None;
-            // The lowest node tries again at once above it; everybody else waits to hear.
-            self.liveness.silence = SILENCE_TICKS - 5;
-        }
     }
 }

@@ -149,9 +149,24 @@ list! {
     BarrierSeenByDamaged: "a damaged node accepted a barrier that may end its damage";
     BarrierOvertaken: "a higher ballot came before the barrier that would have ended the damage";
     DamageMended: "a damaged node knows again what it voted for";
+    // The core: failover.
+    CandidateReachesTooFew: "a candidate that no quorum answered gave up";
+    CandidateWaitsForMore: "a candidate with a quorum waited for the others of the circle";
+    CoordinatorHinted: "a connection to the coordinator broke";
+    OutsideTheCircle: "a node outside the circle said that it is there";
+    PredecessorMissed: "a node told the coordinator that it misses its predecessor";
+    AsksForCoordinator: "a node that misses the coordinator asked whether others do";
+    CoordinatorMissedByQuorum: "a quorum missed the coordinator, and a node campaigned";
+    AskedWhileHearing: "a node was asked for the coordinator and hears it";
+    OpenBelowPromise: "a coordinator's word was below the promise";
+    OpenRaisedPromise: "a coordinator's word raised the promise";
+    CircleBroken: "a coordinator opened a ballot for a link that carries nothing";
+    CircleLeavesOut: "a ballot's circle left a node out";
+    CircleTakesAll: "a circle took who is behind, for there was no quorum without";
+    NodeReturns: "a node outside the circle was taken back";
+    BallotAbove: "a coordinator opened a ballot above one that somebody had promised";
     // The core: timers.
     PreparesRepeated: "a candidate asked again";
-    LowestMissedCoordinator: "the lowest node heard no coordinator for a second";
     CoordinatorStuck: "a coordinator saw no progress and opened another ballot";
     CandidateStuck: "a candidate got no further and opened another ballot";
     DataResetForSession: "the data link was reset for values that could not be taken up";
@@ -245,6 +260,8 @@ list! {
     ForwardWaits: "a packet waited for room on the way to the successor";
     ForwardHasNoLink: "a packet found no link to the successor";
     WaitingForwardForgotten: "a packet waited for a link that went down";
+    CircleChanged: "a node got other neighbours";
+    LinkOfNoNeighbour: "a link came of a node that is no neighbour any more";
     LinkReset: "a node closed a link of its own to have it resume";
     DeclarationHasNoRoom: "a declaration found no memory";
     ResumedFromMemory: "a data link resumed with what is still held";
@@ -262,6 +279,12 @@ list! {
     LargePacketGoesAlone: "a packet larger than the window was sent alone";
     ClosedValueFreed: "a held value of a closed session was freed";
     TopicKnownAlready: "a topic was created twice";
+    ProducerRepeats: "records of a producer were delivered that were all in the log before";
+    ProducerOverlaps: "records of a producer were delivered of which some were in the log before";
+    ProducerAnsweredAtOnce: "a producer's request was answered by what was delivered before";
+    ProducerBeginsEpoch: "a producer began a newer epoch";
+    ProducerOfOldEpoch: "records of an older epoch of a producer were refused";
+    ProducerForgetsSpan: "a producer had more stretches of records than are remembered";
     // The node: catch-up and fetch.
     EntriesForgotten: "more answers came than can wait";
     EntryWaits: "a fetched entry had to wait";

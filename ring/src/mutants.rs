@@ -138,6 +138,11 @@ mod planted {
         HandshakesPileUp: "L3", "design: limits", "connections in a handshake are not limited";
         WriteErrorIgnored: "D1 D4", "reliability list", "a failed write counts as done";
         ShortWriteAccepted: "D1 D4", "reliability list", "a write cut short counts as done";
+        RepeatAppended: "B1 B4", "design: exactly once", "records that a producer repeats are appended again";
+        OverlapAppended: "B1 B4", "design: exactly once", "of records that a producer repeats in part all are appended";
+        RepeatMoved: "B4 B5", "design: exactly once", "a repeated request is answered with the end of the topic";
+        OldEpochAppended: "B4 B5", "design: exactly once", "records of an older epoch of a producer count";
+        ProducersNotReplayed: "B1 D6", "pitfall 27", "a restart forgets which records of producers are there";
         ForwardedToOrigin: "L4", "pitfall 29", "a value is passed on to its origin";
     }
 }

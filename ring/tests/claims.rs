@@ -21,6 +21,8 @@ fn a_block_does_not_speak_of_what_only_memory_holds() {
         session: Session::FIRST,
         durability: Durability::Async,
         window: WINDOW_MIN,
+        seed: 0,
+        patience: 0,
     };
     let mut core = Core::new(settings, Recovered::default());
     let ballot = Ballot { round: 1, node: NodeId(2), incarnation: Incarnation(1) };

@@ -42,6 +42,8 @@ fn core(nodes: u8, recovered: Recovered) -> Core {
         session: Session::FIRST,
         durability: Durability::Sync,
         window: WINDOW_MAX,
+        seed: 0,
+        patience: 0,
     };
     Core::new(settings, recovered)
 }

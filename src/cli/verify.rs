@@ -11,14 +11,14 @@ pub(crate) mod log;
 
 use super::inspect::{damage_json, damage_name, failure, log_dir};
 use super::out::{Exit, Failure, Output, progress, table};
-use crate::records::{Digest, Run, records, runs};
+use crate::groups::{Delivered as Told, Groups};
+use crate::records::{RECORD_PREFIX_BYTES, Run, records, runs};
 use chainring_ring::ids::{Durability, Entry, Instance, ValueId};
 use chainring_ring::sequences::Sequences;
 use chainring_storage::config::{offset_of, segment_of};
 use chainring_storage::{Damage, DamageState};
 use log::{NodeLog, Value};
 use serde_json::json;
-use std::collections::HashMap;
 use std::path::PathBuf;
 
 /// The first difference.
@@ -32,17 +32,13 @@ struct Difference {
     what: String,
 }
 
-/// What came before: topics, offsets and figures.
+/// What came before: topics, offsets, producers and figures.
 #[derive(Default)]
 struct Delivered {
     sequences: Sequences,
+    groups: Groups,
     names: Vec<String>,
-    ids: HashMap<String, usize>,
-    ends: Vec<u64>,
     instances: u64,
-    records: u64,
-    bytes: u64,
-    digest: Digest,
 }
 
 /// `chainring verify`.
@@ -245,53 +241,48 @@ fn where_by_others(
 impl Delivered {
     /// Takes the next value.
     fn deliver(&mut self, body: &[u8]) {
-        for run in runs(body).map_while(Result::ok) {
-            match run {
-                Run::Create { name, .. } => {
-                    if !self.ids.contains_key(name) {
-                        self.ids.insert(name.to_owned(), self.names.len());
-                        self.names.push(name.to_owned());
-                        self.ends.push(0);
-                    }
-                }
-                Run::Records { topic, bytes, .. } => {
-                    let Some(end) = self.ends.get_mut(topic.0 as usize) else { continue };
-                    for record in records(bytes) {
-                        self.digest.add(topic, *end, record);
-                        *end += 1;
-                        self.records += 1;
-                        self.bytes += record.len() as u64;
-                    }
-                }
+        let names = &mut self.names;
+        // A body that does not parse stopped at the same byte at every node.
+        let _ = self.groups.deliver(body, |told| {
+            if let Told::Topic { name, .. } = told {
+                names.push(name.to_owned());
             }
-        }
+        });
     }
 
     /// Topic and offset of the record at or behind a byte of the next value's body.
     fn locate(&self, body: &[u8], byte: usize) -> (Option<String>, Option<u64>) {
-        let mut ends = self.ends.clone();
+        let (mut names, mut new) = (self.names.clone(), Vec::new());
+        let _ = self.groups.clone().deliver(body, |told| match told {
+            Told::Topic { name, .. } => names.push(name.to_owned()),
+            Told::Run { topic, first_offset, skip, at, .. } => {
+                new.push((at as usize, topic, first_offset, skip));
+            }
+            Told::Answer { .. } | Told::Producer { .. } => {}
+        });
         let mut last = (None, None);
         for run in runs(body).map_while(Result::ok) {
             match run {
-                Run::Create { at, name } => {
-                    last = (Some(name.to_owned()), Some(0));
-                    if byte < at + crate::records::RUN_HEADER_BYTES + name.len() {
-                        return last;
-                    }
-                }
-                Run::Records { at, topic, bytes, .. } => {
-                    let name = self.names.get(topic.0 as usize).cloned();
-                    let Some(end) = ends.get_mut(topic.0 as usize) else { continue };
-                    let mut behind = at + crate::records::RUN_HEADER_BYTES;
-                    for record in records(bytes) {
-                        behind += crate::records::RECORD_PREFIX_BYTES + record.len();
-                        last = (name.clone(), Some(*end));
+                Run::Create { name, .. } => last = (Some(name.to_owned()), Some(0)),
+                Run::Records { at, bytes, .. } => {
+                    // One without new records has no offsets.
+                    let Some((_, topic, first, skip)) = new.iter().find(|run| run.0 == at) else {
+                        continue;
+                    };
+                    let mut behind = run.end() - bytes.len();
+                    for (index, record) in (0..).zip(records(bytes)) {
+                        behind += RECORD_PREFIX_BYTES + record.len();
+                        let Some(above) = u64::checked_sub(index, (*skip).into()) else { continue };
+                        last = (names.get(topic.0 as usize).cloned(), Some(first + above));
                         if byte < behind {
                             return last;
                         }
-                        *end += 1;
                     }
                 }
+                Run::Register { .. } => {}
+            }
+            if byte < run.end() {
+                return last;
             }
         }
         last
@@ -325,10 +316,12 @@ fn show(logs: &[NodeLog], delivered: &Delivered, difference: Option<&Difference>
         }));
     }
     let mut text = table(&rows);
-    let (count, bytes) = (delivered.records, delivered.bytes);
+    let groups = &delivered.groups;
+    let (count, bytes) = (groups.records(), groups.bytes());
     text.push_str(&format!(
         "\ncompared {} instances, {count} records, {bytes} bytes, digest {:032x}",
-        delivered.instances, delivered.digest.0
+        delivered.instances,
+        groups.digest().0
     ));
     let shown = difference.map(|difference| {
         let node = logs[difference.log].identity.node.0;
@@ -355,7 +348,7 @@ fn show(logs: &[NodeLog], delivered: &Delivered, difference: Option<&Difference>
         "instances": delivered.instances,
         "records": count,
         "bytes": bytes,
-        "digest": format!("{:032x}", delivered.digest.0),
+        "digest": format!("{:032x}", groups.digest().0),
         "nodes": nodes,
         "difference": shown,
     });

@@ -23,6 +23,8 @@ pub struct Run {
     pub first_offset: u64,
     /// Records.
     pub count: u32,
+    /// Records of the run in front of them, which were in the log before.
+    pub skip: u32,
     /// Byte offset of the run's header in the frame.
     pub at: u32,
     /// The frame.
@@ -127,17 +129,23 @@ impl Catalog {
         }
     }
 
-    /// Takes a run of the entry before.
+    /// Takes a run of the entry before; `skip` and `at` as [`Run`] has them.
     ///
     /// # Panics
     /// If its topic does not exist or its offsets do not go on.
-    pub fn on_run(&mut self, topic: TopicId, first_offset: u64, count: u32, at: u32) {
+    pub fn on_run(
+        &mut self,
+        topic: TopicId,
+        first_offset: u64,
+        count: u32,
+        (skip, at): (u32, u32),
+    ) {
         let (order, place) = *self.entries.back().expect("a run follows its entry");
         let Entry::Value(id) = order.entry else { unreachable!("only values have records") };
         let topic = &mut self.topics[topic.0 as usize];
         assert_eq!(topic.end, first_offset, "offsets of a topic have no gaps");
         topic.end += u64::from(count);
-        topic.runs.push_back(Run { first_offset, count, at, place, id });
+        topic.runs.push_back(Run { first_offset, count, skip, at, place, id });
     }
 
     /// Takes a topic that the entry before created.

@@ -23,15 +23,15 @@ fn sample() -> Catalog {
     catalog.on_instance(order(0, Entry::Value(id(1, 1, 0))), place(0));
     catalog.on_topic(TopicId(0), "a");
     catalog.on_topic(TopicId(1), "b");
-    catalog.on_run(TopicId(0), 0, 10, 128);
+    catalog.on_run(TopicId(0), 0, 10, (0, 128));
     catalog.on_instance(order(1, Entry::Noop), Place::default());
     catalog.on_instance(order(2, Entry::Value(id(2, 5, 0))), place(1024));
-    catalog.on_run(TopicId(0), 10, 1, 128);
-    catalog.on_run(TopicId(1), 0, 4, 160);
+    catalog.on_run(TopicId(0), 10, 1, (0, 128));
+    catalog.on_run(TopicId(1), 0, 4, (0, 160));
     catalog.on_instance(order(3, Entry::Value(id(1, 1, 1))), place(512));
-    catalog.on_run(TopicId(1), 4, 2, 128);
+    catalog.on_run(TopicId(1), 4, 2, (0, 128));
     catalog.on_instance(order(4, Entry::Value(id(1, 2, 0))), place(1536));
-    catalog.on_run(TopicId(0), 11, 3, 128);
+    catalog.on_run(TopicId(0), 11, 3, (0, 128));
     catalog
 }
 
@@ -90,7 +90,7 @@ fn what_the_memory_log_dropped_is_gone_with_all_before_it() {
     catalog.on_memory_first(u64::MAX);
     assert_eq!((catalog.first(), catalog.delivered()), (Instance(5), Instance(5)));
     catalog.on_instance(order(5, Entry::Value(id(1, 2, 1))), place(4096));
-    catalog.on_run(TopicId(1), 6, 1, 128);
+    catalog.on_run(TopicId(1), 6, 1, (0, 128));
     assert!(matches!(catalog.locate(TopicId(1), 6), Located::Run(_)));
     let ends: Vec<_> = catalog.topics().map(|t| (t.name, t.first, t.end)).collect();
     assert_eq!(ends, [("a", 14, 14), ("b", 6, 7)]);

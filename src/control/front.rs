@@ -5,12 +5,13 @@
 //! budget paid for.
 
 use super::catalog::Located;
+use super::producer::{Sender, fenced};
 use super::{AppendError, Control};
 use crate::http::server::{Handler, Server};
 use crate::http::{Permit, Request, Response};
 use crate::mail::TopicId;
 use crate::records::{
-    LineTooLong, Run, is_topic_name, line_ends, line_ends_bytes, records, run_at,
+    LineTooLong, Run, Stamp, is_topic_name, line_ends, line_ends_bytes, records, run_at,
 };
 use async_io::Timer;
 use base64::Engine;
@@ -72,7 +73,7 @@ impl Control {
     }
 
     async fn post(&self, topic: &str, request: Request) -> Response {
-        let Request { body, mut permit, .. } = request;
+        let Request { body, mut permit, producer, .. } = request;
         let need = body.capacity() as u64 + line_ends_bytes(&body);
         if permit.never(need) {
             let message = "too many lines for one body; send it in parts";
@@ -89,15 +90,43 @@ impl Control {
                 return Response::error_with(413, "record_too_large", &message, more);
             }
         };
+        let (stamp, new) = match Sender::of(&producer, ends.len()) {
+            Ok(Sender::Anyone) => (None, None),
+            Ok(Sender::Known(stamp)) => (Some(stamp), None),
+            Ok(Sender::New(stamp)) => match self.register().await {
+                Ok(producer) => (Some(Stamp { producer, ..stamp }), Some(producer)),
+                Err(error) => return append_error(&error),
+            },
+            Err(message) => return Response::error(400, "bad_producer", &message),
+        };
+        let response = self.post_records(topic, body, ends, stamp, permit).await;
+        // Also with an error: whoever sends the same again needs the id.
+        match new {
+            Some(producer) => response.with("Chainring-Producer", producer),
+            None => response,
+        }
+    }
+
+    async fn post_records(
+        &self,
+        topic: &str,
+        body: Vec<u8>,
+        ends: Vec<u32>,
+        stamp: Option<Stamp>,
+        permit: Permit,
+    ) -> Response {
         let count = ends.len();
-        let offsets = match self.append(topic, Bytes::from(body), ends, permit).await {
+        let offsets = match self.append(topic, Bytes::from(body), ends, stamp, permit).await {
             Ok(offsets) => offsets,
             Err(error) => return append_error(&error),
         };
         let (first, last) = offsets.unzip();
-        let answer = json!({
+        let mut answer = json!({
             "v": 1, "topic": topic, "first_offset": first, "last_offset": last, "count": count,
         });
+        if let Some(stamp) = stamp {
+            answer["producer"] = stamp.producer.into();
+        }
         Response::json(200, &answer)
     }
 
@@ -192,11 +221,11 @@ impl Control {
                 }
                 yield_now().await;
             }
-            let skip = (answer.next - run.first_offset) as usize;
+            let skip = u64::from(run.skip) + answer.next - run.first_offset;
             let Some(bytes) = run_bytes(&frame, run.at) else {
                 return Err(Box::new(Response::error(500, "damaged", "the log is damaged here")));
             };
-            for record in records(bytes).skip(skip) {
+            for record in records(bytes).skip(skip as usize) {
                 if answer.count == query.limit || !answer.push(record, room) {
                     return Ok(());
                 }
@@ -228,7 +257,7 @@ fn run_bytes(frame: &[u8], at: u32) -> Option<&[u8]> {
     let body = frame.get(HEADER_BYTES..HEADER_BYTES + header.length as usize)?;
     match run_at(body, (at as usize).checked_sub(HEADER_BYTES)?).ok()? {
         Run::Records { bytes, .. } => Some(bytes),
-        Run::Create { .. } => None,
+        Run::Create { .. } | Run::Register { .. } => None,
     }
 }
 
@@ -347,6 +376,7 @@ fn append_error(error: &AppendError) -> Response {
         AppendError::TooManyTopics { .. } => {
             Response::error(403, "too_many_topics", &error.to_string())
         }
+        AppendError::Fenced(fence) => fenced(*fence, &error.to_string()),
         AppendError::Unknown { .. } => Response::error(504, "outcome_unknown", &error.to_string()),
     }
 }

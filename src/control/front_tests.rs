@@ -101,8 +101,8 @@ impl Shard {
         let first_offset = self.ends[topic.0 as usize];
         let count = append.ends.len() as u32;
         self.ends[topic.0 as usize] += u64::from(count);
-        self.say(Notice::Run { topic, first_offset, count, at: HEADER_BYTES as u32 });
-        append.number(first_offset, count);
+        self.say(Notice::Run { topic, first_offset, count, skip: 0, at: HEADER_BYTES as u32 });
+        append.number(first_offset, first_offset + u64::from(count) - 1);
         self.say(Notice::Appended(append));
     }
 

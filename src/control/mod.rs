@@ -5,27 +5,27 @@
 //! until the shard has given it back; mail that is not for this module goes to whoever registered
 //! for it.
 
+mod append;
 pub mod catalog;
 pub mod disk;
 pub mod front;
+mod producer;
 mod refusal;
 pub mod status;
 pub mod wait;
 
 use crate::config::Config;
-use crate::gauges::{Gauges, Halt, State};
+use crate::gauges::Gauges;
+use crate::groups::producers::Fence;
 use crate::http::{Budget, HttpCounters, Permit};
-use crate::mail::{Append, Command, Notice, Place, Refusal, TopicId};
+use crate::mail::{Append, Command, Notice, Place, Refusal};
 use async_executor::LocalExecutor;
 use async_io::{Async, Timer};
-use bytes::Bytes;
 use catalog::Catalog;
 use chainring_net::mailbox::{Receiver, Sender, Waker};
 use chainring_ring::ids::ValueId;
-use futures_lite::FutureExt;
 use futures_lite::future::yield_now;
 pub use refusal::AppendError;
-use refusal::{not_now, refused};
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::HashMap;
 use std::net::TcpListener;
@@ -35,9 +35,6 @@ use wait::{Signal, Slot};
 
 /// Letters taken before other tasks get a turn.
 const PUMP_LETTERS: usize = 4096;
-/// A creation entry that has not come out is proposed again: the session may have been closed
-/// under it. A second entry for a name counts as nothing.
-const CREATE_AGAIN: Duration = Duration::from_secs(2);
 /// How long a full mailbox is left alone.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 
@@ -82,6 +79,8 @@ pub struct Parts {
 
 enum Outcome {
     Appended(u64, u64),
+    Registered(u64),
+    Fenced(Fence),
     Refused(Refusal),
     Unknown,
 }
@@ -292,106 +291,6 @@ impl Control {
         self.token.get()
     }
 
-    /// Appends records, in order, creating the topic if need be; the first and last offset.
-    ///
-    /// `ends` are the ends of the records in `body`; without any, only the topic is created.
-    ///
-    /// # Errors
-    /// [`AppendError`].
-    pub async fn append(
-        &self,
-        topic: &str,
-        body: Bytes,
-        ends: Vec<u32>,
-        permit: Permit,
-    ) -> Result<Option<(u64, u64)>, AppendError> {
-        let timeout = Duration::from_millis(self.config.limits.append_timeout_ms.into());
-        let deadline = Instant::now() + timeout;
-        self.check_open()?;
-        let topic = self.topic_for(topic, deadline).await?;
-        if ends.is_empty() {
-            return Ok(None);
-        }
-        self.check_open()?;
-        let token = self.next_token();
-        let append = Append::new(token, topic, body, ends);
-        if self.try_send(Command::Append(Box::new(append))).is_err() {
-            return Err(not_now("busy", "the shard has no room for another append"));
-        }
-        let slot = Slot::default();
-        let pending = Pending { slot: slot.clone(), _permit: permit };
-        self.appends.borrow_mut().insert(token, pending);
-        let late = async {
-            Timer::at(deadline).await;
-            None
-        };
-        match async { Some(slot.take().await) }.or(late).await {
-            Some(Outcome::Appended(first, last)) => Ok(Some((first, last))),
-            Some(Outcome::Refused(refusal)) => Err(refused(refusal)),
-            Some(Outcome::Unknown) => {
-                Err(AppendError::Unknown { reason: "the node's session was closed meanwhile" })
-            }
-            None => Err(AppendError::Unknown { reason: "not delivered within append_timeout_ms" }),
-        }
-    }
-
-    /// Why an append would be refused now.
-    fn check_open(&self) -> Result<(), AppendError> {
-        let state = self.gauges.state.get();
-        if self.draining.get() || state == State::Draining as u64 || state == State::Stopped as u64
-        {
-            return Err(refused(Refusal::Draining));
-        }
-        if state == State::Halted as u64 || self.gauges.halt.get() != Halt::None as u64 {
-            return Err(refused(Refusal::Halted));
-        }
-        if self.gauges.log_full.get() != 0 {
-            return Err(refused(Refusal::LogFull));
-        }
-        if state == State::Starting as u64 {
-            return Err(not_now("starting", "the node is starting"));
-        }
-        Ok(())
-    }
-
-    /// The id of a topic, which is proposed if there is none.
-    async fn topic_for(&self, name: &str, deadline: Instant) -> Result<TopicId, AppendError> {
-        loop {
-            let seen = self.changed.generation();
-            if let Some(id) = self.catalog.borrow().topic(name) {
-                return Ok(id);
-            }
-            if Instant::now() >= deadline {
-                self.creating.borrow_mut().remove(name);
-                return Err(not_now("no_topic_yet", "the topic was not created in time"));
-            }
-            self.check_open()?;
-            self.propose_topic(name)?;
-            let again = deadline.min(Instant::now() + CREATE_AGAIN);
-            let late = async {
-                Timer::at(again).await;
-            };
-            self.changed.beyond(seen).or(late).await;
-        }
-    }
-
-    fn propose_topic(&self, name: &str) -> Result<(), AppendError> {
-        let mut creating = self.creating.borrow_mut();
-        if creating.get(name).is_some_and(|at| at.elapsed() < CREATE_AGAIN) {
-            return Ok(());
-        }
-        let limit = self.topics_max;
-        let topics = self.catalog.borrow().topics().len() + creating.len();
-        if topics >= limit as usize && !creating.contains_key(name) {
-            return Err(AppendError::TooManyTopics { limit });
-        }
-        if self.try_send(Command::CreateTopic { name: name.into() }).is_err() {
-            return Err(not_now("busy", "the shard has no room for another topic"));
-        }
-        creating.insert(name.to_owned(), Instant::now());
-        Ok(())
-    }
-
     /// Takes mail for ever.
     async fn pump(self: Rc<Self>) {
         let bell = Async::new_nonblocking(self.own.clone()).expect("an eventfd can be polled");
@@ -430,8 +329,12 @@ impl Control {
     fn dispatch(&self, notice: Notice) {
         match notice {
             Notice::Appended(append) => {
-                let outcome =
-                    Outcome::Appended(append.first_offset.unwrap_or_default(), append.last_offset);
+                let first = append.first_offset.unwrap_or_default();
+                let outcome = match (append.fence, append.producer) {
+                    (Some(fence), _) => Outcome::Fenced(fence),
+                    (None, Some(id)) => Outcome::Registered(id),
+                    (None, None) => Outcome::Appended(first, append.last_offset),
+                };
                 self.answer(&append, outcome);
             }
             Notice::Refused(append, refusal) => self.answer(&append, Outcome::Refused(refusal)),
@@ -439,8 +342,8 @@ impl Control {
             Notice::Instance { order, place } => {
                 self.catalog.borrow_mut().on_instance(order, place);
             }
-            Notice::Run { topic, first_offset, count, at } => {
-                self.catalog.borrow_mut().on_run(topic, first_offset, count, at);
+            Notice::Run { topic, first_offset, count, skip, at } => {
+                self.catalog.borrow_mut().on_run(topic, first_offset, count, (skip, at));
             }
             Notice::Topic { id, name } => {
                 self.creating.borrow_mut().remove(&*name);
@@ -457,6 +360,7 @@ impl Control {
             }
             notice @ (Notice::Resume { .. }
             | Notice::LinkDown { .. }
+            | Notice::Neighbours { .. }
             | Notice::Direct { .. }
             | Notice::FetchValue { .. }
             | Notice::CatchUp { .. }) => pass(&self.on_peers, notice),

@@ -1,5 +1,6 @@
 //! Why an append was not answered with offsets, and what the client is told.
 
+use crate::groups::producers::Fence;
 use crate::mail::Refusal;
 
 /// Why an append was not answered with offsets.
@@ -19,8 +20,14 @@ pub enum AppendError {
         /// The limit.
         limit: u32,
     },
+    /// Records of a producer that get no offsets.
+    #[error("{}", fence_text(.0))]
+    Fenced(Fence),
     /// May or may not come out later.
-    #[error("{reason}; the outcome is unknown: read the topic before you send it again")]
+    #[error(
+        "{reason}; the outcome is unknown: read the topic before you send it again, unless you sent \
+         a producer and a sequence: then send the same again"
+    )]
     Unknown {
         /// Why.
         reason: &'static str,
@@ -45,5 +52,26 @@ pub(super) fn refused(refusal: Refusal) -> AppendError {
         Refusal::Halted => {
             not_now("halted", "the ring halted; `chainring status` names the reason")
         }
+    }
+}
+
+fn fence_text(fence: &Fence) -> String {
+    match fence {
+        Fence::Gap { expected } => {
+            format!("records before these are missing: the next sequence is {expected}")
+        }
+        Fence::OldEpoch { epoch } => {
+            format!("the producer is in epoch {epoch}: another life of it has taken over")
+        }
+        Fence::Forgotten { first } => format!(
+            "these records are in the log, and their offsets are not remembered any more; the \
+             first sequence that is remembered is {first}"
+        ),
+        Fence::UnknownProducer => {
+            "the producer is not known any more, or never was; these records \
+             may be in the log: read the topic, then go on with `Chainring-Producer: new`"
+                .to_owned()
+        }
+        Fence::OtherTopic => "these sequences belong to records of another topic".to_owned(),
     }
 }

@@ -8,6 +8,7 @@ use crate::config::{Member, durability_name};
 use crate::gauges::{Gauge, Gauges, Halt, State};
 use crate::http::Response;
 use crate::records::Digest;
+use chainring_ring::layout::Layout;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -106,7 +107,12 @@ impl Control {
             let message = "the log has no room: free disk space or raise limits.log_bytes";
             add(true, "log_full", message);
         }
-        if self.config.cluster.nodes.len() > 1 {
+        let circle = circle(gauges);
+        if circle.nodes().is_empty() && gauges.coordinator.get() != 0 {
+            let message = "the node is outside the ring; it is taken back once it has caught up";
+            add(true, "outside", message);
+        }
+        if circle.nodes().len() > 1 {
             for (code, gauge, message) in links(gauges) {
                 if gauge.get() == 0 {
                     add(true, code, message);
@@ -171,7 +177,7 @@ impl Control {
                 "incarnation": g.ballot_incarnation.get(),
             },
             "members": self.members_json(),
-            "layout": cluster.nodes.iter().map(|member| member.id.0).collect::<Vec<_>>(),
+            "layout": circle(g).nodes().iter().map(|node| node.0).collect::<Vec<_>>(),
             "positions": {
                 "received": g.received.get(),
                 "durable": g.durable.get(),
@@ -263,6 +269,11 @@ fn links_json(g: &Gauges) -> Value {
         "control_in": g.control_in_up.get() != 0,
         "control_out": g.control_out_up.get() != 0,
     })
+}
+
+/// The circle that the node is in, the coordinator first; empty if it is in none.
+fn circle(gauges: &Gauges) -> Layout {
+    Layout::decode(gauges.circle.get() as u32).unwrap_or_default()
 }
 
 fn links(gauges: &Gauges) -> [(&'static str, &Gauge, &'static str); 4] {

@@ -112,6 +112,7 @@ impl<'a> Compared<'a> {
                         None => self.problem(format!("topic {} is nobody's", topic.0)),
                     }
                 }
+                Ok(Run::Register { .. }) => {}
                 Err(error) => self.problem(error.to_string()),
             }
         }

@@ -108,6 +108,7 @@ fn sources_wait_for_their_topics_and_ship_every_record_once() {
                                 *end += 1;
                             }
                         }
+                        Run::Register { .. } => panic!("a demo has no producers"),
                     }
                 }
                 if supply == Supply::Exhausted {

@@ -1,12 +1,16 @@
-//! Groups: the topics of a log and their offsets.
+//! Groups: the topics of a log, their offsets, and the producers of its records.
 //!
 //! Replicated state: a function of the delivered prefix. Invariants: a topic's id is the place of
 //! its creation entry among those that counted; offsets of a topic are given in order of delivery,
-//! without a gap; the digest covers every delivered record. Nothing is allocated after `new`.
+//! without a gap; a record that its producer repeats takes none; the digest covers every record
+//! that got an offset, and the producers. Nothing is allocated after `new`.
+
+pub mod producers;
 
 use crate::mail::TopicId;
-use crate::records::{Digest, Run, RunError, records, runs};
+use crate::records::{Digest, Run, RunError, Stamp, records, runs};
 use chainring_ring::mark;
+use producers::{Fence, Producers};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Most topics of a log. Not a setting: what is delivered must not depend on the node.
@@ -23,6 +27,7 @@ pub struct Groups {
     records: u64,
     bytes: u64,
     digest: Digest,
+    producers: Producers,
 }
 
 impl Default for Groups {
@@ -42,8 +47,22 @@ pub enum Delivered<'a> {
         first_offset: u64,
         /// How many.
         count: u32,
+        /// Records of the run in front of them, which were in the log before.
+        skip: u32,
         /// Byte offset of the run in the body.
         at: u32,
+    },
+    /// What whoever sent a run is told: follows its [`Delivered::Run`], if there is one.
+    Answer {
+        /// Records of the run.
+        count: u32,
+        /// Offsets of the first and the last one.
+        offsets: Result<(u64, u64), Fence>,
+    },
+    /// A producer got an id.
+    Producer {
+        /// It.
+        id: u64,
     },
     /// A topic came into being.
     Topic {
@@ -69,6 +88,7 @@ impl Groups {
             records: 0,
             bytes: 0,
             digest: Digest(0),
+            producers: Producers::new(),
         }
     }
 
@@ -83,16 +103,13 @@ impl Groups {
     ) -> Result<(), RunError> {
         for run in runs(body) {
             match run? {
-                Run::Records { topic, count, bytes, at } => {
-                    let Some(next) = self.next.get_mut(topic.0 as usize) else { continue };
-                    let first_offset = *next;
-                    for (offset, record) in (first_offset..).zip(records(bytes)) {
-                        self.digest.add(topic, offset, record);
-                        self.bytes += record.len() as u64;
+                Run::Records { topic, count, bytes, at, stamp } => {
+                    self.deliver_run(topic, count, bytes, at as u32, stamp, &mut tell);
+                }
+                Run::Register { .. } => {
+                    if let Some(id) = self.producers.register() {
+                        tell(Delivered::Producer { id });
                     }
-                    *next += u64::from(count);
-                    self.records += u64::from(count);
-                    tell(Delivered::Run { topic, first_offset, count, at: at as u32 });
                 }
                 Run::Create { name, .. } => {
                     if let Some(id) = self.create(name) {
@@ -102,6 +119,38 @@ impl Groups {
             }
         }
         Ok(())
+    }
+
+    fn deliver_run(
+        &mut self,
+        topic: TopicId,
+        count: u32,
+        bytes: &[u8],
+        at: u32,
+        stamp: Option<Stamp>,
+        tell: &mut impl FnMut(Delivered<'_>),
+    ) {
+        let Some(next) = self.next.get_mut(topic.0 as usize) else { return };
+        let first_offset = *next;
+        let placed = match stamp {
+            None => Ok((0, first_offset, first_offset + u64::from(count) - 1)),
+            Some(stamp) => self
+                .producers
+                .deliver(stamp, topic, count, first_offset)
+                .map(|placed| (placed.repeated, placed.first, placed.last)),
+        };
+        let skip = placed.map_or(count, |(repeated, ..)| repeated);
+        let new = count - skip;
+        for (offset, record) in (first_offset..).zip(records(bytes).skip(skip as usize)) {
+            self.digest.add(topic, offset, record);
+            self.bytes += record.len() as u64;
+        }
+        *next += u64::from(new);
+        self.records += u64::from(new);
+        if new > 0 {
+            tell(Delivered::Run { topic, first_offset, count: new, skip, at });
+        }
+        tell(Delivered::Answer { count, offsets: placed.map(|(_, first, last)| (first, last)) });
     }
 
     /// The id of a new topic; `None` if the name has one, or there are too many.
@@ -137,7 +186,17 @@ impl Groups {
 
     /// The running digest.
     pub fn digest(&self) -> Digest {
-        self.digest
+        Digest(self.digest.0.wrapping_add(self.producers.digest()))
+    }
+
+    /// The producers.
+    pub fn producers(&self) -> &Producers {
+        &self.producers
+    }
+
+    /// Forgets all producers: what a replay must never do.
+    pub fn forget_producers(&mut self) {
+        self.producers = Producers::new();
     }
 
     /// Offset of a topic's next record.
@@ -174,6 +233,7 @@ mod tests {
             Delivered::Run { topic, first_offset, count, .. } => {
                 runs.push((topic.0, first_offset, count));
             }
+            Delivered::Answer { .. } | Delivered::Producer { .. } => {}
         });
         assert!(told.is_ok());
         assert_eq!(ids, [(0, "a".to_owned()), (1, "b".to_owned())], "the third is one too many");

@@ -72,12 +72,28 @@ pub fn request(
     body: &[u8],
     timeout: Duration,
 ) -> Result<Answer, ClientError> {
+    request_with(url, method, path, &[], body, timeout)
+}
+
+/// As [`request`], with more headers.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn request_with(
+    url: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    timeout: Duration,
+) -> Result<Answer, ClientError> {
     let host = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
     if host.is_empty() || host.contains('/') || !host.contains(':') {
         return Err(ClientError::Url { url: url.to_owned() });
     }
+    let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}Content-Length: {}\r\n\r\n",
         body.len()
     );
     let bytes = exchange(host, head.as_bytes(), body, timeout)

@@ -17,6 +17,33 @@ pub enum Framing {
     Chunked,
 }
 
+/// `Chainring-Producer`, `-Epoch` and `-Sequence`, as sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProducerHeaders {
+    /// Whose.
+    pub producer: Option<String>,
+    /// Of its lives.
+    pub epoch: Option<String>,
+    /// Of the first record.
+    pub sequence: Option<String>,
+}
+
+impl ProducerHeaders {
+    /// The place of a header's value, if it is one of these.
+    fn place(&mut self, name: &str) -> Option<&mut Option<String>> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known);
+        if is("chainring-producer") {
+            Some(&mut self.producer)
+        } else if is("chainring-epoch") {
+            Some(&mut self.epoch)
+        } else if is("chainring-sequence") {
+            Some(&mut self.sequence)
+        } else {
+            None
+        }
+    }
+}
+
 /// A head, taken apart.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Head {
@@ -26,6 +53,8 @@ pub struct Head {
     pub expect_continue: bool,
     pub keep_alive: bool,
     pub accept_json: bool,
+    /// Whose records the body is.
+    pub producer: ProducerHeaders,
     /// Bytes of the head.
     pub bytes: usize,
 }
@@ -53,6 +82,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Head>, Box<Response>> {
         expect_continue: false,
         keep_alive: newer,
         accept_json: false,
+        producer: ProducerHeaders::default(),
         bytes: length,
     };
     let mut seen = Seen { hosts: 0, length: None, chunked: false };
@@ -120,6 +150,11 @@ fn header_of(
         }
     } else if is("accept") {
         head.accept_json |= value.contains("application/json");
+    } else if let Some(place) = head.producer.place(header.name) {
+        // Of two values none is the right one.
+        if place.replace(value.to_owned()).is_some() {
+            return bad(&format!("{} comes twice", header.name));
+        }
     }
     Ok(())
 }
@@ -147,6 +182,7 @@ mod tests {
             expect_continue: true,
             keep_alive: false,
             accept_json: true,
+            producer: ProducerHeaders::default(),
             bytes: text.len() - 5,
         };
         assert_eq!(head, expected);
@@ -168,6 +204,7 @@ mod tests {
         assert_eq!(with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), 501);
         assert_eq!(with("Expect: wonders\r\n"), 417);
         assert_eq!(with("Host: b\r\n"), 400);
+        assert_eq!(with("Chainring-Epoch: 1\r\nchainring-epoch: 1\r\n"), 400);
         assert_eq!(status("GET / HTTP/1.1\r\n\r\n"), 400);
         assert_eq!(status("\x16\x03\x01\x02\x00\x01\x00\x01\u{7f}\r\n\r\n"), 400);
         assert_eq!(with(&"a: b\r\n".repeat(70)), 431);

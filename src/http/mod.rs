@@ -9,6 +9,7 @@ pub mod client;
 mod head;
 pub mod server;
 
+pub use head::ProducerHeaders;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -72,6 +73,8 @@ pub struct Request {
     pub query: String,
     /// True if the client asked for JSON by `Accept`.
     pub accept_json: bool,
+    /// Whose records the body is.
+    pub producer: ProducerHeaders,
     /// The body; chunks put together.
     pub body: Vec<u8>,
     /// Pays for the body.

@@ -227,6 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             path,
             query: query.to_owned(),
             accept_json: head.accept_json,
+            producer: head.producer,
             body,
             permit,
         };

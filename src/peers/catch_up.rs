@@ -16,7 +16,7 @@ use crate::peers::{Host, Peers};
 use chainring_ring::ids::{Instance, NodeId};
 use chainring_ring::mark;
 use futures_lite::future::or;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
@@ -27,6 +27,8 @@ pub const AHEAD_MAX: usize = 4;
 const ANSWER_TIME: Duration = Duration::from_secs(15);
 /// Longest wait for all peers to say how far they are.
 const PROBE_TIME: Duration = Duration::from_secs(2);
+/// Once somebody said that it can help, the others are waited for no longer than this.
+const PROBE_REST: Duration = Duration::from_millis(20);
 /// Wait between attempts while no peer can help.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// The same when all of them have trimmed what is needed.
@@ -141,18 +143,29 @@ async fn catch_up<H: Host>(peers: &Peers<H>, from: Instance) {
     }
 }
 
-/// Asks all peers how far they are; those that can be reached answer.
+/// Asks all peers how far they are; those that can be reached answer. Nobody who is gone is waited
+/// for while another one can help.
 async fn probe<H: Host>(peers: &Peers<H>, from: Instance) -> Vec<(NodeId, Standing)> {
+    let standings = RefCell::new(Vec::new());
     let asked = peers.meshes.iter().map(|(node, mesh)| {
-        let answer = mesh.ask(Ask { from, limit: 0 });
+        let (answer, standings) = (mesh.ask(Ask { from, limit: 0 }), &standings);
         async move {
-            match peers.net.within(PROBE_TIME, answer).await.flatten() {
-                Some(Answer::Entries(entries)) => Some((*node, entries.standing)),
-                _ => None,
+            let answer = peers.net.within(PROBE_TIME, answer).await.flatten();
+            if let Some(Answer::Entries(entries)) = answer {
+                standings.borrow_mut().push((*node, entries.standing));
             }
         }
     });
-    all(asked).await.into_iter().flatten().collect()
+    let everybody = async {
+        all(asked).await;
+    };
+    let somebody = async {
+        while choose(&standings.borrow(), from, None).is_none() {
+            peers.net.pause(PROBE_REST).await;
+        }
+    };
+    or(everybody, somebody).await;
+    standings.into_inner()
 }
 
 /// The peer that is furthest among those that hold `next`.

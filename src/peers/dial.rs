@@ -6,7 +6,7 @@
 
 use crate::mail::Command;
 use crate::peers::accept::HANDSHAKE_TIME;
-use crate::peers::handshake::{DialError, call};
+use crate::peers::handshake::{DialError, OUT_OF_PLACE, call};
 use crate::peers::net::{Net, Stream};
 use crate::peers::problems::About;
 use crate::peers::stream::StreamError;
@@ -15,6 +15,7 @@ use crate::peers::{Host, Peers, StreamOf, link_index};
 use chainring_net::hello::{Hello, Purpose, Resume};
 use chainring_ring::ids::NodeId;
 use chainring_ring::mark;
+use futures_lite::future::or;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,19 +23,45 @@ use std::time::Duration;
 /// Wait after a refusal: it takes a person to mend what was refused.
 pub const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// A link that lived so long starts the waits between attempts anew.
-const STABLE_TIME: Duration = Duration::from_secs(1);
-/// Longest time for a connection to come about.
-const CONNECT_TIME: Duration = Duration::from_secs(2);
+pub const STABLE_TIME: Duration = Duration::from_secs(1);
+/// Longest time for a connection to come about. Shorter than the kernel's second before it asks
+/// again: what asks again is a new attempt.
+const CONNECT_TIME: Duration = Duration::from_millis(300);
 
 /// The state of the outgoing links.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Dialing {
+    /// Whom to call; it changes with the circle, and each time it does the number rises.
+    successor: Cell<(u64, Option<NodeId>)>,
     /// True once the shard has lost the link, data and control.
     down: [Cell<bool>; 2],
     bell: Bell,
 }
 
 impl Dialing {
+    /// Links to this neighbour.
+    pub fn new(successor: Option<NodeId>) -> Dialing {
+        Dialing {
+            successor: Cell::new((0, successor)),
+            down: Default::default(),
+            bell: Bell::default(),
+        }
+    }
+
+    /// Whom this node sends to.
+    pub fn successor(&self) -> Option<NodeId> {
+        self.successor.get().1
+    }
+
+    /// The circle has another successor; the shard has taken the links to the old one down.
+    pub fn call(&self, successor: Option<NodeId>) {
+        let (number, before) = self.successor.get();
+        if successor != before {
+            self.successor.set((number + 1, successor));
+            self.bell.ring();
+        }
+    }
+
     /// The shard lost this link.
     pub fn down(&self, kind: Purpose) {
         if let Some(link) = link_index(kind) {
@@ -44,13 +71,26 @@ impl Dialing {
     }
 }
 
-/// Keeps one link to the successor up, for ever.
-pub async fn keep<H: Host>(peers: Rc<Peers<H>>, to: NodeId, kind: Purpose) {
-    let mut backoff = Backoff::new(seed(&peers, to, kind));
+/// Keeps one link to the successor up, whoever that is, for ever.
+pub async fn keep<H: Host>(peers: Rc<Peers<H>>, kind: Purpose) {
+    let dialing = &peers.dialing;
+    loop {
+        let (number, to) = dialing.successor.get();
+        let other = dialing.bell.until(|| (dialing.successor.get().0 != number).then_some(()));
+        match to {
+            Some(to) => or(keep_to(&peers, to, kind), other).await,
+            None => other.await,
+        }
+    }
+}
+
+/// Keeps a link to this successor up; ends only with it.
+async fn keep_to<H: Host>(peers: &Peers<H>, to: NodeId, kind: Purpose) {
+    let mut backoff = Backoff::new(seed(peers, to, kind));
     let Some(link) = link_index(kind) else { return };
     let down = &peers.dialing.down[link];
     loop {
-        match dial(&peers, to, kind).await.and_then(|(stream, resume)| {
+        match dial(peers, to, kind).await.and_then(|(stream, resume)| {
             let handle = peers.net.release(stream).map_err(StreamError::from)?;
             Ok((handle, resume))
         }) {
@@ -73,6 +113,8 @@ pub async fn keep<H: Host>(peers: Rc<Peers<H>>, to: NodeId, kind: Purpose) {
 /// How long to wait after a failed attempt.
 pub fn wait_after(error: &DialError, backoff: &mut Backoff) -> Duration {
     match error {
+        // The circle changes at one node before the other: soon both know it.
+        DialError::Refused { code: OUT_OF_PLACE, .. } => backoff.next_delay(),
         DialError::Refused { .. } | DialError::Differs(_) => REFUSED_PAUSE,
         _ => backoff.next_delay(),
     }

@@ -1,4 +1,5 @@
-//! Finding single values: at their origin first, then at the other peers in turn.
+//! Finding single values: at their origin first, then at the other peers in turn. Who does not answer
+//! soon is not waited for: the next one is asked as well.
 //!
 //! Invariants: one search a value, at most [`SEARCHES_MAX`] at a time and [`WAITING_MAX`] waiting.
 //! The shard hears [`Command::Value`] once for a search that finds, [`Command::NotHeld`] once for
@@ -13,7 +14,10 @@ use chainring_ring::ids::{NodeId, ValueId};
 use chainring_ring::mark;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 /// Most searches at a time.
@@ -26,6 +30,8 @@ const ROUND_PAUSE: Duration = Duration::from_millis(100);
 const NOT_HELD_PAUSE: Duration = Duration::from_millis(500);
 /// Longest wait for one peer's answer.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
+/// Who has not answered by then is probably gone: the next one is asked too.
+const NEXT_TIME: Duration = Duration::from_millis(20);
 /// Longest search.
 const SEARCH_TIME: Duration = Duration::from_secs(10);
 
@@ -47,6 +53,9 @@ impl Fetches {
         [known.len(), waiting.len(), self.not_held.borrow().len()]
     }
 }
+
+/// A question to one peer; none if it did not answer.
+type Question<'a> = Pin<Box<dyn Future<Output = Option<Answer>> + 'a>>;
 
 /// Begins a search, unless it is under way.
 pub fn fetch<H: Host>(peers: &Rc<Peers<H>>, id: ValueId) {
@@ -79,11 +88,23 @@ async fn work<H: Host>(peers: Rc<Peers<H>>) {
 
 async fn search<H: Host>(peers: &Peers<H>, id: ValueId) -> CommandOf<H> {
     wait_if_lately_not_held(peers, id).await;
+    let net = &peers.net;
     loop {
         let mut denied = 0;
-        for node in candidates(peers, id.origin) {
-            let Some(mesh) = peers.meshes.get(&node) else { continue };
-            match peers.net.within(ANSWER_TIME, mesh.fetch(id)).await.flatten() {
+        let mut nodes = candidates(peers, id.origin).into_iter();
+        let mut asked: Vec<Question> = Vec::new();
+        loop {
+            let next = nodes.next();
+            let is_last = next.is_none();
+            if let Some(mesh) = next.and_then(|node| peers.meshes.get(&node)) {
+                let answer = async move { net.within(ANSWER_TIME, mesh.fetch(id)).await.flatten() };
+                asked.push(Box::pin(answer));
+            }
+            if asked.is_empty() {
+                break;
+            }
+            let patience = if is_last { ANSWER_TIME } else { NEXT_TIME };
+            match net.within(patience, first_of(&mut asked)).await.flatten() {
                 Some(Answer::Value(frame)) => return Command::Value { frame },
                 Some(Answer::NotHeld) => {
                     mark!(ValueNotHeldThere);
@@ -99,6 +120,20 @@ async fn search<H: Host>(peers: &Peers<H>, id: ValueId) -> CommandOf<H> {
         }
         peers.net.pause(ROUND_PAUSE).await;
     }
+}
+
+/// The answer that is first; who gave it is asked no more.
+async fn first_of(asked: &mut Vec<Question<'_>>) -> Option<Answer> {
+    poll_fn(|context| {
+        for index in 0..asked.len() {
+            if let Poll::Ready(answer) = asked[index].as_mut().poll(context) {
+                drop(asked.swap_remove(index));
+                return Poll::Ready(answer);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 async fn wait_if_lately_not_held<H: Host>(peers: &Peers<H>, id: ValueId) {

@@ -33,6 +33,8 @@ pub enum DialError {
     /// The peer refused, and says why, from where it stands.
     #[error("refused; it says: {text}")]
     Refused {
+        /// What kind of reason.
+        code: u8,
         /// The peer's words.
         text: String,
     },
@@ -60,7 +62,7 @@ pub struct Refused {
 }
 
 /// Code of a refusal for what only the circle of nodes can know; see [`HelloError::code`].
-const OUT_OF_PLACE: u8 = 254;
+pub const OUT_OF_PLACE: u8 = 254;
 
 impl Refused {
     /// A node that differs, or an older life of it.
@@ -163,7 +165,9 @@ pub async fn call<N: Net>(
             check_welcome(hello, &welcome)?;
             Ok(welcome)
         }
-        Ok(Message::Refusal(refusal)) => Err(DialError::Refused { text: printable(&refusal.text) }),
+        Ok(Message::Refusal(refusal)) => {
+            Err(DialError::Refused { code: refusal.code, text: printable(&refusal.text) })
+        }
         Ok(Message::Hello(_)) => Err(StreamError::Unexpected { code: frame[54] }.into()),
         Err(HelloError::Frame(error)) => Err(StreamError::from(error).into()),
         Err(error) => Err(error.into()),

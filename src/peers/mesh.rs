@@ -1,10 +1,11 @@
-//! The asking end of the mesh: one connection to every peer, dialed when there is something to
-//! send.
+//! The asking end of the mesh: one connection to every peer, kept up: that it breaks is a hint that
+//! the peer is gone.
 //!
 //! Invariants: at most [`DIRECTS_MAX`] direct messages wait for a peer, the oldest is dropped, and
 //! none is sent after [`DIRECT_TIME`]: its sender repeats what still matters. Answers come back in
 //! the order of the requests; every request ends, with `None` if the connection fails first.
 
+use crate::mail::Command;
 use crate::peers::frames::{Ask, Entries, Envelope, decode_id};
 use crate::peers::net::Net;
 use crate::peers::problems::About;
@@ -100,11 +101,6 @@ impl Mesh {
         answer
     }
 
-    fn has_work(&self, now: Duration) -> bool {
-        self.forget_old_directs(now);
-        !self.directs.borrow().is_empty() || !self.questions.borrow().is_empty()
-    }
-
     fn forget_old_directs(&self, now: Duration) {
         let young = |since: Duration| now.saturating_sub(since) < DIRECT_TIME;
         let before = self.directs.borrow().len();
@@ -157,13 +153,18 @@ pub async fn run<H: Host>(peers: Rc<Peers<H>>, to: NodeId) {
     let Some(mesh) = peers.meshes.get(&to) else { return };
     let mut backoff = Backoff::new(dial::seed(&peers, to, Purpose::Peer));
     loop {
-        mesh.bell.until(|| mesh.has_work(peers.net.now()).then_some(())).await;
         match dial::dial(&peers, to, Purpose::Peer).await {
             Ok((stream, _)) => {
-                backoff.reset();
+                let since = peers.net.now();
                 let both = or(send(&peers, mesh, &stream), receive(&peers, mesh, &stream));
                 let error = or(both, watch(&peers, mesh)).await;
                 mesh.fail();
+                peers.host.send(Command::Hint { node: to }).await;
+                // One that breaks right after every handshake must not turn into a busy loop.
+                if peers.net.since(since) > dial::STABLE_TIME {
+                    backoff.reset();
+                }
+                peers.net.pause(backoff.next_delay()).await;
                 if error.is_bad_frame() {
                     peers.gauges.bad_frames.add(1);
                     let text = format!("closed the connection to node {}: {error}", to.0);

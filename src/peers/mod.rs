@@ -1,8 +1,8 @@
 //! A node's connections to its peers, on the control thread.
 //!
-//! One listener. The ring predecessor dials it twice (values; orders and votes); after the
-//! handshake both connections go to the shard. Every node may dial every other a third time, for
-//! direct messages (the mesh) and for fetch and catch-up.
+//! One listener. The predecessor in the circle dials it twice (values; orders and votes); after the
+//! handshake both connections go to the shard, which says who the neighbours are. Every node dials
+//! every other a third time, for direct messages (the mesh) and for fetch and catch-up.
 //!
 //! ```text
 //!  accept ── handshake ──┬─ data, control ─▶ shard (Command::Incoming)
@@ -46,6 +46,7 @@ use crate::peers::problems::{About, Problems};
 use crate::peers::tasks::Tasks;
 use chainring_net::hello::{Identity, Purpose};
 use chainring_ring::ids::{Claim, Instance, NodeId, Order, Session, ValueId};
+use chainring_ring::layout::Layout;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -147,6 +148,7 @@ pub struct Peers<H: Host> {
     problems: Problems,
     lives: lives::Lives,
     accepting: accept::Accepting,
+    predecessor: Cell<Option<NodeId>>,
     dialing: dial::Dialing,
     meshes: BTreeMap<NodeId, mesh::Mesh>,
     serving: serve::Serving,
@@ -174,6 +176,8 @@ impl<H: Host> Peers<H> {
         }
         let others = nodes.keys().filter(|node| **node != identity.node);
         let meshes = others.map(|node| (*node, mesh::Mesh::default())).collect();
+        // The circle of all, until a ballot says otherwise.
+        let circle = Layout::new(nodes.keys().copied());
         Ok(Rc::new(Peers {
             identity: Cell::new(identity),
             packet_max: options.packet_max,
@@ -184,7 +188,8 @@ impl<H: Host> Peers<H> {
             problems: Problems::default(),
             lives: lives::Lives::default(),
             accepting: accept::Accepting::default(),
-            dialing: dial::Dialing::default(),
+            predecessor: Cell::new(circle.predecessor(identity.node)),
+            dialing: dial::Dialing::new(circle.successor(identity.node)),
             meshes,
             serving: serve::Serving::default(),
             bucket: serve::Bucket::new(options.fetch_bytes_per_s),
@@ -202,10 +207,8 @@ impl<H: Host> Peers<H> {
         async move {
             let peers = &running.0;
             peers.spawn(accept::listen(peers.clone()));
-            if let Some(successor) = peers.successor() {
-                peers.spawn(dial::keep(peers.clone(), successor, Purpose::Data));
-                peers.spawn(dial::keep(peers.clone(), successor, Purpose::Control));
-            }
+            peers.spawn(dial::keep(peers.clone(), Purpose::Data));
+            peers.spawn(dial::keep(peers.clone(), Purpose::Control));
             for peer in peers.meshes.keys() {
                 peers.spawn(mesh::run(peers.clone(), *peer));
             }
@@ -221,6 +224,10 @@ impl<H: Host> Peers<H> {
             Notice::LinkDown { kind, outgoing: true } => self.dialing.down(kind),
             // The predecessor sees it too and dials again.
             Notice::LinkDown { outgoing: false, .. } => {}
+            Notice::Neighbours { predecessor, successor } => {
+                self.predecessor.set(predecessor);
+                self.dialing.call(successor);
+            }
             Notice::Direct { to, frame } => {
                 if let Some(mesh) = self.meshes.get(&to) {
                     mesh.direct(self.net.now(), frame);
@@ -243,18 +250,14 @@ impl<H: Host> Peers<H> {
         self.identity.set(Identity { session, ..self.identity.get() });
     }
 
-    /// The neighbour that this node sends to, if it is not alone.
+    /// The neighbour that this node sends to, if it has one.
     pub fn successor(&self) -> Option<NodeId> {
-        let own = self.identity.get().node;
-        let after = self.nodes.keys().find(|node| **node > own);
-        after.or(self.nodes.keys().next()).copied().filter(|node| *node != own)
+        self.dialing.successor()
     }
 
-    /// The neighbour that sends to this node, if it is not alone.
+    /// The neighbour that sends to this node, if it has one.
     pub fn predecessor(&self) -> Option<NodeId> {
-        let own = self.identity.get().node;
-        let before = self.nodes.keys().rfind(|node| **node < own);
-        before.or(self.nodes.keys().next_back()).copied().filter(|node| *node != own)
+        self.predecessor.get()
     }
 
     fn envelope(&self) -> Envelope {

@@ -71,7 +71,7 @@ async fn listen<H: Host>(
             };
         let body = &frame[HEADER_BYTES..HEADER_BYTES + header.length as usize];
         let request = match header.kind {
-            Kind::Prepare | Kind::Promise | Kind::Reject if header.origin == from => {
+            kind if kind.is_direct() && header.origin == from => {
                 peers.host.send(Command::Direct { from, frame }).await;
                 continue;
             }

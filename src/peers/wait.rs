@@ -138,7 +138,7 @@ pub struct Backoff {
 /// First wait between attempts.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// Longest wait between attempts, but for the jitter.
-pub const BACKOFF_MAX: Duration = Duration::from_millis(500);
+pub const BACKOFF_MAX: Duration = Duration::from_millis(200);
 
 impl Backoff {
     /// `seed` names the node and what it tries.

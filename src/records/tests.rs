@@ -6,16 +6,25 @@ use proptest::prelude::*;
 /// What a body is made of: a record, or a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
-    Record(u32, Vec<u8>),
+    Record(u32, Option<Stamp>, Vec<u8>),
     Create(String),
+    Register,
 }
 
 fn part() -> impl Strategy<Value = Part> {
     prop_oneof![
-        4 => (0..3u32, proptest::collection::vec(any::<u8>(), 0..40))
-            .prop_map(|(topic, bytes)| Part::Record(topic, bytes)),
+        4 => (0..3u32, proptest::option::of(stamp()), proptest::collection::vec(any::<u8>(), 0..40))
+            .prop_map(|(topic, stamp, bytes)| Part::Record(topic, stamp, bytes)),
+        1 => Just(Part::Register),
         1 => "[A-Za-z0-9._-]{1,20}".prop_map(Part::Create),
     ]
+}
+
+/// Few of each, so that runs go on.
+fn stamp() -> impl Strategy<Value = Stamp> {
+    let ends = prop_oneof![Just(u64::MAX), Just(0)];
+    (0..2u64, 0..2u32, prop_oneof![3 => 0..3u64, 1 => ends])
+        .prop_map(|(producer, epoch, sequence)| Stamp { producer, epoch, sequence })
 }
 
 fn write(parts: &[Part], body: &mut [u8]) -> (usize, usize) {
@@ -23,13 +32,14 @@ fn write(parts: &[Part], body: &mut [u8]) -> (usize, usize) {
     for (index, part) in parts.iter().enumerate() {
         let before = writer.bytes();
         let fits = match part {
-            Part::Record(topic, bytes) => {
-                let need = writer.need(TopicId(*topic), bytes.len());
-                let fits = writer.push(body, TopicId(*topic), bytes);
+            Part::Record(topic, stamp, bytes) => {
+                let need = writer.need(TopicId(*topic), *stamp, bytes.len());
+                let fits = writer.push_as(body, TopicId(*topic), *stamp, bytes);
                 assert_eq!(writer.bytes() - before, if fits { need } else { 0 });
                 fits
             }
             Part::Create(name) => writer.create(body, name),
+            Part::Register => writer.register(body),
         };
         if !fits {
             return (index, writer.bytes());
@@ -42,13 +52,17 @@ fn read(body: &[u8]) -> Vec<Part> {
     let mut parts = Vec::new();
     for run in runs(body) {
         match run.unwrap() {
-            Run::Records { topic, count, bytes, at } => {
+            Run::Records { topic, count, bytes, at, stamp } => {
                 let of_run: Vec<&[u8]> = records(bytes).collect();
                 assert_eq!(of_run.len(), count as usize);
-                assert_eq!(run_at(body, at), Ok(Run::Records { at, topic, count, bytes }));
-                parts.extend(of_run.iter().map(|r| Part::Record(topic.0, r.to_vec())));
+                assert_eq!(run_at(body, at), Ok(Run::Records { at, topic, count, bytes, stamp }));
+                let part = |(index, record): (u32, &&[u8])| {
+                    Part::Record(topic.0, stamp.map(|first| first.after(index)), record.to_vec())
+                };
+                parts.extend((0..).zip(&of_run).map(part));
             }
             Run::Create { name, .. } => parts.push(Part::Create(name.to_owned())),
+            Run::Register { .. } => parts.push(Part::Register),
         }
     }
     parts
@@ -87,6 +101,7 @@ proptest! {
         let total: usize = runs(&body).flatten().map(|run| match run {
             Run::Records { bytes, .. } => bytes.len() + RUN_HEADER_BYTES,
             Run::Create { name, .. } => name.len() + RUN_HEADER_BYTES,
+            Run::Register { .. } => RUN_HEADER_BYTES,
         }).sum();
         prop_assert!(total <= length);
     }
@@ -102,7 +117,7 @@ fn a_record_of_another_topic_opens_a_run() {
     let counts: Vec<u32> = runs(&body[..writer.bytes()])
         .map(|run| match run.unwrap() {
             Run::Records { count, .. } => count,
-            Run::Create { .. } => 0,
+            Run::Create { .. } | Run::Register { .. } => 0,
         })
         .collect();
     assert_eq!(counts, [2, 1, 1]);
@@ -119,7 +134,9 @@ fn every_error_is_met() {
         bad[at] = byte;
         runs(&bad).next().unwrap().unwrap_err()
     };
-    assert_eq!(with(4, 3), RunError::Kind { at: 0 });
+    assert_eq!(with(4, 5), RunError::Kind { at: 0 });
+    assert_eq!(with(4, STAMPED), RunError::Short { at: 0 }, "no room for a stamp");
+    assert_eq!(with(4, REGISTER), RunError::Kind { at: 0 }, "a registration has no records");
     assert_eq!(with(5, 1), RunError::Kind { at: 0 });
     assert_eq!(with(8, 2), RunError::Records { at: 0 });
     assert_eq!(with(16, 4), RunError::Records { at: 0 });
@@ -174,4 +191,26 @@ fn only_a_line_feed_ends_a_line() {
     assert_eq!(line_ends(b"abc\nabc\nabcd", 4).unwrap(), [4, 8, 12]);
     assert_eq!(line_ends(b"abc\nabcd\n", 4), Err(LineTooLong { line: 2, limit: 4 }));
     assert_eq!(line_ends(b"abcde", 4), Err(LineTooLong { line: 1, limit: 4 }));
+}
+
+#[test]
+fn a_stamp_goes_on_within_its_run() {
+    let stamp = |epoch, sequence| Some(Stamp { producer: 7, epoch, sequence });
+    let mut body = [0; 400];
+    let mut writer = RunWriter::new();
+    for stamp in [stamp(0, 4), stamp(0, 5), stamp(0, 5), stamp(1, 6), None] {
+        assert!(writer.push_as(&mut body, TopicId(1), stamp, b"x"));
+    }
+    writer.end_run();
+    assert!(writer.push(&mut body, TopicId(1), b"y"));
+    let found: Vec<_> = runs(&body[..writer.bytes()])
+        .map(|run| match run {
+            Ok(Run::Records { count, stamp, .. }) => (count, stamp),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let expected = [(2, stamp(0, 4)), (1, stamp(0, 5)), (1, stamp(1, 6)), (1, None), (1, None)];
+    assert_eq!(found, expected);
+    body[RUN_HEADER_BYTES + 20] = 1;
+    assert_eq!(run_at(&body, 0), Err(RunError::Kind { at: 0 }));
 }

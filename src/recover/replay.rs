@@ -66,6 +66,9 @@ impl Replay {
             }
             replayed.position = replayed.position.next();
         }
+        if mutant!(ProducersNotReplayed) {
+            replayed.groups.forget_producers();
+        }
         Ok(replayed)
     }
 
@@ -95,10 +98,12 @@ impl Replay {
         let catalog = &mut to.catalog;
         // A body that does not parse stopped at the same byte when it was delivered first.
         let _ = to.groups.deliver(body, |delivered| match delivered {
-            Delivered::Run { topic, first_offset, count, at } => {
-                catalog.on_run(topic, first_offset, count, at + HEADER_BYTES as u32);
+            Delivered::Run { topic, first_offset, count, skip, at } => {
+                let at = at + HEADER_BYTES as u32;
+                catalog.on_run(topic, first_offset, count, (skip, at));
             }
             Delivered::Topic { id, name } => catalog.on_topic(id, name),
+            Delivered::Answer { .. } | Delivered::Producer { .. } => {}
         });
         Ok(true)
     }

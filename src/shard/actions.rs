@@ -11,6 +11,7 @@ use chainring_net::declare::Declare;
 use chainring_net::hello;
 use chainring_net::wire::{LinkKind, Refused};
 use chainring_ring::actions::Action;
+use chainring_ring::header::Kind;
 use chainring_ring::ids::{Ballot, Durability, NodeId, RingId, Sequence, Session, ValueId};
 use chainring_ring::{mark, mutant};
 use chainring_storage::DamageState;
@@ -51,6 +52,28 @@ impl<M: Machine> Shard<M> {
                 let frame = self.sender.reject(promised);
                 self.outbox.push(Notice::Direct { to, frame });
             }
+            Action::Open { to } => {
+                let frame = self.sender.open(&self.core);
+                self.outbox.push(Notice::Direct { to, frame });
+            }
+            Action::Present { to, asks } => {
+                let frame = self.sender.present(&self.core, asks);
+                self.outbox.push(Notice::Direct { to, frame });
+            }
+            Action::Missed { to, node } => {
+                let frame = self.sender.missed(self.core.promised(), node);
+                self.outbox.push(Notice::Direct { to, frame });
+            }
+            Action::Ask { to } => {
+                let frame = self.sender.coordinator_missed(Kind::Ask, self.core.promised());
+                self.outbox.push(Notice::Direct { to, frame });
+            }
+            Action::Lost { to, ballot } => {
+                let frame = self.sender.coordinator_missed(Kind::Lost, ballot);
+                self.outbox.push(Notice::Direct { to, frame });
+            }
+            // Not while a step is carried out: what a link gives back is taken in by steps.
+            Action::Relink => self.relink = true,
             Action::Fetch(id) => self.outbox.push(Notice::FetchValue { id }),
             Action::CatchUp { from } => self.outbox.push(Notice::CatchUp { from }),
             Action::Declare { origin, session, to } => {

@@ -6,8 +6,9 @@
 //! a request keep their order; a request is answered once.
 
 use crate::gauges::Queue;
+use crate::groups::producers::Fence;
 use crate::mail::{Append, Refusal};
-use crate::records::{RECORD_PREFIX_BYTES, RUN_HEADER_BYTES, RunWriter};
+use crate::records::{RECORD_PREFIX_BYTES, RUN_HEADER_BYTES, RunWriter, STAMP_BYTES};
 use crate::shard::direct::Sender;
 use crate::shard::pools::OwnPool;
 use crate::source::{Filling, Source, Supply};
@@ -43,7 +44,7 @@ pub struct BatchLimits {
 pub struct Span {
     /// The packet.
     pub id: ValueId,
-    /// How many.
+    /// How many; a registration is one.
     pub count: u32,
     /// Ends the request.
     pub last: bool,
@@ -199,7 +200,7 @@ impl Batcher {
             (None, Some(source)) => source.next_bytes(),
             (None, None) => 0,
         };
-        let overhead = HEADER_BYTES + RUN_HEADER_BYTES + RECORD_PREFIX_BYTES;
+        let overhead = HEADER_BYTES + RUN_HEADER_BYTES + STAMP_BYTES + RECORD_PREFIX_BYTES;
         let need = round_up(next + overhead, self.limits.block) as u32;
         let bytes = need.max(self.limits.packet_bytes).min(self.limits.packet_max);
         let nothing = self.waiting.is_empty() && self.creations.is_empty();
@@ -237,8 +238,19 @@ impl Batcher {
         let open = self.open.as_mut().expect("called with an open packet");
         while let Some(append) = self.waiting.front_mut() {
             let mut count = 0;
+            if append.ends.is_empty() {
+                if !open.writer.register(body) {
+                    open.full = true;
+                    return;
+                }
+                count = 1;
+            }
+            if append.stamp.is_some() {
+                open.writer.end_run();
+            }
             while (append.taken as usize) < append.ends.len() {
-                if !open.writer.push(body, append.topic, record_of(append)) {
+                let stamp = append.stamp.map(|first| first.after(append.taken));
+                if !open.writer.push_as(body, append.topic, stamp, record_of(append)) {
                     mark!(RequestTakesTwoPackets);
                     open.full = true;
                     break;
@@ -308,27 +320,51 @@ impl Batcher {
         Some((sent.since_us, sent.records))
     }
 
-    /// `count` records of the own value `id` got offsets from `first_offset` on; notes them in the
-    /// requests they belong to.
-    pub fn number(&mut self, id: ValueId, first_offset: u64, count: u32) {
-        let mut offset = first_offset;
-        let end = first_offset + u64::from(count);
-        while offset < end {
-            let Some(span) = self.spans.front_mut().filter(|span| span.id == id) else { return };
-            let taken = u64::from(span.count).min(end - offset);
-            let (last, over) = (span.last, taken == u64::from(span.count));
-            span.count -= taken as u32;
-            let append = match self.underway.iter_mut().find(|append| !append.finished) {
-                Some(append) => append,
-                None => self.waiting.front_mut().expect("its other records wait"),
-            };
-            append.number(offset, taken as u32);
-            append.finished = last && over;
-            offset += taken;
-            if over {
-                self.spans.pop_front();
+    /// `count` records of the own value `id` got these offsets, or none; notes it in the requests
+    /// they belong to. A producer's run is all of one request.
+    pub fn number(&mut self, id: ValueId, count: u32, offsets: Result<(u64, u64), Fence>) {
+        let mut left = count;
+        while left > 0 {
+            let noted = self.note(id, left, |append, taken| match offsets {
+                Ok((first, last)) => {
+                    let first = first + u64::from(count - left);
+                    left -= taken;
+                    append
+                        .number(first, if left == 0 { last } else { first + u64::from(taken) - 1 });
+                }
+                Err(fence) => {
+                    left -= taken;
+                    append.fence.get_or_insert(fence);
+                }
+            });
+            if !noted {
+                return;
             }
         }
+    }
+
+    /// A registration in the own value `id` gave this id.
+    pub fn registered(&mut self, id: ValueId, producer: u64) {
+        self.note(id, 1, |append, _| append.producer = Some(producer));
+    }
+
+    /// Notes something in the request whose records come next in the own value `id`, at most
+    /// `most` of them; false if none of that value is left.
+    fn note(&mut self, id: ValueId, most: u32, note: impl FnOnce(&mut Append, u32)) -> bool {
+        let Some(span) = self.spans.front_mut().filter(|span| span.id == id) else { return false };
+        let taken = span.count.min(most);
+        let (last, over) = (span.last, taken == span.count);
+        span.count -= taken;
+        let append = match self.underway.iter_mut().find(|append| !append.finished) {
+            Some(append) => append,
+            None => self.waiting.front_mut().expect("its other records wait"),
+        };
+        note(append, taken);
+        append.finished = last && over;
+        if over {
+            self.spans.pop_front();
+        }
+        true
     }
 
     /// The next request whose records are all delivered.

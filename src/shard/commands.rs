@@ -6,7 +6,7 @@
 use super::packets::{Home, PacketIx};
 use super::{Journal, Shard, direct, lanes_of};
 use crate::device::Machine;
-use crate::mail::{Command, Notice, Refusal};
+use crate::mail::{Append, Command, Notice, Refusal};
 use chainring_net::hello::{self, Purpose, Resume};
 use chainring_net::wire::LinkKind;
 use chainring_ring::actions::{ACTIONS_MAX, Input};
@@ -50,7 +50,13 @@ impl<M: Machine> Shard<M> {
             Command::CreateTopic { name } => self.batcher.create(name),
             Command::Load(source) => self.batcher.load(source),
             Command::PrepareIncoming { kind, token } => self.prepare_incoming(kind, token),
-            Command::Incoming { kind, handle, .. } => self.machine.attach(incoming(kind), handle),
+            Command::Incoming { kind, from, handle } => {
+                self.machine.attach(incoming(kind), handle);
+                if self.core.predecessor() != Some(from) {
+                    mark!(LinkOfNoNeighbour);
+                    self.machine.detach(incoming(kind));
+                }
+            }
             Command::Outgoing { kind, to, handle, resume } => {
                 self.machine.detach(outgoing(kind));
                 // Only of this link: what a resume of the other has just queued must go out.
@@ -58,7 +64,11 @@ impl<M: Machine> Shard<M> {
                     self.take_reports();
                 }
                 self.machine.attach(outgoing(kind), handle);
-                self.resume(to, &resume);
+                match self.core.successor() == Some(to) {
+                    true => self.resume(to, &resume),
+                    // The circle has changed meanwhile, and the control thread will be told.
+                    false => self.machine.detach(outgoing(kind)),
+                }
             }
             Command::Direct { from, frame } => self.take_direct(from, &frame),
             Command::Entries { orders, frames, .. } => {
@@ -93,6 +103,7 @@ impl<M: Machine> Shard<M> {
                     journal.full = true;
                 }
             }
+            Command::Hint { node } => self.step(Input::Hint(node)),
             Command::Campaign => self.step(Input::Campaign),
             Command::Drain => {
                 self.draining = true;
@@ -102,7 +113,24 @@ impl<M: Machine> Shard<M> {
         }
     }
 
-    fn take_append(&mut self, append: Box<crate::mail::Append>) {
+    /// What a producer repeats, or may not append, is answered at once where that is known: by
+    /// what is delivered here, so the answer is as good as one at delivery.
+    fn answered_before(&self, append: &mut Append) -> bool {
+        let count = append.ends.len() as u32;
+        let Some(stamp) = append.stamp.filter(|_| count > 0) else { return false };
+        match self.groups.producers().look(stamp, append.topic, count) {
+            Some(Ok(placed)) => append.number(placed.first, placed.last),
+            Some(Err(fence)) => append.fence = Some(fence),
+            None => return false,
+        }
+        mark!(ProducerAnsweredAtOnce);
+        true
+    }
+
+    fn take_append(&mut self, mut append: Box<Append>) {
+        if self.answered_before(&mut append) {
+            return self.outbox.answer(append);
+        }
         let log_full = self.journal.as_ref().is_some_and(|journal| journal.full);
         let refusal = if self.core.is_forgotten() {
             mark!(AppendMeetsHalt);
@@ -141,6 +169,29 @@ impl<M: Machine> Shard<M> {
             }
         };
         self.outbox.push(Notice::Resume { token, resume });
+    }
+
+    /// The circle has changed: links to who is no neighbour any more go down.
+    pub(super) fn relink(&mut self) {
+        if !std::mem::take(&mut self.relink) {
+            return;
+        }
+        let [predecessor, successor] = [self.core.predecessor(), self.core.successor()];
+        let before = std::mem::replace(&mut self.neighbours, [predecessor, successor]);
+        if before == self.neighbours {
+            return;
+        }
+        mark!(CircleChanged);
+        if before[0] != predecessor {
+            self.machine.detach(LinkKind::DataIn);
+            self.machine.detach(LinkKind::ControlIn);
+        }
+        if before[1] != successor {
+            self.machine.detach(LinkKind::ControlOut);
+            self.machine.detach(LinkKind::DataOut);
+            self.take_reports();
+        }
+        self.outbox.push(Notice::Neighbours { predecessor, successor });
     }
 
     /// After a detach, forwards come back before anything new is queued.

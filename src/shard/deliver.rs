@@ -48,13 +48,13 @@ impl<M: Machine> Shard<M> {
         let own = packet.id.origin == self.sender.node;
         let (outbox, batcher, id) = (&mut self.outbox, &mut self.batcher, packet.id);
         let told = self.groups.deliver(body, |delivered| match delivered {
-            Delivered::Run { topic, first_offset, count, at } => {
+            Delivered::Run { topic, first_offset, count, skip, at } => {
                 let at = at + HEADER_BYTES as u32;
-                outbox.push(Notice::Run { topic, first_offset, count, at });
-                if own {
-                    batcher.number(id, first_offset, count);
-                }
+                outbox.push(Notice::Run { topic, first_offset, count, skip, at });
             }
+            Delivered::Answer { count, offsets } if own => batcher.number(id, count, offsets),
+            Delivered::Producer { id: producer } if own => batcher.registered(id, producer),
+            Delivered::Answer { .. } | Delivered::Producer { .. } => {}
             Delivered::Topic { id, name } => {
                 outbox.push(Notice::Topic { id, name: name.into() });
                 if let Some(source) = batcher.source() {

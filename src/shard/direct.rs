@@ -1,13 +1,18 @@
-//! Frames that go straight to a node: 1A, 1B, and the word that more was promised.
+//! Frames that go straight to a node: 1A, 1B, the word that more was promised, and what failover
+//! says.
 //!
 //! They are rare, so they are made in memory of their own and travel by the control thread.
 //! Invariant: a 1B lists exactly the orders that are held with their values when it is made.
 
 use chainring_ring::actions::{Input, PromiseFrom};
-use chainring_ring::codec::{ORDER_BYTES, check_positions, put_order};
+use chainring_ring::codec::{
+    CLAIM_BYTES, ORDER_BYTES, VOTE_BYTES, check_positions, claim_at, put_claim, put_order,
+    put_vote, vote_at,
+};
 use chainring_ring::core::Core;
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, u32_at, u64_at};
 use chainring_ring::ids::{Ballot, ClusterId, Epoch, Incarnation, Instance, NodeId, RingId};
+use chainring_ring::layout::Layout;
 use chainring_ring::mutant;
 
 /// Bytes of a 1B before its orders: incarnation 4, flags 4, promised before 12 and 4 reserved,
@@ -18,6 +23,11 @@ pub const DIRECT_MAX: u32 = (HEADER_BYTES
     + PROMISE_BYTES
     + chainring_ring::window::WINDOW_MAX as usize * ORDER_BYTES) as u32;
 const DAMAGED: u32 = 1;
+/// Bytes of the word that a node is there: vote, whom it hears 1, whether it asks 1,
+/// reserved 6.
+const PRESENT_BYTES: usize = VOTE_BYTES + 8;
+/// Bytes of the word that a ballot is open: layout 4, reserved 4, claim.
+const OPEN_BYTES: usize = 8 + CLAIM_BYTES;
 
 /// Whose frames they are.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +75,34 @@ impl Sender {
     /// More was promised.
     pub fn reject(&self, promised: Ballot) -> Vec<u8> {
         self.frame(Kind::Reject, promised, &[])
+    }
+
+    /// The own ballot is open.
+    pub fn open(&self, core: &Core) -> Vec<u8> {
+        let mut body = [0; OPEN_BYTES];
+        body[..4].copy_from_slice(&core.layout().encode().to_le_bytes());
+        put_claim(&core.claim(), &mut body[8..]);
+        self.frame(Kind::Open, core.promised(), &body)
+    }
+
+    /// The own vote, and whom this node hears.
+    pub fn present(&self, core: &Core, asks: bool) -> Vec<u8> {
+        let mut body = [0; PRESENT_BYTES];
+        let own = core.votes().of(self.node).copied().unwrap_or_default();
+        put_vote(&own, &mut body);
+        body[VOTE_BYTES] = core.hears();
+        body[VOTE_BYTES + 1] = u8::from(asks);
+        self.frame(Kind::Present, core.promised(), &body)
+    }
+
+    /// The predecessor is missed.
+    pub fn missed(&self, ballot: Ballot, node: NodeId) -> Vec<u8> {
+        self.frame(Kind::Missed, ballot, &[node.0, 0, 0, 0, 0, 0, 0, 0])
+    }
+
+    /// The coordinator of this ballot is missed: a question, or its answer.
+    pub fn coordinator_missed(&self, kind: Kind, ballot: Ballot) -> Vec<u8> {
+        self.frame(kind, ballot, &[])
     }
 
     /// 1B from the core's state.
@@ -123,6 +161,40 @@ pub fn input<'a>(header: &Header, from: NodeId, body: &'a [u8]) -> Result<Input<
                 orders: &body[PROMISE_BYTES..],
             }))
         }
+        kind => failover_input(kind, header.ballot, from, body),
+    }
+}
+
+fn failover_input(
+    kind: Kind,
+    ballot: Ballot,
+    from: NodeId,
+    body: &[u8],
+) -> Result<Input<'_>, FrameError> {
+    match (kind, body.len()) {
+        (Kind::Open, OPEN_BYTES) if body[4..8] == [0; 4] => {
+            let layout = Layout::decode(u32_at(body, 0)).ok_or(FrameError::Body)?;
+            let claim = claim_at(&body[8..])?;
+            let opens = ballot.node == from && claim.ballot <= ballot;
+            match opens && layout.nodes().first() == Some(&from) {
+                true => Ok(Input::Open { ballot, layout, claim }),
+                false => Err(FrameError::Body),
+            }
+        }
+        (Kind::Present, PRESENT_BYTES) => {
+            let (vote, hears) = (vote_at(&body[..VOTE_BYTES])?, body[VOTE_BYTES]);
+            let asks = body[VOTE_BYTES + 1] == 1;
+            let zeros = body[VOTE_BYTES + 1] <= 1 && body[VOTE_BYTES + 2..] == [0; 6];
+            match vote.node == from && zeros {
+                true => Ok(Input::Present { vote, hears, asks }),
+                false => Err(FrameError::Body),
+            }
+        }
+        (Kind::Missed, 8) if body[1..] == [0; 7] => {
+            Ok(Input::Missed { from, ballot, node: NodeId(body[0]) })
+        }
+        (Kind::Ask, 0) => Ok(Input::Ask { from, ballot }),
+        (Kind::Lost, 0) => Ok(Input::Lost { from, ballot }),
         _ => Err(FrameError::Body),
     }
 }

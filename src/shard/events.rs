@@ -34,11 +34,23 @@ impl<M: Machine> Shard<M> {
                     self.take_packet(&header, range, position);
                 }
                 Event::Control { header, range } => self.take_control(&header, range),
-                Event::LinkDown { kind, .. } => self.link_down(kind),
+                Event::LinkDown { kind, .. } => self.link_broke(kind),
                 Event::Forwarded { token, .. } => self.forwarded(token),
                 Event::Written { token, result } => self.written(token, result),
                 Event::Woken => {}
             }
+        }
+    }
+
+    /// A link that broke by itself says something of who is at its other end.
+    fn link_broke(&mut self, kind: LinkKind) {
+        self.link_down(kind);
+        let other = match kind {
+            LinkKind::DataIn | LinkKind::ControlIn => self.core.predecessor(),
+            LinkKind::DataOut | LinkKind::ControlOut => self.core.successor(),
+        };
+        if let Some(node) = other {
+            self.step(Input::Hint(node));
         }
     }
 

@@ -90,6 +90,10 @@ pub struct Shard<M: Machine> {
     judged: Option<PacketIx>,
     promise_written: Option<Ballot>,
     session_taken: Option<Session>,
+    /// The circle may have changed.
+    relink: bool,
+    /// Predecessor and successor, as the control thread knows them.
+    neighbours: [Option<NodeId>; 2],
     /// Catch-up entries that wait for room.
     entries: VecDeque<commands::Entries>,
     /// Where a control frame's body lies while it is read.
@@ -146,6 +150,7 @@ impl<M: Machine> Shard<M> {
         let memory = (durability == Durability::Memory)
             .then(|| memory_log(limits.memory_log_bytes as usize));
         let journal = parts.log.map(|log| Journal::new(log, journal_limits, regions.blocks));
+        let neighbours = [parts.core.predecessor(), parts.core.successor()];
         let mut shard = Shard {
             sender: Sender {
                 cluster: config.cluster.id,
@@ -174,6 +179,8 @@ impl<M: Machine> Shard<M> {
             judged: None,
             promise_written: None,
             session_taken: None,
+            relink: false,
+            neighbours,
             entries: VecDeque::with_capacity(commands::ENTRIES_MAX),
             control_body: Vec::with_capacity(links::CONTROL_MAX as usize),
             last_persisted: 0,
@@ -233,6 +240,7 @@ impl<M: Machine> Shard<M> {
         self.times.turn(now_us);
         self.take_events();
         self.take_commands();
+        self.relink();
         if self.stop.is_some() {
             // Nothing may follow the mark: a record taken now would be told of and not be there.
             self.outbox.flush(&mut self.packets);
@@ -279,7 +287,7 @@ impl<M: Machine> Shard<M> {
 
     fn wait(&self) -> Wait {
         // What waits for the data link has room when a send is done, which wakes.
-        if self.busy {
+        if self.busy || self.relink {
             return Wait::No;
         }
         let mut until = self.next_tick_us.saturating_sub(self.now_us).min(WAIT_MAX_US);

@@ -57,6 +57,7 @@ impl Outbox {
             Notice::NeedSegment { .. }
             | Notice::Resume { .. }
             | Notice::LinkDown { .. }
+            | Notice::Neighbours { .. }
             | Notice::Direct { .. }
             | Notice::FetchValue { .. }
             | Notice::CatchUp { .. }

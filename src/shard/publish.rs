@@ -53,6 +53,8 @@ impl<M: Machine> Shard<M> {
         gauges.coordinator.set(u64::from(ballot.node.0));
         gauges.ballot_round.set(u64::from(ballot.round));
         gauges.ballot_incarnation.set(u64::from(ballot.incarnation.0));
+        let circle = if core.is_in_circle() { core.layout().encode() } else { 0 };
+        gauges.circle.set(u64::from(circle));
         gauges.received.set(core.received().0);
         gauges.durable.set(core.durable().0);
         gauges.decided.set(core.claim().position.0);

@@ -144,6 +144,8 @@ fn shard_with(fails: bool, room: Room) -> (Shard<Double>, Ends) {
         session: Session::FIRST,
         durability: Durability::Sync,
         window: WINDOW_MAX,
+        seed: 0,
+        patience: 0,
     };
     let identity =
         Identity { cluster: ClusterId(5), epoch: Epoch(1), node: NodeId(2), ring: RingId(0) };

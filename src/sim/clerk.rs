@@ -104,8 +104,8 @@ impl Clerk {
             Notice::Instance { order, place } => {
                 self.catalog.borrow_mut().on_instance(order, place);
             }
-            Notice::Run { topic, first_offset, count, at } => {
-                self.catalog.borrow_mut().on_run(topic, first_offset, count, at);
+            Notice::Run { topic, first_offset, count, skip, at } => {
+                self.catalog.borrow_mut().on_run(topic, first_offset, count, (skip, at));
             }
             Notice::Topic { id, name } => self.catalog.borrow_mut().on_topic(id, &name),
             Notice::MemoryFirst { at } => self.catalog.borrow_mut().on_memory_first(at),

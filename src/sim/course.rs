@@ -92,6 +92,7 @@ pub const PARTS: &[Part] = &[
         },
     },
     part!("clients", 1, half, load.clients),
+    part!("producers", 0, half, load.producers),
     part!("topics", 1, nothing, load.topics),
     part!("open", 1, half, load.open),
     part!("burst", 1, half, load.burst),

@@ -90,6 +90,7 @@ kinds! {
     NameError, Storage, "a file cannot be made, named, removed or its name made durable";
     Rush, Other, "all nodes get requests at once";
     Stall, Packet, "a connection stands still for seconds";
+    Absent, Macro, "a node is down while all else is healed";
     StartPower, Macro, "a machine loses power in the middle of a start";
     CopyBad, Storage, "a copy of a superblock is bad for good";
 }

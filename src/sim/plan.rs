@@ -55,6 +55,8 @@ pub struct Storage {
 pub struct Load {
     /// How many.
     pub clients: u16,
+    /// Producers beside them, who repeat what has an unknown outcome.
+    pub producers: u16,
     /// Requests of one that are open at a time.
     pub open: u16,
     /// Most records of a request.
@@ -108,6 +110,9 @@ pub struct Plan {
     pub drift: Vec<i32>,
     /// More goes wrong than the ring is made to bear: it may stand still for good, and no more.
     pub beyond: bool,
+    /// Which nodes are down when all else is healed, until the others have come to rest: of the
+    /// minority that may be damaged.
+    pub absent: Vec<bool>,
 }
 
 /// Events of a world until its faults end, unless told otherwise.
@@ -140,19 +145,19 @@ impl Plan {
         if random.below(10) == 0 && limits.record_bytes > 1000 {
             (load.record_bytes, load.records) = (limits.record_bytes, 3);
         }
+        // Of a stream of their own: the other half of the worlds is as it was without them.
+        let mut producers = Random::stream(seed, "producers");
+        if producers.below(2) == 0 {
+            load.producers = 1 + producers.below(3) as u16;
+        }
         if durability == Durability::Memory {
-            // Who lags learns from what the others keep: a window of it, or all for who forgot.
-            match random.below(4) {
-                0 => {
-                    victims.fill(false);
-                    let window = u64::from(limits.window_instances * limits.packet_bytes);
-                    limits.memory_log_bytes = limits.memory_log_bytes.max(3 * window);
-                }
-                _ => {
-                    let bytes = events * u64::from((block / 4).max(limits.packet_bytes / 8));
-                    limits.memory_log_bytes = bytes.next_power_of_two().max(1 << 20);
-                }
+            // Who was outside the circle learns all of it from what the others keep, until there
+            // are snapshots.
+            if random.below(4) == 0 {
+                victims.fill(false);
             }
+            let bytes = events * u64::from((block / 4).max(limits.packet_bytes / 8));
+            limits.memory_log_bytes = bytes.next_power_of_two().max(1 << 20);
         }
         let mut plan = Plan {
             seed,
@@ -173,16 +178,25 @@ impl Plan {
             forwards: [1 << random.below(6), FORWARDS_MAX][usize::from(random.below(3) == 0)],
             drift: (0..nodes).map(|_| random.below(2001) as i32 - 1000).collect(),
             beyond: false,
+            absent: vec![false; usize::from(nodes)],
         };
         plan.go_beyond(&mut random);
         let least = plan.config(0).side_pool_least() as u32;
         plan.limits.side_pool_bytes = least << random.below(2);
         plan.strikes = strikes(&mut random, &plan);
         add_bad_copies(&mut plan);
+        plan.absent = plan.absentees();
         if Random::stream(seed, "calm").below(CALM) == 0 {
             plan.calm();
         }
         plan
+    }
+
+    /// In half of the worlds some of the minority are absent.
+    fn absentees(&self) -> Vec<bool> {
+        let mut random = Random::stream(self.seed, "absent");
+        let some = random.coin() && !self.beyond;
+        self.victims.iter().map(|victim| random.coin() && *victim && some).collect()
     }
 
     /// Nothing goes wrong: what must hold then, and only then, is watched in such a world.
@@ -197,6 +211,7 @@ impl Plan {
         let Storage { write_us, jitter_us, keep, torn, .. } = self.storage;
         self.storage = Storage { write_us, jitter_us, keep, torn, ..Storage::default() };
         self.strikes.clear();
+        self.absent.fill(false);
     }
 
     /// Some worlds are worse than the fault model: all that is asked of them is that nothing false
@@ -346,6 +361,7 @@ fn load(random: &mut Random, limits: &Limits, nodes: u8) -> Load {
         rest_us: 500_000 << random.below(6),
         burst: 2 << random.below(7),
         topics: 1 + random.below(3) as u16,
+        producers: 0,
     }
 }
 

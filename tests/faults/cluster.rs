@@ -291,6 +291,24 @@ impl Cluster {
         client::request(&self.url(node), "POST", &path, body, Duration::from_secs(15))
     }
 
+    /// Appends at a node as a producer does: `producer` or `new`, epoch, sequence.
+    pub fn post_as(
+        &self,
+        node: usize,
+        topic: &str,
+        stamp: (&str, u32, u64),
+        body: &[u8],
+    ) -> Result<Answer, ClientError> {
+        let (epoch, sequence) = (stamp.1.to_string(), stamp.2.to_string());
+        let headers = [
+            ("Chainring-Producer", stamp.0),
+            ("Chainring-Epoch", &epoch),
+            ("Chainring-Sequence", &sequence),
+        ];
+        let (path, timeout) = (format!("/v1/logs/{topic}"), Duration::from_secs(15));
+        client::request_with(&self.url(node), "POST", &path, &headers, body, timeout)
+    }
+
     /// All records of a topic as a node has them.
     pub fn read_all(&self, node: usize, topic: &str) -> Vec<u8> {
         let (mut all, mut offset) = (Vec::new(), 0);

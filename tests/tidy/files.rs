@@ -32,7 +32,7 @@ const PARTS: [&str; 14] = [
     "build.rs",
     "rustfmt.toml",
 ];
-const ENDINGS: [&str; 6] = [".rs", ".toml", ".md", ".sh", ".py", ".ci/run"];
+const ENDINGS: [&str; 6] = [".rs", ".toml", ".md", ".sh", ".py", "/run"];
 
 /// One file, which must exist.
 pub fn read(path: &str) -> File {

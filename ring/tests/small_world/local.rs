@@ -239,6 +239,8 @@ impl Local {
             session: Session { incarnation: self.incarnation, start: self.disk.start },
             durability: scope.durability,
             window: WINDOW_MIN,
+            seed: u64::from(self.id.0),
+            patience: 0,
         };
         let mut core = Core::new(settings, recovered);
         core.canonicalize();

@@ -20,6 +20,8 @@ pub enum Frame {
 pub struct Link {
     data_up: bool,
     control_up: bool,
+    /// Whom it leads to, since it came up last.
+    to: Option<usize>,
     data: VecDeque<Frame>,
     control: VecDeque<Frame>,
     /// Next order to send, and at which ballot.
@@ -45,16 +47,36 @@ impl Link {
 }
 
 impl World {
-    pub fn predecessor(&self, at: usize) -> usize {
-        (at + self.nodes.len() - 1) % self.nodes.len()
+    /// Whose link leads to this node.
+    pub fn caller(&self, at: usize) -> Option<usize> {
+        self.links.iter().position(|link| link.to == Some(at))
     }
 
-    fn successor(&self, at: usize) -> usize {
-        (at + 1) % self.nodes.len()
+    /// Whom a node would send to: its successor, if that takes it for its predecessor.
+    fn successor(&self, at: usize) -> Option<usize> {
+        let to = usize::from(self.nodes[at].core.as_ref()?.successor()?.0) - 1;
+        let other = self.nodes[to].core.as_ref()?;
+        (other.predecessor() == Some(self.ids[at])).then_some(to)
+    }
+
+    /// The circle of a node has changed: links to who is no neighbour any more go down.
+    pub fn relink(&mut self, at: usize) {
+        let core = self.nodes[at].core();
+        let (me, predecessor, successor) = (self.ids[at], core.predecessor(), core.successor());
+        for (from, link) in self.links.iter_mut().enumerate() {
+            let Some(to) = link.to else { continue };
+            let out = from == at && successor != Some(self.ids[to]);
+            let into = self.ids[to] == me && predecessor != Some(self.ids[from]);
+            if out || into {
+                link.break_data();
+                link.break_control();
+                link.to = None;
+            }
+        }
     }
 
     pub fn break_link(&mut self, at: usize) {
-        if self.random.one_in(3) || !self.nodes[at].up() || !self.nodes[self.successor(at)].up() {
+        if self.random.one_in(3) || self.successor(at).is_none() {
             self.links[at].break_data();
             self.links[at].break_control();
         } else if self.random.one_in(2) {
@@ -66,9 +88,17 @@ impl World {
 
     /// Opens the links from `at` to its successor again, from where the successor stands.
     pub fn resume(&mut self, at: usize) {
-        let to = self.successor(at);
-        if to == at || !self.nodes[at].up() || !self.nodes[to].up() {
-            return;
+        let Some(to) = self.successor(at) else { return };
+        if self.links[at].to != Some(to) {
+            self.links[at].break_data();
+            self.links[at].break_control();
+            // The newest caller is the one that is heard.
+            if let Some(before) = self.caller(to) {
+                self.links[before].break_data();
+                self.links[before].break_control();
+                self.links[before].to = None;
+            }
+            self.links[at].to = Some(to);
         }
         if !self.links[at].control_up {
             let core = self.nodes[to].core();
@@ -110,8 +140,7 @@ impl World {
 
     /// Sends orders and votes on the control link.
     pub fn pump_control(&mut self, at: usize) {
-        let to = self.successor(at);
-        if to == at || !self.nodes[at].up() || !self.links[at].control_up {
+        if !self.nodes[at].up() || !self.links[at].control_up {
             return;
         }
         let limit =
@@ -124,7 +153,7 @@ impl World {
     }
 
     fn send_orders(&mut self, at: usize, limit: u64) {
-        let to = self.successor(at);
+        let Some(to) = self.links[at].to else { return };
         let core = self.nodes[at].core();
         let promised = core.promised();
         let link = &mut self.links[at];
@@ -165,7 +194,7 @@ impl World {
 
     /// The next frame of one of the links from `at` arrives; false if there was none.
     pub fn arrive(&mut self, at: usize) -> bool {
-        let to = self.successor(at);
+        let Some(to) = self.links[at].to else { return false };
         let link = &mut self.links[at];
         let data_first = self.random.one_in(2);
         let (first, second) = match data_first {

@@ -13,8 +13,10 @@ use chainring_ring::actions::{Action, Input, PromiseFrom};
 use chainring_ring::codec::{ORDER_BYTES, put_order};
 use chainring_ring::coordinator::Role;
 use chainring_ring::ids::{
-    Ballot, Durability, Entry, Incarnation, Instance, NodeId, Order, ValueId,
+    Ballot, Claim, Durability, Entry, Incarnation, Instance, NodeId, Order, ValueId,
 };
+use chainring_ring::layout::Layout;
+use chainring_ring::votes::Vote;
 use check::Check;
 use links::{Frame, Link};
 use node::{Item, Node};
@@ -43,6 +45,11 @@ enum Direct {
     Prepare(Ballot),
     Answer(Box<Answer>),
     Reject(Ballot),
+    Open(Ballot, Layout, Claim),
+    Present(Vote, u8, bool),
+    Missed(NodeId, Ballot, NodeId),
+    Ask(NodeId, Ballot),
+    Lost(NodeId, Ballot),
     Value(ValueId),
     Entries(Vec<Order>, Ballot),
 }
@@ -275,8 +282,9 @@ impl World {
         }
         self.nodes[at].crash(&mut self.random);
         self.break_link(at);
-        let before = (at + self.nodes.len() - 1) % self.nodes.len();
-        self.break_link(before);
+        if let Some(before) = self.caller(at) {
+            self.break_link(before);
+        }
         let damaged = self.expendable.iter().take(self.plan.damaged).any(|k| *k == at);
         if damaged && self.random.one_in(2) {
             self.nodes[at].damage(&mut self.random);
@@ -319,7 +327,6 @@ impl World {
     }
 
     fn carry_out(&mut self, at: usize, action: &Action) {
-        let before = self.predecessor(at);
         match *action {
             Action::Keep { id, forward } => {
                 self.nodes[at].pending.push(Item::Value(id));
@@ -348,10 +355,34 @@ impl World {
                 self.send(to, Direct::Answer(Box::new(answer)));
             }
             Action::Reject { to, promised } => self.send(to, Direct::Reject(promised)),
+            Action::Relink => self.relink(at),
+            Action::Open { to } => {
+                let core = self.nodes[at].core();
+                let open = Direct::Open(core.promised(), *core.layout(), core.claim());
+                self.send(to, open);
+            }
+            Action::Present { to, asks } => {
+                let vote = self.nodes[at].core().votes().of(self.ids[at]).copied();
+                let hears = self.nodes[at].core().hears();
+                self.send(to, Direct::Present(vote.expect("its own"), hears, asks));
+            }
+            Action::Missed { to, node } => {
+                let ballot = self.nodes[at].core().promised();
+                self.send(to, Direct::Missed(self.ids[at], ballot, node));
+            }
+            Action::Ask { to } => {
+                let ballot = self.nodes[at].core().promised();
+                self.send(to, Direct::Ask(self.ids[at], ballot));
+            }
+            Action::Lost { to, ballot } => self.send(to, Direct::Lost(self.ids[at], ballot)),
             Action::Fetch(id) => self.fetch(at, id),
             Action::CatchUp { from } => self.catch_up(at, from),
-            Action::ResetData => self.links[before].break_data(),
-            Action::ResetControl => self.links[before].break_control(),
+            Action::ResetData => {
+                self.caller(at).into_iter().for_each(|from| self.links[from].break_data());
+            }
+            Action::ResetControl => {
+                self.caller(at).into_iter().for_each(|from| self.links[from].break_control());
+            }
             Action::Resend => self.links[at].break_data(),
             Action::Mended => self.nodes[at].disk.damaged = None,
             Action::NewSession => {
@@ -449,6 +480,17 @@ impl World {
         match message {
             Direct::Prepare(ballot) => self.step(at, Input::Prepare { ballot }),
             Direct::Reject(promised) => self.step(at, Input::Reject { promised }),
+            Direct::Open(ballot, layout, claim) => {
+                self.step(at, Input::Open { ballot, layout, claim });
+            }
+            Direct::Present(vote, hears, asks) => {
+                self.step(at, Input::Present { vote, hears, asks });
+            }
+            Direct::Missed(from, ballot, node) => {
+                self.step(at, Input::Missed { from, ballot, node });
+            }
+            Direct::Ask(from, ballot) => self.step(at, Input::Ask { from, ballot }),
+            Direct::Lost(from, ballot) => self.step(at, Input::Lost { from, ballot }),
             Direct::Value(id) => self.step(at, Input::Fetched(id)),
             Direct::Entries(orders, ballot) => {
                 for order in orders {

@@ -107,6 +107,8 @@ impl Node {
             session,
             durability,
             window,
+            seed: u64::from(self.id.0),
+            patience: 5,
         };
         self.core = Some(Core::new(settings, recovered));
     }

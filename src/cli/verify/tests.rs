@@ -3,7 +3,7 @@
 use super::*;
 use crate::cli::inspect;
 use crate::mail::TopicId;
-use crate::records::RunWriter;
+use crate::records::{Digest, RunWriter};
 use chainring_ring::header::{HEADER_BYTES, Header, Kind, round_up};
 use chainring_ring::ids::*;
 use chainring_storage::{

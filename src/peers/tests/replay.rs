@@ -130,6 +130,7 @@ impl Machine {
                 format!("entries {first} to {last}: {:x}", xxh3_64(&frames))
             }
             Command::Value { frame } => format!("value {:x}", xxh3_64(&frame)),
+            Command::Hint { node } => format!("hint {}", node.0),
             Command::NotHeld { id } => format!("not held {}", id.sequence.0),
             _ => unreachable!("nobody here sends another"),
         }

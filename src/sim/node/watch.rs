@@ -4,7 +4,7 @@
 //! counts.
 
 use super::SimNode;
-use crate::control::catalog::Catalog;
+use crate::control::catalog::{Catalog, Located};
 use crate::device::Probe;
 use crate::records::Digest;
 use crate::sim::disk::DiskHandle;
@@ -97,6 +97,16 @@ impl SimNode {
         for instance in 0..catalog.delivered().0 {
             let Some((order, _)) = catalog.entry(Instance(instance)) else { continue };
             observer.replayed_as(self.id(), &order);
+        }
+        for topic in catalog.topics() {
+            let mut next = topic.first;
+            while let Located::Run(run) = catalog.locate(topic.id, next) {
+                if let Some((order, _)) = catalog.find(run.id) {
+                    let place = (run.first_offset, order.instance);
+                    observer.replayed_run(self.id(), topic.id, place, run.count);
+                }
+                next = run.first_offset + u64::from(run.count);
+            }
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Clients: what they asked, what they were told, what they read: B1, B4, B5, D1, D2, D7, R2.
 //!
-//! Invariant: no two records of a run are equal, so that a record names its request.
+//! Invariant: no two records of a run are equal, so that a record names its request; of a record
+//! that its producer repeats, the first one.
 
 use super::Observer;
 use super::invariant::Invariant::{B1, B3, B4, B5, D1, D2, D7, R2};
+use super::producers::Producers;
 use crate::mail::TopicId;
+use crate::records::Stamp;
 use chainring_ring::ids::{Durability, Entry, Instance, NodeId};
 use std::collections::{BTreeSet, HashMap};
 
@@ -21,6 +24,10 @@ pub enum Answer {
     Refused,
     /// Nobody knows.
     Unknown,
+    /// Records of a producer that get no offsets, for their sequences.
+    Fenced,
+    /// No records: an id for a producer.
+    Registered(u64),
 }
 
 /// Hash of a record as clients and readers see it.
@@ -32,13 +39,19 @@ pub fn record_hash(record: &[u8]) -> u128 {
 pub(super) struct Op {
     pub(super) id: OpId,
     pub(super) node: NodeId,
-    topic: TopicId,
+    pub(super) topic: TopicId,
     /// Place of its records in `Clients::records`, and how many.
-    first: usize,
-    count: usize,
+    pub(super) first: usize,
+    pub(super) count: usize,
     /// Offsets acknowledged in the topic before it began lie below.
-    after: u64,
+    pub(super) after: u64,
     pub(super) answer: Option<Answer>,
+    /// Of a producer's: its first record, and the request that carried the same records first.
+    pub(super) stamp: Option<(Stamp, usize)>,
+    /// Where its records are, as anybody was told: of the first request with them.
+    pub(super) told: Option<(u64, u64)>,
+    /// Requests with the same records that may still bring them: of the first one.
+    pub(super) chances: u32,
 }
 
 #[derive(Debug)]
@@ -53,7 +66,7 @@ struct Record {
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     pub(super) ops: Vec<Op>,
-    by_id: HashMap<OpId, usize>,
+    pub(super) by_id: HashMap<OpId, usize>,
     records: Vec<Record>,
     by_hash: HashMap<u128, usize>,
     /// By topic: what was read at each offset; one more than the highest acknowledged.
@@ -62,9 +75,15 @@ pub(super) struct Clients {
     dropped: Vec<u64>,
     /// Topic and offset of records whose only copy rotted.
     rotten: BTreeSet<(u32, u64)>,
+    pub(super) producers: Producers,
 }
 
 impl Clients {
+    /// The request that carried the same records first.
+    pub(super) fn first(&self, index: usize) -> usize {
+        self.ops[index].stamp.map_or(index, |(_, first)| first)
+    }
+
     fn topic(&mut self, topic: TopicId) -> &mut (Vec<Option<usize>>, u64) {
         let index = topic.0 as usize;
         if self.topics.len() <= index {
@@ -96,7 +115,9 @@ impl Observer {
             clients.records.push(Record { hash: *hash, op: index, offset: None });
         }
         assert!(clients.by_id.insert(op, index).is_none(), "request {op:?} comes twice");
-        clients.ops.push(Op { id: op, node, topic, first, count, after, answer: None });
+        let (answer, stamp, told, chances) = (None, None, None, 1);
+        let op = Op { id: op, node, topic, first, count, after, answer, stamp, told, chances };
+        clients.ops.push(op);
     }
 
     /// A client gets its answer, after the notices of what it speaks of.
@@ -112,7 +133,8 @@ impl Observer {
         match answer {
             Answer::Appended(first, last) => self.acknowledged(index, first, last),
             Answer::Refused => self.refused(index),
-            Answer::Unknown => {}
+            Answer::Fenced => self.fenced(index),
+            Answer::Unknown | Answer::Registered(_) => {}
         }
     }
 
@@ -128,6 +150,9 @@ impl Observer {
         if verdict.violation.is_some() || op.count == 0 {
             return;
         }
+        self.told(index, first, last);
+        let Observer { clients, verdict, .. } = self;
+        let op = &clients.ops[index];
         let ends = [(op.first, first), (op.first + op.count - 1, last)];
         for (record, offset) in ends {
             let read = clients.at(topic, offset);
@@ -146,6 +171,11 @@ impl Observer {
 
     /// What was refused does not come, and did not.
     fn refused(&mut self, index: usize) {
+        let first = self.clients.first(index);
+        self.clients.ops[first].chances -= 1;
+        if self.clients.ops[first].chances > 0 {
+            return; // another request brings the same records
+        }
         let op = &self.clients.ops[index];
         let mut records = self.clients.records[op.first..op.first + op.count].iter();
         let read = records.find_map(|record| record.offset);
@@ -216,16 +246,15 @@ impl Observer {
         let what = || format!("{:?} was sent to topic {}, not {}", op.id, op.topic.0, topic.0);
         verdict.check(B1, node, op.topic == topic, what);
         let (first, last) = (op.first, op.first + op.count - 1);
-        let fits = match op.answer {
-            Some(Answer::Refused) => false,
-            Some(Answer::Appended(from, to)) => {
+        let fits = match op.told {
+            Some((from, to)) => {
                 (from..=to).contains(&offset)
                     && (read == first) == (offset == from)
                     && (read == last) == (offset == to)
             }
-            Some(Answer::Unknown) | None => true,
+            None => op.chances > 0,
         };
-        let what = || format!("{:?} {:?}: record at {offset}", op.id, op.answer);
+        let what = || format!("{:?} {:?} {:?}: record at {offset}", op.id, op.answer, op.told);
         verdict.check(B5, node, fits, what);
         let what = || format!("{:?} at {offset}, {} was acknowledged before", op.id, op.after);
         verdict.check(R2, node, offset >= op.after, what);
@@ -235,6 +264,12 @@ impl Observer {
         let sorted = before.is_none_or(|at| at < offset) && behind.is_none_or(|at| at > offset);
         let what = || format!("{:?}: records at {before:?}, {offset}, {behind:?}", op.id);
         verdict.check(B4, node, sorted, what);
+        if let Some((stamp, _)) = op.stamp {
+            let of_producer = stamp.after((read - first) as u32);
+            let fits = clients.producers.came(of_producer, topic, offset);
+            let what = || format!("{of_producer:?} at {offset}: the producer's order is another");
+            verdict.check(B4, node, fits, what);
+        }
         if verdict.violation.is_some() {
             return;
         }

@@ -120,6 +120,23 @@ impl Observer {
         self.verdict.check(B3, node, same, what);
     }
 
+    /// A recovery delivers a run again: perhaps of the last life, which ended before it told.
+    pub fn replayed_run(
+        &mut self,
+        node: NodeId,
+        topic: TopicId,
+        (first, instance): (u64, Instance),
+        count: u32,
+    ) {
+        if self.is_over(node) {
+            return;
+        }
+        let run = Run { count, instance };
+        let same = self.topics.topic(topic).is_some_and(|topic| topic.take(first, run));
+        let what = || format!("topic {}: replayed at {first} {run:?}, others otherwise", topic.0);
+        self.verdict.check(B3, node, same, what);
+    }
+
     fn told_topic(&mut self, node: NodeId, id: TopicId, name: &str) {
         let known =
             self.topics.topic(id).map(|topic| topic.name.get_or_insert_with(|| name.into()));

@@ -7,7 +7,7 @@ use chainring_ring::actions::{Input, PromiseFrom};
 use chainring_ring::codec::{CLAIM_BYTES, ORDER_BYTES, VOTE_BYTES, claim_at, order_at, vote_at};
 use chainring_ring::core::Core;
 use chainring_ring::header::{HEADER_BYTES, Header, Kind};
-use chainring_ring::ids::{Ballot, Durability, Instance, NodeId, Order};
+use chainring_ring::ids::{Ballot, Claim, Durability, Instance, NodeId, Order};
 use chainring_ring::votes::Vote;
 
 impl Observer {
@@ -29,10 +29,7 @@ impl Observer {
                 let Ok(claim) = claim_at(body) else {
                     return self.verdict.fail(A7, from, || "no claim in a vote frame".to_owned());
                 };
-                let chosen_to = self.history.chosen_to;
-                self.verdict.check(A6, from, claim.position <= chosen_to, || {
-                    format!("sends {claim:?}, but {chosen_to:?} is decided")
-                });
+                self.claim_leaves(from, &claim);
                 for bytes in body[CLAIM_BYTES..].chunks_exact(VOTE_BYTES) {
                     match vote_at(bytes) {
                         Ok(vote) => self.vote_leaves(from, &vote),
@@ -48,6 +45,13 @@ impl Observer {
         let same = order.ballot == header.ballot;
         self.verdict.check(A3, from, same, || format!("{order:?} under {:?}", header.ballot));
         self.history.order(&mut self.verdict, from, order, None);
+    }
+
+    fn claim_leaves(&mut self, from: NodeId, claim: &Claim) {
+        let chosen_to = self.history.chosen_to;
+        self.verdict.check(A6, from, claim.position <= chosen_to, || {
+            format!("sends {claim:?}, but {chosen_to:?} is decided")
+        });
     }
 
     fn vote_leaves(&mut self, from: NodeId, vote: &Vote) {
@@ -88,6 +92,11 @@ impl Observer {
                 self.shows(from, ballot);
             }
             Ok(Input::Promise(promise)) => self.promise_leaves(from, &promise),
+            Ok(Input::Present { vote, .. }) => self.vote_leaves(from, &vote),
+            Ok(Input::Open { ballot, claim, .. }) => {
+                self.shows(from, ballot);
+                self.claim_leaves(from, &claim);
+            }
             _ => {}
         }
     }

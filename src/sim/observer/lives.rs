@@ -49,6 +49,7 @@ impl Observer {
         state.incarnation = incarnation;
         state.failed = false;
         state.promised = core.promised();
+        state.neighbours = [core.predecessor(), core.successor()];
         (state.vote, state.noticed) = (Default::default(), core.delivered());
         (state.delivered, state.settled) = (core.delivered(), core.delivered());
         state.claimed = core.delivered();

@@ -25,6 +25,7 @@ mod history;
 mod invariant;
 mod lives;
 mod node;
+mod producers;
 mod steps;
 mod values;
 mod verdict;
@@ -45,7 +46,7 @@ pub struct Setup {
     pub durability: Durability,
     /// Instances that a node's window holds.
     pub window: u64,
-    /// No fault will be injected: L4 is watched.
+    /// No fault will be injected: L4 is watched, until the circle changes.
     pub fault_free: bool,
 }
 

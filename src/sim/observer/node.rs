@@ -4,7 +4,7 @@
 //! life; `groups` counts as stable only what no missing group comes before.
 
 use super::values::Counting;
-use chainring_ring::ids::{Ballot, Incarnation, Instance, Order, Session, ValueId};
+use chainring_ring::ids::{Ballot, Incarnation, Instance, NodeId, Order, Session, ValueId};
 use chainring_ring::votes::Vote;
 use std::collections::BTreeMap;
 
@@ -68,6 +68,8 @@ pub(super) struct Node {
     /// This life was told of an I/O error.
     pub(super) failed: bool,
 
+    /// Predecessor and successor.
+    pub(super) neighbours: [Option<NodeId>; 2],
     /// The ballot at which damage of this node ended last. Its quorum had never voted for what it
     /// did not report, so that nothing below it is chosen there, whatever the damage hid.
     pub(super) mended: Ballot,

@@ -33,6 +33,7 @@ impl Observer {
                 Action::AppendOrder(order) => self.appends(node, order),
                 Action::Keep { id, .. } => self.keeps(node, id),
                 Action::WritePromise(ballot) => self.promises(node, *ballot),
+                Action::Relink => self.relinks(node, core),
                 Action::Mended => self.nodes[usize::from(node.0)].mended = core.promised(),
                 _ => {}
             }
@@ -55,6 +56,15 @@ impl Observer {
         self.verdict.check(A6, node, claim.position <= chosen_to, || {
             format!("{claim:?}, but only what is below {chosen_to:?} is decided")
         });
+    }
+
+    /// The circle may have changed: a value may cross a link that it would not have had.
+    fn relinks(&mut self, node: NodeId, core: &Core) {
+        let state = &mut self.nodes[usize::from(node.0)];
+        let now = [core.predecessor(), core.successor()];
+        if std::mem::replace(&mut state.neighbours, now) != now {
+            self.setup.fault_free = false;
+        }
     }
 
     /// The core is told that its promise is durable.

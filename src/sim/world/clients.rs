@@ -1,9 +1,10 @@
 //! The clients of a simulated world: bursts of requests, answers, and readers.
 //!
-//! Invariants: no two records of a run are equal; a request is answered once, and one whose node
-//! ends under it has an unknown outcome.
+//! Invariants: no two records of a run are equal, but those that a producer repeats; a request is
+//! answered once, and one whose node ends under it has an unknown outcome.
 
 use super::World;
+use super::producers::Producer;
 use crate::control::catalog::Located;
 use crate::mail::{Append, Command, Notice, TopicId};
 use crate::records::{Run, records, run_at};
@@ -20,10 +21,12 @@ const ALL_LINKED_US: u64 = 5_000_000;
 const CREATE_AGAIN_US: u64 = 2_000_000;
 
 #[derive(Debug)]
-struct Client {
+pub(super) struct Client {
     node: u8,
     left: u32,
-    open: u16,
+    pub open: u16,
+    /// One that repeats what has an unknown outcome.
+    pub producer: Option<Producer>,
 }
 
 #[derive(Debug)]
@@ -36,31 +39,35 @@ struct Request {
 /// All clients.
 #[derive(Debug)]
 pub(super) struct Clients {
-    list: Vec<Client>,
+    pub list: Vec<Client>,
     requests: Vec<Request>,
     /// By node and topic: when it was last proposed there.
     created: Vec<Vec<u64>>,
     load: Load,
-    random: Random,
+    pub random: Random,
     /// Requests that are not answered.
     pub open: usize,
     pub answered: u64,
     /// No client begins anything any more.
     pub quiet: bool,
-    hashes: Vec<u128>,
+    pub hashes: Vec<u128>,
 }
 
 impl Clients {
     pub fn new(plan: &Plan) -> Clients {
         let mut random = Random::stream(plan.seed, "clients");
         let clients = 0..plan.load.clients;
-        let client = |random: &mut Random| Client {
+        let client = |random: &mut Random, producer| Client {
             node: random.below(u64::from(plan.nodes)) as u8,
             left: 1,
             open: 0,
+            producer,
         };
+        let mut list: Vec<_> = clients.map(|_| client(&mut random, None)).collect();
+        let producers = 0..plan.load.producers;
+        list.extend(producers.map(|number| client(&mut random, Some(Producer::new(number)))));
         Clients {
-            list: clients.map(|_| client(&mut random)).collect(),
+            list,
             requests: Vec::new(),
             created: vec![vec![0; usize::from(plan.load.topics)]; usize::from(plan.nodes)],
             load: plan.load.clone(),
@@ -73,7 +80,7 @@ impl Clients {
     }
 
     /// Records of a request: each says which request it is of and which of it.
-    fn records(&mut self, op: u32) -> (Bytes, Vec<u32>) {
+    pub fn records(&mut self, op: u32) -> (Bytes, Vec<u32>) {
         let count = 1 + self.random.below(u64::from(self.load.records));
         let (mut body, mut ends) = (Vec::new(), Vec::new());
         self.hashes.clear();
@@ -94,13 +101,32 @@ impl Clients {
         (body.into(), ends)
     }
 
-    fn answer(&mut self, op: u32) -> bool {
+    /// A request is on its way; the name of the next one counts on.
+    pub fn began(&mut self, node: u8, client: Option<u16>) {
+        self.requests.push(Request { client, node, open: true });
+        self.open += 1;
+        if let Some(client) = client {
+            self.list[usize::from(client)].open += 1;
+        }
+    }
+
+    /// The name of the next request.
+    pub fn next_op(&self) -> u32 {
+        self.requests.len() as u32
+    }
+
+    /// A request ends; false if it had ended before.
+    fn answer(&mut self, op: u32, answer: &Answer) -> bool {
         let request = &mut self.requests[op as usize];
         if !std::mem::replace(&mut request.open, false) {
             return false;
         }
         if let Some(client) = request.client {
-            self.list[usize::from(client)].open -= 1;
+            let client = &mut self.list[usize::from(client)];
+            client.open -= 1;
+            if let Some(producer) = &mut client.producer {
+                producer.told(op, answer);
+            }
         }
         self.open -= 1;
         self.answered += 1;
@@ -140,7 +166,7 @@ impl World {
             one.left -= 1;
             if clients.random.below(4) == 0 {
                 self.read_something(node);
-            } else if !self.request(node, Some(client)) {
+            } else if !self.request_of(node, client) {
                 self.clients.list[usize::from(client)].left = 0;
             }
         }
@@ -148,41 +174,52 @@ impl World {
         self.shared.agenda.borrow_mut().put(at, What::Client { client });
     }
 
+    fn request_of(&mut self, node: u8, client: u16) -> bool {
+        match self.clients.list[usize::from(client)].producer {
+            Some(_) => self.produce(node, client),
+            None => self.request(node, Some(client)),
+        }
+    }
+
     /// Sends a request to a node; false if there is nobody, or no topic yet.
     pub(super) fn request(&mut self, node: u8, client: Option<u16>) -> bool {
+        let Some(topic) = self.some_topic(node) else { return false };
+        let op = self.clients.next_op();
+        let (body, ends) = self.clients.records(op);
+        let sim = &mut self.nodes[usize::from(node)];
+        let mut observer = self.shared.observer.borrow_mut();
+        observer.invoked(OpId(op), sim.id(), topic, &self.clients.hashes);
+        drop(observer);
+        self.clients.began(node, client);
+        let append = Append::new(u64::from(op), topic, body, ends);
+        sim.order(&self.shared, Command::Append(Box::new(append)));
+        true
+    }
+
+    /// A topic that a node knows; one that it does not is proposed.
+    pub(super) fn some_topic(&mut self, node: u8) -> Option<TopicId> {
         let now = self.now();
         let topic = self.clients.random.below(u64::from(self.plan.load.topics)) as usize;
         let sim = &mut self.nodes[usize::from(node)];
-        let Some(alive) = &sim.alive else { return false };
         let name = format!("t{topic}");
-        let known = alive.clerk.catalog.borrow().topic(&name);
-        let Some(id) = known else {
+        let known = sim.alive.as_ref()?.clerk.catalog.borrow().topic(&name);
+        if known.is_none() {
             let last = &mut self.clients.created[usize::from(node)][topic];
             if *last == 0 || now >= *last + CREATE_AGAIN_US {
                 *last = now;
                 sim.order(&self.shared, Command::CreateTopic { name: name.into() });
             }
-            return false;
-        };
-        let op = self.clients.requests.len() as u32;
-        let (body, ends) = self.clients.records(op);
-        let id_of = sim.id();
-        let mut observer = self.shared.observer.borrow_mut();
-        observer.invoked(OpId(op), id_of, id, &self.clients.hashes);
-        drop(observer);
-        self.clients.requests.push(Request { client, node, open: true });
-        self.clients.open += 1;
-        if let Some(client) = client {
-            self.clients.list[usize::from(client)].open += 1;
         }
-        let append = Append::new(u64::from(op), id, body, ends);
-        sim.order(&self.shared, Command::Append(Box::new(append)));
-        true
+        known
     }
 
     /// A shard's answer to a client.
     pub(super) fn on_answer(&mut self, notice: Notice) {
         let (token, answer) = match notice {
+            Notice::Appended(append) if append.fence.is_some() => (append.token, Answer::Fenced),
+            Notice::Appended(append) if append.producer.is_some() => {
+                (append.token, Answer::Registered(append.producer.unwrap_or_default()))
+            }
             Notice::Appended(append) => {
                 let first = append.first_offset.unwrap_or_default();
                 (append.token, Answer::Appended(first, append.last_offset))
@@ -191,7 +228,7 @@ impl World {
             Notice::Unknown(append) => (append.token, Answer::Unknown),
             _ => return,
         };
-        if self.clients.answer(token as u32) {
+        if self.clients.answer(token as u32, &answer) {
             self.shared.observer.borrow_mut().answered(OpId(token as u32), answer);
         }
     }
@@ -201,7 +238,7 @@ impl World {
         for op in 0..self.clients.requests.len() as u32 {
             let request = &self.clients.requests[op as usize];
             if request.open && request.node == node {
-                self.clients.answer(op);
+                self.clients.answer(op, &Answer::Unknown);
                 self.shared.observer.borrow_mut().answered(OpId(op), Answer::Unknown);
             }
         }
@@ -239,7 +276,7 @@ impl World {
         };
         let mut observer = self.shared.observer.borrow_mut();
         let mut at = run.first_offset;
-        for record in records(bytes) {
+        for record in records(bytes).skip(run.skip as usize) {
             if at >= offset {
                 observer.read(sim.id(), topic, at, record);
             }

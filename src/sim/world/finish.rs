@@ -8,6 +8,8 @@ use crate::control::catalog::Located;
 use crate::mail::TopicId;
 use crate::sim::agenda::What;
 use crate::sim::disk::Rates;
+use crate::sim::faults::Kind;
+use crate::sim::journal::Place as Where;
 use crate::sim::observer::{FinalNode, Invariant, Violation};
 use chainring_ring::core::Core;
 use chainring_ring::ids::Ballot;
@@ -15,6 +17,8 @@ use chainring_storage::{Place, segment_path};
 
 /// A world that is worse than the fault model is looked at for so long.
 const BEYOND_US: u64 = 3_000_000;
+/// Longer than a world lasts.
+const ABSENT_US: u64 = 1_000_000_000_000;
 
 impl World {
     /// A phase may be over. True if that is the end.
@@ -30,10 +34,13 @@ impl World {
         if !self.last_requests && now >= self.healed_at + LAST_REQUESTS_US {
             self.last_requests = true;
             for node in 0..self.plan.nodes {
-                self.last_requests &= self.request(node, None);
+                self.last_requests &= self.is_absent(node) || self.request(node, None);
             }
         }
         if self.last_requests && self.clients.open == 0 && self.are_equal() {
+            if self.bring_back() {
+                return false;
+            }
             self.equal_at = Some(now);
             return true;
         }
@@ -52,9 +59,11 @@ impl World {
         self.healing = true;
         self.healed_at = self.now();
         self.clients.quiet = true;
+        self.choose_absent();
         self.shared.faults.borrow_mut().stop();
         self.shared.lan.borrow_mut().heal();
-        let most = BALLOTS_AFTER_HEAL * u32::from(self.plan.nodes);
+        let absent = self.absent.iter().filter(|absent| **absent).count() as u32;
+        let most = BALLOTS_AFTER_HEAL * (1 + absent) * u32::from(self.plan.nodes);
         let ballots = if self.plan.beyond { u32::MAX } else { most };
         self.shared.observer.borrow_mut().healed(ballots);
         let now = self.now();
@@ -67,13 +76,52 @@ impl World {
             sim.recall(&self.shared);
             sim.mail_later(&self.shared);
         }
+        for node in 0..self.plan.nodes {
+            if self.is_absent(node) && self.nodes[usize::from(node)].alive.is_some() {
+                self.crash(node, true, ABSENT_US);
+            }
+        }
         self.put(now + LOOK_US, What::Phase);
+    }
+
+    /// Some of the minority stay down, where that may happen.
+    fn choose_absent(&mut self) {
+        let now = self.now();
+        let mut faults = self.shared.faults.borrow_mut();
+        for node in (0..self.plan.nodes).filter(|node| self.plan.absent[usize::from(*node)]) {
+            if faults.allows(Kind::Absent, u64::from(node)) {
+                faults.happened((Kind::Absent, u64::from(node)), now, Where::Node(node));
+                self.absent[usize::from(node)] = true;
+            }
+        }
+    }
+
+    /// True if the node stays down for now, though all else is healed.
+    pub(super) fn is_absent(&self, node: u8) -> bool {
+        self.absent[usize::from(node)]
+    }
+
+    /// The others have come to rest without them: who was absent starts. False if nobody was.
+    fn bring_back(&mut self) -> bool {
+        if !self.absent.contains(&true) {
+            return false;
+        }
+        let now = self.now();
+        let none = vec![false; self.absent.len()];
+        let absent = std::mem::replace(&mut self.absent, none);
+        for node in (0..self.plan.nodes).filter(|node| absent[usize::from(*node)]) {
+            self.put(now, What::Boot { node });
+        }
+        (self.healed_at, self.last_requests) = (now, false);
+        self.put(now + LOOK_US, What::Phase);
+        true
     }
 
     /// All nodes run, have delivered the same, know so, and have it in their logs. Where a majority
     /// has forgotten, what is equal need not be all that there was.
     fn are_equal(&self) -> bool {
-        let mut cores = self.nodes.iter().map(|sim| Some(sim.alive.as_ref()?.shard.core()));
+        let present = || self.nodes.iter().zip(&self.absent).filter(|(_, absent)| !**absent);
+        let mut cores = present().map(|(sim, _)| Some(sim.alive.as_ref()?.shard.core()));
         let Some(Some(first)) = cores.next() else { return false };
         let position = first.delivered();
         let same = |core: Option<&Core>| {
@@ -85,7 +133,7 @@ impl World {
                 alive.clerk.catalog.borrow().delivered() == position && alive.shard.is_written()
             })
         };
-        same(Some(first)) && cores.all(same) && self.nodes.iter().all(shown)
+        same(Some(first)) && cores.all(same) && present().all(|(sim, _)| shown(sim))
     }
 
     fn say_unsettled(&mut self) {

@@ -11,6 +11,7 @@
 mod clients;
 mod finish;
 mod harm;
+mod producers;
 mod strikes;
 
 use crate::mail::{Command, Notice};
@@ -99,9 +100,7 @@ impl Eyes for Frames {
                 let body = &frame[HEADER_BYTES..HEADER_BYTES + header.length as usize];
                 observer.control_frame(from, &header, body);
             }
-            FrameKind::Prepare | FrameKind::Promise | FrameKind::Reject => {
-                observer.direct_frame(from, to, frame);
-            }
+            kind if kind.is_direct() => observer.direct_frame(from, to, frame),
             _ => {}
         }
     }
@@ -117,6 +116,8 @@ pub struct World {
     /// Nodes that are to end, and when.
     stopping: Vec<(u64, u8)>,
     healing: bool,
+    /// Nodes that stay down when the world is healed.
+    absent: Vec<bool>,
     healed_at: u64,
     last_requests: bool,
     equal_at: Option<u64>,
@@ -151,6 +152,7 @@ impl World {
         World {
             nodes: (0..plan.nodes).map(|index| SimNode::new(index, &plan, only.clone())).collect(),
             clients: Clients::new(&plan),
+            absent: vec![false; usize::from(plan.nodes)],
             random: Random::stream(seed, "world"),
             shared,
             plan,

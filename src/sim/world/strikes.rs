@@ -384,7 +384,7 @@ impl World {
     /// A node starts.
     pub(super) fn on_boot(&mut self, node: u8) {
         let sim = &mut self.nodes[usize::from(node)];
-        if sim.alive.is_some() || !sim.booting {
+        if sim.alive.is_some() || !sim.booting || self.absent[usize::from(node)] {
             return;
         }
         sim.booting = false;

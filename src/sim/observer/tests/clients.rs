@@ -50,7 +50,7 @@ fn b3_runs_have_no_gap() {
     pair(Invariant::B3, Sync, |ring, broken| {
         append(ring, 0, b"one");
         let first_offset = if broken { 2 } else { 1 };
-        let run = Notice::Run { topic: TOPIC, first_offset, count: 1, at: 0 };
+        let run = Notice::Run { topic: TOPIC, first_offset, count: 1, skip: 0, at: 0 };
         ring.observer.notice(node(0), &run);
     });
 }

@@ -6,6 +6,7 @@
 mod agreement;
 mod clients;
 mod durability;
+mod producers;
 mod ring;
 
 use super::{Invariant, Violation};

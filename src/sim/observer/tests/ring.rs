@@ -84,7 +84,10 @@ impl Ring {
             Superblock { start: 1, ..new }
         };
         let superblocks: Vec<_> = (0..3).map(superblock).collect();
-        let cores = (0..3).map(|at| Ring::core(at, &superblocks[at], Recovered::default()));
+        // Nothing goes wrong: the circle is one of all.
+        let patience = if fault_free { 1 } else { 0 };
+        let cores =
+            (0..3).map(|at| Ring::core(at, &superblocks[at], Recovered::default(), patience));
         let mut ring = Ring {
             observer: Observer::new(setup),
             cores: cores.collect(),
@@ -100,7 +103,7 @@ impl Ring {
         ring
     }
 
-    fn core(at: usize, superblock: &Superblock, recovered: Recovered) -> Core {
+    fn core(at: usize, superblock: &Superblock, recovered: Recovered, patience: u32) -> Core {
         let settings = Settings {
             nodes: (0..3).map(node).collect(),
             voters: vec![Incarnation(1); 3],
@@ -109,6 +112,8 @@ impl Ring {
             session: superblock.session(),
             durability: superblock.durability,
             window: WINDOW,
+            seed: 0,
+            patience,
         };
         Core::new(settings, recovered)
     }
@@ -127,7 +132,7 @@ impl Ring {
         self.observer.stopped(node(at), how);
         self.pending[at] = Default::default();
         self.superblocks[at].start += 1;
-        self.cores[at] = Ring::core(at, &self.superblocks[at], recovered);
+        self.cores[at] = Ring::core(at, &self.superblocks[at], recovered, 0);
         self.tell_started(at);
     }
 
@@ -223,7 +228,7 @@ impl Ring {
         self.observer.notice(node(at), &notice);
         if counts {
             let (topic, first_offset) = (TopicId(0), self.offsets[at]);
-            let notice = Notice::Run { topic, first_offset, count: 1, at: 0 };
+            let notice = Notice::Run { topic, first_offset, count: 1, skip: 0, at: 0 };
             self.observer.notice(node(at), &notice);
             self.offsets[at] += 1;
         }

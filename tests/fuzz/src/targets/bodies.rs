@@ -1,10 +1,11 @@
 //! Bodies of value packets, their delivery, and the lines that clients send.
 
 use crate::{Target, mutate};
+use chainring::groups::producers::Producers;
 use chainring::groups::{Delivered, Groups};
 use chainring::mail::TopicId;
 use chainring::records::{
-    Digest, Run, RunWriter, is_topic_name, line_ends, line_ends_bytes, records, run_at, runs,
+    Digest, Run, RunWriter, Stamp, is_topic_name, line_ends, line_ends_bytes, records, run_at, runs,
 };
 use std::collections::BTreeMap;
 
@@ -27,7 +28,8 @@ pub const DELIVERY: Target = Target {
     repair: mutate::as_is,
     words: WORDS,
     bytes_max: 2048,
-    memory_max: 4 << 20,
+    // 33 MiB are reserved in any case: two tables of producers, the groups' and the model's.
+    memory_max: 34 << 20,
 };
 
 /// A body of lines; its first byte is the limit of a line.
@@ -45,6 +47,8 @@ const WORDS: &[&[u8]] = &[
     &[0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 5, 0, 0, 0, 1, 0, 0, 0, b'x'],
     &[0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, b'n'],
     &[4, 0, 0, 0],
+    &[0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+    &[3, 0, 0, 0, 1, 0, 0, 0, 29, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0],
 ];
 
 /// A body as the comment of `records.rs` draws it: the parts, and whether all of it was read.
@@ -61,8 +65,9 @@ fn reference(body: &[u8]) -> (Vec<Part>, bool) {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
-    Records(u32, Vec<Vec<u8>>),
+    Records(u32, Option<Stamp>, Vec<Vec<u8>>),
     Create(String),
+    Register,
 }
 
 fn reference_run(bytes: &[u8]) -> Option<(Part, &[u8])> {
@@ -82,7 +87,19 @@ fn reference_run(bytes: &[u8]) -> Option<(Part, &[u8])> {
         let good = is_topic_name(&name) && count == 0 && topic == 0;
         return good.then_some((Part::Create(name), rest));
     }
-    let (mut found, mut at) = (Vec::new(), 16);
+    if kind == 4 {
+        return (count == 0 && topic == 0 && length == 0).then_some((Part::Register, rest));
+    }
+    let stamp = match kind {
+        3 if length < 24 || bytes[36..40] != [0; 4] => return None,
+        3 => Some(Stamp {
+            producer: (number(20)? << 32 | number(16)?) as u64,
+            sequence: (number(28)? << 32 | number(24)?) as u64,
+            epoch: number(32)? as u32,
+        }),
+        _ => None,
+    };
+    let (mut found, mut at) = (Vec::new(), if kind == 3 { 40 } else { 16 });
     while at < 16 + length {
         let size = number(at)?;
         if at + 4 + size > 16 + length {
@@ -91,8 +108,8 @@ fn reference_run(bytes: &[u8]) -> Option<(Part, &[u8])> {
         found.push(bytes[at + 4..at + 4 + size].to_vec());
         at += 4 + size;
     }
-    let good = kind == 1 && count > 0 && found.len() == count;
-    good.then_some((Part::Records(topic as u32, found), rest))
+    let good = [1, 3].contains(&kind) && count > 0 && found.len() == count;
+    good.then_some((Part::Records(topic as u32, stamp, found), rest))
 }
 
 fn read(body: &[u8]) -> (Vec<Part>, bool) {
@@ -100,13 +117,14 @@ fn read(body: &[u8]) -> (Vec<Part>, bool) {
     for run in runs(body) {
         let Ok(run) = run else { return (parts, false) };
         match run {
-            Run::Records { at, topic, count, bytes } => {
+            Run::Records { at, topic, count, bytes, stamp } => {
                 assert_eq!(run_at(body, at), Ok(run));
                 let found: Vec<_> = records(bytes).map(<[u8]>::to_vec).collect();
                 assert_eq!(found.len(), count as usize);
-                parts.push(Part::Records(topic.0, found));
+                parts.push(Part::Records(topic.0, stamp, found));
             }
             Run::Create { name, .. } => parts.push(Part::Create(name.to_owned())),
+            Run::Register { .. } => parts.push(Part::Register),
         }
     }
     (parts, true)
@@ -125,12 +143,14 @@ fn run_records(body: &[u8]) -> bool {
     let mut writer = RunWriter::new();
     for part in &parts {
         match part {
-            Part::Records(topic, records) => {
-                for record in records {
-                    assert!(writer.push(&mut again, TopicId(*topic), record));
+            Part::Records(topic, stamp, records) => {
+                for (index, record) in (0..).zip(records) {
+                    let stamp = stamp.map(|first| first.after(index));
+                    assert!(writer.push_as(&mut again, TopicId(*topic), stamp, record));
                 }
             }
             Part::Create(name) => assert!(writer.create(&mut again, name)),
+            Part::Register => assert!(writer.register(&mut again)),
         }
     }
     let (second, whole) = read(&again[..writer.bytes()]);
@@ -140,14 +160,17 @@ fn run_records(body: &[u8]) -> bool {
 }
 
 /// Record by record.
-fn flat(parts: &[Part]) -> Vec<(Option<u32>, &[u8])> {
+fn flat(parts: &[Part]) -> Vec<(Option<u32>, Option<Stamp>, &[u8])> {
     let mut all = Vec::new();
     for part in parts {
         match part {
-            Part::Records(topic, records) => {
-                all.extend(records.iter().map(|record| (Some(*topic), &record[..])));
+            Part::Records(topic, stamp, records) => {
+                let stamp = |index| stamp.map(|first: Stamp| first.after(index));
+                let flat = |(index, record)| (Some(*topic), stamp(index), Vec::as_slice(record));
+                all.extend((0..).zip(records).map(flat));
             }
-            Part::Create(name) => all.push((None, name.as_bytes())),
+            Part::Create(name) => all.push((None, None, name.as_bytes())),
+            Part::Register => all.push((None, None, b"")),
         }
     }
     all
@@ -158,6 +181,7 @@ fn flat(parts: &[Part]) -> Vec<(Option<u32>, &[u8])> {
 enum Told {
     Topic(u32, String),
     Run(u32, u64, u32),
+    Producer(u64),
 }
 
 fn run_delivery(body: &[u8]) -> bool {
@@ -172,6 +196,8 @@ fn run_delivery(body: &[u8]) -> bool {
                 Delivered::Run { topic, first_offset, count, .. } => {
                     Told::Run(topic.0, first_offset, count)
                 }
+                Delivered::Producer { id } => Told::Producer(id),
+                Delivered::Answer { .. } => return,
             });
         });
         *end = result.is_ok();
@@ -180,6 +206,9 @@ fn run_delivery(body: &[u8]) -> bool {
     assert_eq!(ends, [whole; 2]);
     let (mut names, mut next) = (BTreeMap::new(), Vec::new());
     let (mut expected, mut digest) = (Vec::new(), Digest::default());
+    // The table of producers has a model of its own (`src/groups/producers/tests.rs`); here it
+    // says which records are new.
+    let mut producers = Producers::new();
     for part in parts.iter().chain(&parts) {
         match part {
             Part::Create(name) if !names.contains_key(name) => {
@@ -189,10 +218,18 @@ fn run_delivery(body: &[u8]) -> bool {
                 expected.push(Told::Topic(id, name.clone()));
             }
             Part::Create(_) => {}
-            Part::Records(topic, records) => {
+            Part::Register => expected.extend(producers.register().map(Told::Producer)),
+            Part::Records(topic, stamp, records) => {
                 let Some(end) = next.get_mut(*topic as usize) else { continue };
-                expected.push(Told::Run(*topic, *end, records.len() as u32));
-                for record in records {
+                let count = records.len() as u32;
+                let skip = stamp.map_or(0, |stamp| {
+                    let placed = producers.deliver(stamp, TopicId(*topic), count, *end);
+                    placed.map_or(count, |placed| placed.repeated)
+                });
+                if skip < count {
+                    expected.push(Told::Run(*topic, *end, count - skip));
+                }
+                for record in &records[skip as usize..] {
                     digest.add(TopicId(*topic), *end, record);
                     *end += 1;
                 }
@@ -200,7 +237,7 @@ fn run_delivery(body: &[u8]) -> bool {
         }
     }
     assert_eq!(told, expected);
-    assert_eq!(groups.digest(), digest);
+    assert_eq!(groups.digest(), Digest(digest.0.wrapping_add(producers.digest())));
     assert_eq!(groups.records(), next.iter().sum::<u64>());
     for (topic, end) in (0..).zip(&next) {
         assert_eq!(groups.end(TopicId(topic)), Some(*end));
@@ -231,7 +268,7 @@ fn run_lines(bytes: &[u8]) -> bool {
 }
 
 fn seeds() -> Vec<Vec<u8>> {
-    let mut body = vec![0; 400];
+    let mut body = vec![0; 600];
     let mut writer = RunWriter::new();
     assert!(writer.create(&mut body, "logs"));
     assert!(writer.create(&mut body, "events.A_b-9"));
@@ -239,6 +276,11 @@ fn seeds() -> Vec<Vec<u8>> {
         assert!(writer.push(&mut body, TopicId(topic), record.as_bytes()));
     }
     assert!(writer.create(&mut body, "logs"));
+    assert!(writer.register(&mut body));
+    for (epoch, sequence) in [(0, 0), (0, 1), (0, 0), (1, 0), (0, 2), (1, 2)] {
+        let stamp = Some(Stamp { producer: 7, epoch, sequence });
+        assert!(writer.push_as(&mut body, TopicId(1), stamp, b"once\n"));
+    }
     body.truncate(writer.bytes());
     vec![body]
 }

@@ -14,6 +14,7 @@ use chainring_ring::ids::{
     Claim, Entry, Incarnation, Instance, NODES_MAX, NodeId, Order, RingId, Sequence, Session,
     ValueId,
 };
+use chainring_ring::layout::Layout;
 use chainring_ring::votes::Vote;
 
 /// Largest frame accepted in these targets.
@@ -58,7 +59,9 @@ pub const DIRECT: Target = Target {
     run: run_direct,
     seeds: || {
         let empty = |kind| sealed(header(kind, 0, 0), &[], 1);
-        vec![promise(), empty(Kind::Prepare), empty(Kind::Reject)]
+        let mut seeds: Vec<_> = failover().into();
+        seeds.extend([promise(), empty(Kind::Prepare), empty(Kind::Reject)]);
+        seeds
     },
     repair: mutate::frame,
     words: &[],
@@ -102,7 +105,8 @@ fn is_header(bytes: &[u8]) -> bool {
     let number = |range: std::ops::Range<usize>| {
         head[range].iter().rev().fold(0u128, |number, byte| number << 8 | u128::from(*byte))
     };
-    let kinds = [1, 2, 3, 4, 5, 16, 17, 18, 32, 33, 34, 48, 49, 50, 64, 65, 66, 67];
+    let kinds =
+        [1, 2, 3, 4, 5, 16, 17, 18, 32, 33, 34, 48, 49, 50, 51, 52, 53, 54, 55, 64, 65, 66, 67];
     let reserved = number(64..68) | number(69..72) | number(97..104) | number(112..128);
     number(0..16) == xxhash_rust::xxh3::xxh3_128(&head[16..])
         && head[55] == VERSION
@@ -191,7 +195,7 @@ fn run_control(bytes: &[u8]) -> bool {
 
 fn run_direct(bytes: &[u8]) -> bool {
     let Some((header, body)) = verified(bytes, LIMIT) else { return false };
-    let from = NodeId(3);
+    let from = BALLOT.node;
     let result = direct::input(&header, from, body);
     match &result {
         Ok(Input::Prepare { ballot } | Input::Reject { promised: ballot }) => {
@@ -203,6 +207,20 @@ fn run_direct(bytes: &[u8]) -> bool {
             assert!(promise.first.max(promise.delivered).0 <= POSITION_MAX);
             promise.orders.chunks(ORDER_BYTES).flat_map(order_at).for_each(|o| check_order(&o));
         }
+        Ok(Input::Open { ballot, layout, claim }) => {
+            assert_eq!((ballot.node, layout.nodes().first()), (from, Some(&from)));
+            assert_eq!(Layout::decode(layout.encode()), Some(*layout));
+            assert!(claim.position.0 <= POSITION_MAX && claim.ballot <= *ballot);
+        }
+        Ok(Input::Present { vote, .. }) => {
+            assert_eq!(vote.node, from);
+            assert!(vote.durable.max(vote.delivered).0 <= POSITION_MAX);
+        }
+        Ok(
+            Input::Missed { from: who, ballot, .. }
+            | Input::Ask { from: who, ballot }
+            | Input::Lost { from: who, ballot },
+        ) => assert_eq!((*who, *ballot), (from, header.ballot)),
         Ok(other) => panic!("no direct frame is {other:?}"),
         Err(_) => assert!(!matches!(header.kind, Kind::Prepare | Kind::Reject)),
     }
@@ -270,6 +288,23 @@ fn frame_of_orders() -> Vec<u8> {
 
 fn frame_of_votes() -> Vec<u8> {
     sealed(header(Kind::Votes, 0, 0), &body_of_votes(), 1)
+}
+
+/// What failover says: a ballot is open, a node is there, a neighbour or the coordinator is missed.
+fn failover() -> [Vec<u8>; 5] {
+    let direct = |kind, body: &[u8]| sealed(header(kind, 0, 0), body, 1);
+    let mut open = vec![0; 8 + CLAIM_BYTES];
+    open[..4].copy_from_slice(&0x312u32.to_le_bytes());
+    put_claim(&Claim { ballot: BALLOT, position: Instance(9) }, &mut open[8..]);
+    let mut present = vec![0; VOTE_BYTES + 8];
+    put_vote(&Vote { node: NodeId(2), ballot: BALLOT, ..Vote::default() }, &mut present);
+    [
+        direct(Kind::Open, &open),
+        direct(Kind::Present, &present),
+        direct(Kind::Missed, &[1, 0, 0, 0, 0, 0, 0, 0]),
+        direct(Kind::Ask, &[]),
+        direct(Kind::Lost, &[]),
+    ]
 }
 
 fn promise() -> Vec<u8> {

@@ -1,0 +1,118 @@
+//! Which nodes the circle of the next ballot has, and in which order.
+//!
+//! Who answered is in it, unless it would hold the window back; who was not in the last one comes
+//! at the tail; links that did not carry are not used. Invariant: a circle has a quorum of voters,
+//! whatever that costs.
+
+use crate::coordinator::Role;
+use crate::core::Core;
+use crate::failover::bit;
+use crate::ids::NodeId;
+use crate::layout::Layout;
+use crate::mark;
+
+impl Core {
+    /// True if a node outside the circle is there, has waited, and has learnt what was decided.
+    pub(crate) fn somebody_returns(&self) -> bool {
+        let returns = |node: &&NodeId| {
+            let waits = self.failover.waits(**node);
+            !self.layout.contains(**node)
+                && self.failover.is_there(**node)
+                && !waits
+                && !self.is_far_behind(**node)
+                && self.circle(bit(**node)).contains(**node)
+        };
+        let Role::Coordinator(tip) = &self.role else { return false };
+        self.delivered > tip.barrier && self.settings.nodes.iter().any(|node| returns(&node))
+    }
+
+    /// True if a node would hold the window back.
+    fn is_far_behind(&self, node: NodeId) -> bool {
+        let Some(vote) = self.votes.of(node) else { return false };
+        vote.delivered.0 + self.window.span() / 4 < self.delivered.0
+    }
+
+    /// Nodes whose answers are worth waiting for: those of the circle, and who would come back.
+    pub(crate) fn is_awaited(&self, node: NodeId) -> bool {
+        let known = self.layout.contains(node) || self.failover.is_there(node);
+        known && !self.failover.is_missed(node)
+    }
+
+    /// The circle for a new ballot, of those who answered, and of who cannot but is there.
+    pub(crate) fn next_circle(&self, answered: impl Fn(NodeId) -> bool) -> Layout {
+        let mut here = 0;
+        for node in &self.settings.nodes {
+            let learner = self
+                .votes
+                .of(*node)
+                .is_some_and(|vote| self.voter_incarnation(*node) != Some(vote.incarnation));
+            if answered(*node) || learner && self.failover.is_there(*node) {
+                here |= bit(*node);
+            }
+        }
+        let mut near = 0;
+        let close = self.settings.nodes.iter().filter(|node| !self.is_far_behind(**node));
+        close.for_each(|node| near |= bit(*node));
+        let circle = self.circle_of(here & near);
+        match self.has_quorum(&circle) {
+            true => circle,
+            // Better one that is behind, or a link that may not carry, than none.
+            false => {
+                mark!(CircleTakesAll);
+                let known = self.known_order().filter(|node| here & bit(*node) != 0);
+                Layout::new(core::iter::once(self.settings.me).chain(known))
+            }
+        }
+    }
+
+    /// The present circle and these nodes.
+    fn circle(&self, more: u8) -> Layout {
+        let present = self.layout.nodes().iter().fold(more, |all, node| all | bit(*node));
+        self.circle_of(present)
+    }
+
+    fn has_quorum(&self, circle: &Layout) -> bool {
+        let votes = |node: &&NodeId| {
+            let heard = self.votes.of(**node).map(|vote| vote.incarnation);
+            heard.is_none() || heard == self.voter_incarnation(**node)
+        };
+        circle.nodes().iter().filter(votes).count() >= self.quorum()
+    }
+
+    /// The order in which nodes stand now, from this one on; who is not in the circle at the tail.
+    fn known_order(&self) -> impl Iterator<Item = NodeId> {
+        let circle = self.layout.from(self.settings.me);
+        let present = (0..circle.nodes().len()).map(move |place| circle.nodes()[place]);
+        present.chain(self.settings.nodes.iter().copied())
+    }
+
+    /// As many of these nodes as links that carry make a circle of, in the known order if they do.
+    fn circle_of(&self, here: u8) -> Layout {
+        let me = self.settings.me;
+        let here = here | bit(me);
+        let rest = Layout::new(self.known_order().filter(|node| here & bit(*node) != 0));
+        let mut best = Layout::new([me]);
+        self.extend(best, &rest, &mut best);
+        best
+    }
+
+    /// Depth first; at most 7! orders, and a whole one in the known order mostly comes first.
+    fn extend(&self, circle: Layout, rest: &Layout, best: &mut Layout) {
+        let me = self.settings.me;
+        let last = *circle.nodes().last().expect("this node at least");
+        let closes = last == me || self.failover.carries(last, me);
+        if closes && circle.nodes().len() > best.nodes().len() {
+            *best = circle;
+        }
+        for node in rest.nodes().iter().filter(|node| !circle.contains(**node)) {
+            if best.nodes().len() == rest.nodes().len() {
+                return;
+            }
+            if self.failover.carries(last, *node) {
+                let mut longer = circle;
+                longer.push(*node);
+                self.extend(longer, rest, best);
+            }
+        }
+    }
+}

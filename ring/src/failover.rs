@@ -1,0 +1,488 @@
+//! Failover: who is missed, who campaigns when, and which nodes a ballot's circle has.
+//!
+//! Nothing here decides what is safe: any node may campaign at any time, and whatever the circle,
+//! votes are counted over the configuration. Time comes as ticks of ten milliseconds.
+//!
+//! A node watches two others: the coordinator, whose signs of life go round the circle, and its
+//! predecessor, by the frames of the control link. A silence is judged by the longest pause heard
+//! lately; a broken connection shortens what is left of it. Who misses its predecessor tells the
+//! coordinator, which opens a ballot without it; who misses the coordinator asks the others, in the
+//! order of the circle, and campaigns once a quorum misses it too. Who is outside the circle says so
+//! to all, learns by catch-up, and comes back at the tail with a ballot of its own.
+
+use crate::actions::{Action, Actions};
+use crate::coordinator::Role;
+use crate::core::Core;
+use crate::ids::{Ballot, Claim, NODES_MAX, NodeId};
+use crate::layout::Layout;
+use crate::mark;
+use crate::votes::Vote;
+use crate::watch::{SILENCE_MAX, Watch};
+
+/// Ticks between signs of life, of a coordinator and of each neighbour.
+pub(crate) const BEAT_TICKS: u32 = 2;
+/// Ticks between words to those whom no link reaches, and between repeated complaints.
+const TELL_TICKS: u32 = 5;
+/// Ticks by which each place in the circle asks later than the one before it.
+const STAGGER_TICKS: u32 = 3;
+/// Ticks by which who is not next to the coordinator asks later.
+const LATER_TICKS: u32 = 10;
+/// Doublings of the wait between attempts, most.
+const ATTEMPTS_MAX: u32 = 2;
+/// Ticks between two ballots that a coordinator opens of its own will.
+const BALLOT_TICKS: u32 = 20;
+/// Who said something within so many ticks is there.
+const PRESENT_TICKS: u32 = 20;
+/// Ticks for which a link that did not carry is not used, unless it is known to carry again.
+const DEAD_LINK_TICKS: u32 = 1000;
+/// Ticks until a node that was left out may come back, the first time; doubled each time.
+const RETURN_TICKS: u32 = 10;
+/// Ticks after which one time less is remembered.
+const FORGET_TICKS: u32 = 6000;
+/// Doublings of that, most.
+const RETURNS_MAX: u32 = 4;
+
+/// Whom a node misses, and whom it knows to be there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Failover {
+    coordinator: Watch,
+    predecessor: Watch,
+    ticks: u32,
+    /// Who said that it has lost the coordinator too: a bit a node.
+    lost: u8,
+    /// Who asked while the coordinator was still heard here: a bit a node.
+    asked: u8,
+    /// When to ask next, in ticks of silence; how often it was asked.
+    asks_at: u32,
+    attempts: u32,
+    /// Ticks since the last ballot was opened here.
+    opened: u32,
+    /// Somebody has promised more than that ballot.
+    above: bool,
+    /// By node, ticks since it said something to this one directly.
+    direct: [u32; NODES_MAX],
+    /// Nodes that are missed: nobody waits for them. A bit a node.
+    missed: u8,
+    /// By node, ticks until it may come back, and how often it was left out.
+    returns: [(u32, u32); NODES_MAX],
+    /// By sender and receiver, ticks for which that link is not used.
+    dead_links: [[u32; NODES_MAX]; NODES_MAX],
+}
+
+impl Default for Failover {
+    fn default() -> Failover {
+        Failover {
+            // A node that starts has heard nobody.
+            coordinator: Watch::silent(),
+            predecessor: Watch::default(),
+            ticks: 0,
+            lost: 0,
+            asked: 0,
+            asks_at: 0,
+            attempts: 0,
+            opened: BALLOT_TICKS,
+            above: false,
+            direct: [u32::MAX; NODES_MAX],
+            missed: 0,
+            returns: Default::default(),
+            dead_links: Default::default(),
+        }
+    }
+}
+
+pub(crate) fn index(node: NodeId) -> usize {
+    usize::from(node.0) - 1
+}
+
+pub(crate) fn bit(node: NodeId) -> u8 {
+    1 << index(node)
+}
+
+impl Failover {
+    fn tick(&mut self) {
+        let count = |ticks: &mut u32| *ticks = ticks.saturating_add(1);
+        self.ticks = self.ticks.wrapping_add(1);
+        self.coordinator.tick();
+        self.predecessor.tick();
+        count(&mut self.opened);
+        self.direct.iter_mut().for_each(count);
+        let left = |ticks: &mut u32| *ticks = ticks.saturating_sub(1);
+        self.returns.iter_mut().for_each(|(ticks, _)| left(ticks));
+        self.dead_links.iter_mut().flatten().for_each(left);
+        if self.ticks.is_multiple_of(FORGET_TICKS) {
+            self.returns.iter_mut().for_each(|(_, times)| left(times));
+        }
+    }
+
+    pub(crate) fn is_there(&self, node: NodeId) -> bool {
+        self.direct[index(node)] < PRESENT_TICKS
+    }
+
+    /// Nobody waits for the node, and it waits before it comes back.
+    fn leave_out(&mut self, node: NodeId) {
+        self.missed |= bit(node);
+        let (wait, times) = &mut self.returns[index(node)];
+        *wait = RETURN_TICKS << *times;
+        *times = (*times + 1).min(RETURNS_MAX);
+    }
+
+    /// True while a node that was left out may not come back yet.
+    pub(crate) fn waits(&self, node: NodeId) -> bool {
+        self.returns[index(node)].0 > 0
+    }
+
+    /// True if nobody waits for the node.
+    pub(crate) fn is_missed(&self, node: NodeId) -> bool {
+        self.missed & bit(node) != 0
+    }
+
+    pub(crate) fn carries(&self, from: NodeId, to: NodeId) -> bool {
+        self.dead_links[index(from)][index(to)] == 0
+    }
+}
+
+impl Core {
+    /// True if the coordinator is heard, as far as this node can tell.
+    pub(crate) fn hears_coordinator(&self) -> bool {
+        !self.failover.coordinator.is_lost()
+    }
+
+    pub(crate) fn heard_coordinator(&mut self) {
+        self.failover.coordinator.heard();
+        (self.failover.asks_at, self.failover.attempts) = (0, 0);
+        (self.failover.lost, self.failover.asked) = (0, 0);
+    }
+
+    /// A higher ballot is promised: its owner has yet to show that it is there.
+    pub(crate) fn awaits_coordinator(&mut self) {
+        self.failover.coordinator.begin();
+        (self.failover.lost, self.failover.asks_at) = (0, 0);
+    }
+
+    /// Something came on the control link.
+    pub(crate) fn heard_predecessor(&mut self) {
+        self.failover.predecessor.heard();
+    }
+
+    /// A connection to this node broke: a hint, no more.
+    pub(crate) fn on_hint(&mut self, node: NodeId) {
+        let silent = self.failover.direct.get(usize::from(node.0).wrapping_sub(1));
+        if silent.is_none() || node == self.settings.me {
+            return;
+        }
+        if node == self.promised.node {
+            mark!(CoordinatorHinted);
+            self.failover.coordinator.hint();
+        }
+        if self.layout.predecessor(self.settings.me) == Some(node) {
+            self.failover.predecessor.hint();
+        }
+    }
+
+    /// A node said something directly: it is there.
+    pub(crate) fn is_there(&mut self, node: NodeId) {
+        if self.settings.nodes.contains(&node) {
+            self.failover.direct[index(node)] = 0;
+            self.failover.missed &= !bit(node);
+        }
+    }
+
+    /// True if this node is in the circle of the ballot in force.
+    pub fn is_in_circle(&self) -> bool {
+        let known = self.promised > Ballot::ZERO && self.layout_ballot == self.promised;
+        known && self.layout.contains(self.settings.me)
+    }
+
+    /// The circle as this node knows it.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// A tick: signs of life, and what follows from those that are missed.
+    pub(crate) fn watch(&mut self, out: &mut Actions) {
+        self.failover.tick();
+        let tell = self.failover.ticks.is_multiple_of(TELL_TICKS);
+        if self.failover.ticks.is_multiple_of(BEAT_TICKS) {
+            // To the successor: it watches this node.
+            self.votes_changed = true;
+        }
+        match self.role {
+            Role::Coordinator(_) => self.watch_circle(tell, out),
+            Role::Candidate(_) => {}
+            Role::Follower => {
+                self.miss_predecessor(tell, out);
+                if tell && !self.is_in_circle() {
+                    mark!(OutsideTheCircle);
+                    self.tell_others(|to| Action::Present { to, asks: true }, out);
+                }
+                self.miss_coordinator(out);
+            }
+        }
+    }
+
+    fn tell_others(&self, tell: impl Fn(NodeId) -> Action, out: &mut Actions) {
+        let others = self.settings.nodes.iter().filter(|node| **node != self.settings.me);
+        others.for_each(|node| out.push(tell(*node)));
+    }
+
+    fn miss_predecessor(&mut self, tell: bool, out: &mut Actions) {
+        let predecessor = self.layout.predecessor(self.settings.me);
+        let Some(node) = predecessor.filter(|_| self.is_in_circle() && tell) else { return };
+        if self.failover.predecessor.is_lost() {
+            mark!(PredecessorMissed);
+            out.push(Action::Missed { to: self.promised.node, node });
+        }
+    }
+
+    /// Who misses the coordinator asks whether others do, in the order of the circle.
+    fn miss_coordinator(&mut self, out: &mut Actions) {
+        if !self.failover.coordinator.is_lost() {
+            return;
+        }
+        // Who asked too early is not made to ask again.
+        let asked = core::mem::take(&mut self.failover.asked);
+        for node in self.settings.nodes.iter().filter(|node| asked & bit(**node) != 0) {
+            out.push(Action::Lost { to: *node, ballot: self.promised });
+        }
+        if !self.is_voter() {
+            return;
+        }
+        let place = self.place_behind_coordinator();
+        let coordinator = self.promised.node;
+        let apart = coordinator != self.settings.me && self.layout.contains(coordinator);
+        let apart = apart && self.layout.successor(coordinator) != Some(self.settings.me);
+        let failover = &mut self.failover;
+        let silence = failover.coordinator.silence;
+        if failover.asks_at == 0 {
+            // Its signs of life may also be lost behind another node: that one is left out first.
+            let later = if apart { LATER_TICKS } else { 0 };
+            failover.asks_at = silence.max(1) + later + STAGGER_TICKS * place;
+        }
+        if silence < failover.asks_at {
+            return;
+        }
+        let wait = (STAGGER_TICKS * (1 + place)) << failover.attempts;
+        failover.asks_at = silence + wait + jitter(self.settings.seed, failover.ticks) % wait;
+        failover.attempts = (failover.attempts + 1).min(ATTEMPTS_MAX);
+        failover.lost = bit(self.settings.me);
+        mark!(AsksForCoordinator);
+        self.tell_others(|to| Action::Ask { to }, out);
+        self.campaign_if_lost(out);
+    }
+
+    /// How many nodes of the circle come before this one, behind the coordinator that is missed.
+    fn place_behind_coordinator(&self) -> u32 {
+        let circle = self.layout.from(self.promised.node);
+        let place = circle.place(self.settings.me).unwrap_or(NODES_MAX);
+        place.saturating_sub(usize::from(circle.contains(self.promised.node))) as u32
+    }
+
+    /// A candidate that reaches no quorum asks again before it raises anything.
+    pub(crate) fn give_up_campaign(&mut self) {
+        mark!(CandidateReachesTooFew);
+        self.role = Role::Follower;
+        self.answer_due = None;
+        self.failover.coordinator.silence = SILENCE_MAX;
+        self.failover.asks_at = 0;
+    }
+
+    fn campaign_if_lost(&mut self, out: &mut Actions) {
+        let lost = self.failover.lost.count_ones() as usize;
+        if lost >= self.quorum() && matches!(self.role, Role::Follower) {
+            mark!(CoordinatorMissedByQuorum);
+            self.failover.lost = 0;
+            let coordinator = self.promised.node;
+            if self.settings.nodes.contains(&coordinator) && coordinator != self.settings.me {
+                self.failover.leave_out(coordinator);
+            }
+            self.campaign(out);
+        }
+    }
+
+    /// Somebody misses the coordinator of `ballot` and asks whether this node does.
+    pub(crate) fn on_ask(&mut self, from: NodeId, ballot: Ballot, out: &mut Actions) {
+        self.is_there(from);
+        match self.role {
+            Role::Coordinator(_) => out.push(Action::Open { to: from }),
+            Role::Follower if !self.hears_coordinator() => {
+                out.push(Action::Lost { to: from, ballot })
+            }
+            Role::Follower if self.settings.nodes.contains(&from) => {
+                mark!(AskedWhileHearing);
+                self.failover.asked |= bit(from);
+            }
+            _ => {}
+        }
+    }
+
+    /// Another node misses the coordinator too.
+    pub(crate) fn on_lost(&mut self, from: NodeId, ballot: Ballot, out: &mut Actions) {
+        self.is_there(from);
+        let listed = self.settings.nodes.contains(&from);
+        if listed && ballot == self.promised && !self.hears_coordinator() && self.failover.lost != 0
+        {
+            self.failover.lost |= bit(from);
+            self.campaign_if_lost(out);
+        }
+    }
+
+    /// A node outside the circle, or one that does not know it, says what it has, and whom it
+    /// hears; or one of the circle answers that it hears that.
+    pub(crate) fn on_present(&mut self, vote: &Vote, hears: u8, asks: bool, out: &mut Actions) {
+        let (from, me) = (vote.node, self.settings.me);
+        if from == me || !self.settings.nodes.contains(&from) {
+            return;
+        }
+        self.is_there(from);
+        self.on_vote(vote);
+        if matches!(self.role, Role::Coordinator(_)) {
+            for node in self.settings.nodes.iter().filter(|node| hears & bit(**node) != 0) {
+                self.failover.dead_links[index(from)][index(*node)] = 0;
+                self.failover.dead_links[index(*node)][index(from)] = 0;
+            }
+            out.push(Action::Open { to: from });
+        } else if asks {
+            out.push(Action::Present { to: from, asks: false });
+        }
+    }
+
+    /// The nodes that this one heard directly of late: a bit a node.
+    pub fn hears(&self) -> u8 {
+        let heard = self.settings.nodes.iter().filter(|node| self.failover.is_there(**node));
+        heard.fold(0, |all, node| all | bit(*node))
+    }
+
+    /// The coordinator's word: its ballot is open, with this circle.
+    pub(crate) fn on_open(
+        &mut self,
+        ballot: Ballot,
+        layout: Layout,
+        claim: Claim,
+        out: &mut Actions,
+    ) {
+        if ballot < self.promised {
+            mark!(OpenBelowPromise);
+            return self.reject(ballot, out);
+        }
+        if ballot > self.promised {
+            mark!(OpenRaisedPromise);
+            self.promise(ballot, out);
+        }
+        self.is_there(ballot.node);
+        self.heard_coordinator();
+        self.enter(layout, out);
+        self.learn(claim, out);
+    }
+
+    /// The circle of the ballot promised is known.
+    pub(crate) fn enter(&mut self, layout: Layout, out: &mut Actions) {
+        if self.layout_ballot != self.promised {
+            self.layout_ballot = self.promised;
+            self.layout = layout;
+            // The new neighbour has the time to call.
+            self.failover.predecessor.begin();
+            out.push(Action::Relink);
+        }
+    }
+
+    /// A node misses its predecessor in the circle of `ballot`.
+    pub(crate) fn on_missed(
+        &mut self,
+        from: NodeId,
+        ballot: Ballot,
+        node: NodeId,
+        out: &mut Actions,
+    ) {
+        self.is_there(from);
+        let ours = matches!(self.role, Role::Coordinator(_)) && ballot == self.promised;
+        if ours && self.layout.predecessor(from) == Some(node) {
+            self.mend_circle(node, from, out);
+        }
+    }
+
+    /// The link between two neighbours carries nothing: another ballot, with another circle.
+    fn mend_circle(&mut self, from: NodeId, to: NodeId, out: &mut Actions) {
+        if self.failover.opened < BALLOT_TICKS {
+            return;
+        }
+        mark!(CircleBroken);
+        self.failover.dead_links[index(from)][index(to)] = DEAD_LINK_TICKS;
+        let missed = if from == self.settings.me { to } else { from };
+        self.failover.leave_out(missed);
+        self.campaign(out);
+    }
+
+    /// What a coordinator does at a tick.
+    fn watch_circle(&mut self, tell: bool, out: &mut Actions) {
+        let me = self.settings.me;
+        if tell {
+            let reached = |node: &NodeId| {
+                let here = self.votes.of(*node).is_some_and(|vote| vote.ballot == self.promised);
+                *node == me || here && self.layout.contains(*node)
+            };
+            let nodes = self.settings.nodes.iter();
+            nodes.filter(|node| !reached(node)).for_each(|to| out.push(Action::Open { to: *to }));
+        }
+        if let Some(predecessor) = self.layout.predecessor(me)
+            && self.failover.predecessor.is_lost()
+        {
+            return self.mend_circle(predecessor, me, out);
+        }
+        let above = self.votes.iter().any(|vote| vote.ballot > self.promised);
+        let above = above || self.failover.above;
+        if self.failover.opened >= BALLOT_TICKS && (above || self.somebody_returns()) {
+            if above {
+                mark!(BallotAbove);
+            } else {
+                mark!(NodeReturns);
+            }
+            self.campaign(out);
+        }
+    }
+
+    /// A ballot was opened here.
+    pub(crate) fn opened(&mut self, circle: Layout, out: &mut Actions) {
+        (self.failover.opened, self.failover.above) = (0, false);
+        for node in self.settings.nodes.iter().filter(|node| !circle.contains(**node)) {
+            mark!(CircleLeavesOut);
+            // Also one that is there and was too slow to answer: it waits longer each time.
+            if self.failover.is_there(*node) {
+                self.failover.leave_out(*node);
+            }
+        }
+        self.enter(circle, out);
+        self.tell_others(|to| Action::Open { to }, out);
+    }
+
+    /// Somebody promised more than the own ballot. A coordinator opens one above it at once, but
+    /// for somebody who just did the same; a candidate gives way.
+    pub(crate) fn on_reject(&mut self, promised: Ballot, out: &mut Actions) {
+        self.liveness.round_seen = self.liveness.round_seen.max(promised.round);
+        if promised <= self.promised {
+            return;
+        }
+        match self.role {
+            Role::Follower => {}
+            Role::Coordinator(_) if self.failover.opened >= BALLOT_TICKS => {
+                mark!(BallotAbove);
+                self.campaign(out);
+            }
+            // It goes on, and opens one above as soon as that is due.
+            Role::Coordinator(_) => self.failover.above = true,
+            Role::Candidate(_) => {
+                mark!(GaveWay);
+                self.role = Role::Follower;
+                self.answer_due = None;
+                self.failover.coordinator.silence = 0;
+            }
+        }
+    }
+}
+
+/// SplitMix64 of both.
+fn jitter(seed: u64, ticks: u32) -> u32 {
+    let mut z = seed.wrapping_add(u64::from(ticks)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) >> 32) as u32
+}

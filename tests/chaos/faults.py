@@ -1,0 +1,182 @@
+"""The faults: each strikes, and is healed.
+
+Invariants: `measured` is true only where the coordinator falls silent at one moment and all others
+stay up and connected; `able` are the nodes that can go on without the rest; `took_effect` is
+judged after the heal by what the kernel counted, where it counts.
+"""
+
+import time
+
+import shapes
+
+READY_SECONDS = 30
+
+
+class Fault:
+    """Nothing goes wrong yet."""
+
+    name = ""
+    measured = False
+    # Longest time that it lasts, seconds, beside what is measured.
+    longest = 1.0
+
+    def __init__(self, cluster, random, victim, shape=None):
+        self.cluster, self.random, self.victim = cluster, random, victim
+        self.took_effect = True
+        self.able = [node for node in cluster.nodes if node != victim]
+        self.what = f"node {victim}"
+
+    def hits(self, node):
+        """True if it is aimed at this node, or at all."""
+        return node == self.victim
+
+    def strike(self):
+        """Begins it."""
+
+    def heal(self):
+        """Ends it."""
+
+
+class Kill(Fault):
+    """kill -9 of one."""
+
+    name, measured = "kill", True
+
+    def strike(self):
+        self.cluster.kill([self.victim])
+
+    def heal(self):
+        self.cluster.start(self.victim)
+
+
+class KillAll(Fault):
+    """kill -9 of all at once; they come back in any order."""
+
+    name = "kill"
+    longest = 0.2
+
+    def __init__(self, *rest):
+        super().__init__(*rest)
+        self.able, self.what = [], "all nodes"
+
+    def hits(self, node):
+        return True
+
+    def strike(self):
+        self.cluster.kill(self.cluster.nodes)
+
+    def heal(self):
+        for node in self.random.sample(self.cluster.nodes, len(self.cluster.nodes)):
+            self.cluster.start(node)
+
+
+class Stop(Fault):
+    """SIGSTOP, and SIGCONT later."""
+
+    name, measured = "stop", True
+    longest = 3.0
+
+    def strike(self):
+        self.cluster.pause(self.victim)
+
+    def heal(self):
+        self.cluster.go_on(self.victim)
+
+
+class Partition(Fault):
+    """Ways between nodes drop all packets, without a reset."""
+
+    name = "partition"
+    longest = 2.0
+
+    def __init__(self, cluster, random, victim, shape=None):
+        super().__init__(cluster, random, victim)
+        shape = shape or random.choice(shapes.NAMES)
+        ring = random.sample(cluster.nodes, len(cluster.nodes))
+        if shape in ("neighbours", "one_way"):
+            ring = cluster.ring()
+        self.cuts = shapes.SHAPES[shape](victim, ring)
+        self.able = shapes.able(cluster.nodes, self.cuts)
+        self.measured = shape == "alone"
+        self.what = f"{shape}, node {victim}"
+
+    def strike(self):
+        self.cluster.lan.cut(self.cuts)
+
+    def heal(self):
+        self.took_effect = self.cluster.lan.heal() > 0
+
+
+class Loss(Fault):
+    """Packets between all nodes are lost at random."""
+
+    name = "loss"
+    longest = 4.0
+
+    def __init__(self, *rest):
+        super().__init__(*rest)
+        self.per_mille = self.random.choice((1, 5, 20, 50, 100, 300))
+        self.able, self.what = [], f"{self.per_mille / 10} % lost"
+
+    def hits(self, node):
+        return False
+
+    def strike(self):
+        self.cluster.lan.lose(self.per_mille)
+
+    def heal(self):
+        self.took_effect = self.cluster.lan.heal() > 0
+
+
+class Slow(Fault):
+    """All of a node's links are slow."""
+
+    name = "slow"
+    longest = 4.0
+
+    def __init__(self, *rest):
+        super().__init__(*rest)
+        self.kbit = self.random.choice((256, 1000, 4000))
+        self.able, self.what = [], f"node {self.victim} at {self.kbit} kbit/s"
+
+    def strike(self):
+        self.cluster.lan.slow(self.victim, self.kbit)
+
+    def heal(self):
+        self.took_effect = self.cluster.lan.quicken(self.victim) > 0
+
+
+class Restart(Fault):
+    """Rolling restarts: one node after another is told to stop, ends well, and is started."""
+
+    name = "restart"
+    longest = 0.0
+
+    def __init__(self, *rest):
+        super().__init__(*rest)
+        self.able, self.what = [], "all nodes, one by one"
+        self.end = self.ready = 0
+
+    def hits(self, node):
+        return True
+
+    def strike(self):
+        for node in self.random.sample(self.cluster.nodes, len(self.cluster.nodes)):
+            began = time.monotonic()
+            self.cluster.terminate(node)
+            ended = time.monotonic()
+            self.cluster.start(node)
+            self.cluster.await_ready(node, READY_SECONDS)
+            self.end = max(self.end, ended - began)
+            self.ready = max(self.ready, time.monotonic() - ended)
+        self.what += f", ended within {self.end:.1f} s, ready within {self.ready:.1f} s"
+
+
+ONE = {fault.name: fault for fault in (Kill, Stop, Partition, Loss, Slow, Restart)}
+
+
+def draw(name, cluster, random, victim, chosen):
+    """A fault of this name; half of all kills hit all nodes at once."""
+    if name == "kill" and chosen.aim == "any" and random.random() < 0.5:
+        return KillAll(cluster, random, victim)
+    return ONE[name](cluster, random, victim, chosen.shape)
