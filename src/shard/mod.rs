@@ -102,6 +102,8 @@ pub struct Shard<M: Machine> {
     persist_lag: PersistLag,
     now_us: u64,
     next_tick_us: u64,
+    /// All that came was taken in since the last tick, at some moment.
+    listened: bool,
     idle_since_us: u64,
     times: Times,
     busy: bool,
@@ -187,6 +189,7 @@ impl<M: Machine> Shard<M> {
             persist_lag: PersistLag::of(limits),
             now_us: 0,
             next_tick_us: 0,
+            listened: false,
             idle_since_us: 0,
             times: Times::new(),
             busy: false,
@@ -308,6 +311,9 @@ impl<M: Machine> Shard<M> {
         if self.now_us >= self.next_tick_us {
             self.inputs += 1;
             self.next_tick_us = self.now_us + TICK_US;
+            if !std::mem::take(&mut self.listened) {
+                self.step(Input::Deaf);
+            }
             self.step(Input::Tick);
             self.publish();
         }
