@@ -53,8 +53,9 @@ impl<M: Machine> Shard<M> {
                 self.outbox.push(Notice::Direct { to, frame });
             }
             Action::Open { to } => {
-                let frame = self.sender.open(&self.core);
-                self.outbox.push(Notice::Direct { to, frame });
+                if let Some(frame) = self.sender.open(&self.core) {
+                    self.outbox.push(Notice::Direct { to, frame });
+                }
             }
             Action::Present { to, asks } => {
                 let frame = self.sender.present(&self.core, asks);
