@@ -7,6 +7,7 @@
 
 mod actions;
 mod batcher;
+pub mod checks;
 mod commands;
 mod deliver;
 pub mod direct;
@@ -37,6 +38,7 @@ use chainring_ring::ids::{Ballot, Durability, NODES_MAX, NodeId, Sequence, Sessi
 use chainring_ring::lanes::lane_packets;
 use chainring_ring::{mark, mutant};
 use chainring_storage::{MemoryLog, Superblock};
+use checks::Checks;
 use direct::Sender;
 use forward::Forward;
 pub use journal::Journal;
@@ -44,7 +46,7 @@ use journal::JournalLimits;
 use links::ControlOut;
 use outbox::Outbox;
 use packets::{Home, PacketIx, Packets};
-pub use parts::{Ended, Room, ShardParts};
+pub use parts::{Ended, Failure, Room, ShardParts};
 use pools::{OwnPool, SidePool};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -108,7 +110,8 @@ pub struct Shard<M: Machine> {
     draining: bool,
     drained: bool,
     stop: Option<bool>,
-    failure: Option<chainring_storage::LogError>,
+    checks: Checks,
+    failure: Option<Failure>,
     bad_bodies: u64,
     bad_frames: u64,
     fetched: u64,
@@ -193,6 +196,7 @@ impl<M: Machine> Shard<M> {
             draining: false,
             drained: false,
             stop: None,
+            checks: Checks::new(),
             failure: None,
             bad_bodies: 0,
             bad_frames: 0,
@@ -309,6 +313,7 @@ impl<M: Machine> Shard<M> {
             self.inputs += 1;
             self.next_tick_us = self.now_us + TICK_US;
             self.step(Input::Tick);
+            self.tell_digest();
             self.publish();
         }
     }
@@ -376,7 +381,7 @@ impl<M: Machine> Shard<M> {
         match submitted {
             Ok(true) => self.busy = true,
             Ok(false) => {}
-            Err(error) => return self.failure = Some(error),
+            Err(error) => return self.failure = Some(error.into()),
         }
         if !journal.is_idle() {
             self.idle_since_us = self.now_us;
@@ -387,7 +392,7 @@ impl<M: Machine> Shard<M> {
         if (seal || claim)
             && let Err(error) = journal.submit_seal(machine, core)
         {
-            self.failure = Some(error);
+            self.failure = Some(error.into());
         }
         if let Some(number) = journal.segment_to_ask() {
             self.outbox.push(Notice::NeedSegment { number });

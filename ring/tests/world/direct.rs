@@ -1,18 +1,18 @@
 //! Direct messages and fetching: a bag from which anything may arrive next, twice, or never.
 
 use super::node::Node;
-use super::{Answer, Direct, World};
+use super::{Direct, World};
 use chainring_ring::actions::{Input, PromiseFrom};
 use chainring_ring::ids::{Entry, Instance, NodeId, Order, ValueId};
 
 impl World {
-    fn send(&mut self, to: NodeId, message: Direct) {
+    pub(super) fn send(&mut self, to: NodeId, message: Direct) {
         if self.direct.len() < 256 {
             self.direct.push((usize::from(to.0) - 1, message));
         }
     }
 
-    fn fetch(&mut self, at: usize, id: ValueId) {
+    pub(super) fn fetch(&mut self, at: usize, id: ValueId) {
         let holds = |node: &&Node| {
             let Some(core) = &node.core else { return false };
             let logged =
@@ -24,7 +24,7 @@ impl World {
         }
     }
 
-    fn catch_up(&mut self, at: usize, from: Instance) {
+    pub(super) fn catch_up(&mut self, at: usize, from: Instance) {
         let start = self.random.below(self.nodes.len() as u64) as usize;
         let peers = (0..self.nodes.len()).map(|k| (start + k) % self.nodes.len());
         let mut serving = peers.filter(|k| *k != at && self.nodes[*k].up());
@@ -36,14 +36,14 @@ impl World {
         self.send(self.ids[at], Direct::Entries(entries, ballot));
     }
 
-    fn arrive_run(&mut self, at: usize, most: u64) {
+    pub(super) fn arrive_run(&mut self, at: usize, most: u64) {
         let mut left = most;
         while left > 0 && self.arrive(at) {
             left -= 1;
         }
     }
 
-    fn arrive_direct_run(&mut self, most: u64) {
+    pub(super) fn arrive_direct_run(&mut self, most: u64) {
         let mut left = most;
         while left > 0 && self.arrive_direct() {
             left -= 1;
@@ -51,7 +51,7 @@ impl World {
     }
 
     /// One direct message arrives, or is lost, or arrives and stays to arrive again.
-    fn arrive_direct(&mut self) -> bool {
+    pub(super) fn arrive_direct(&mut self) -> bool {
         if self.direct.is_empty() {
             return false;
         }

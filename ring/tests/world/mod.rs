@@ -10,11 +10,11 @@ mod links;
 mod node;
 mod random;
 
-use chainring_ring::actions::{Action, Input, PromiseFrom};
+use chainring_ring::actions::{Action, Input};
 use chainring_ring::codec::{ORDER_BYTES, put_order};
 use chainring_ring::coordinator::Role;
 use chainring_ring::ids::{
-    Ballot, Claim, Durability, Entry, Incarnation, Instance, NodeId, Order, ValueId,
+    Ballot, Claim, Durability, Incarnation, Instance, NodeId, Order, ValueId,
 };
 use chainring_ring::layout::Layout;
 use chainring_ring::votes::Vote;
