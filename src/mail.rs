@@ -7,6 +7,7 @@
 
 use crate::groups::producers::Fence;
 use crate::records::Stamp;
+use crate::shard::checks::Check;
 use crate::source::Source;
 use bytes::Bytes;
 use chainring_net::hello::{Purpose as LinkKind, Resume};
@@ -283,6 +284,8 @@ pub enum Notice {
         /// Header and body.
         frame: Vec<u8>,
     },
+    /// Tell all peers how this node's digest stands.
+    Check(Check),
     /// Find this value at any peer.
     FetchValue {
         /// Which.

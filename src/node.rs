@@ -17,7 +17,7 @@ use crate::gauges::{Gauges, State};
 use crate::mail::{Command, Notice, Place};
 use crate::peers::{self, PeersError, PeersOptions};
 use crate::recover::{self, Opened, RecoverError};
-use crate::shard::{Ended, Journal, Room, Shard, ShardParts, links};
+use crate::shard::{Ended, Failure, Journal, Room, Shard, ShardParts, links};
 use crate::source::Source;
 use chainring_net::hello::{Identity, PROTOCOL};
 use chainring_net::mailbox::{Receiver, Sender, Waker, channel};
@@ -69,13 +69,13 @@ pub enum NodeError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// The log failed while running.
-    #[error("node {node}: {source}; the node stopped, start it again to recover")]
-    Log {
+    /// It ended while running.
+    #[error("node {node}: {source}")]
+    Ended {
         /// Which node.
         node: u8,
-        /// What failed.
-        source: chainring_storage::LogError,
+        /// Why.
+        source: Failure,
     },
 }
 
@@ -203,7 +203,7 @@ impl Node {
     /// Waits for the end that [`Node::drain`] or [`Node::stop`] asked for.
     ///
     /// # Errors
-    /// [`NodeError::Log`] if the log failed.
+    /// [`NodeError::Ended`] if the log failed, or nodes delivered different things.
     ///
     /// # Panics
     /// If a thread of the node panicked.
@@ -212,7 +212,7 @@ impl Node {
         let ended = self.shard.join().expect("the shard does not panic");
         drop(self.lock);
         match ended.failure {
-            Some(source) => Err(NodeError::Log { node: self.config.node.id.0, source }),
+            Some(source) => Err(NodeError::Ended { node: self.config.node.id.0, source }),
             None => Ok(Finished { clean: ended.clean, latency: ended.latency }),
         }
     }

@@ -84,6 +84,8 @@ pub enum Input<'a> {
         layout: Layout,
         /// What the coordinator knows to be decided.
         claim: Claim,
+        /// Where the barrier of its ballot is.
+        barrier: Instance,
     },
     /// The own vote of a node that is outside the circle, or does not know it; or the answer.
     Present {

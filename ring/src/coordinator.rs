@@ -254,6 +254,7 @@ impl Core {
         self.start_counting(base);
         let answered = |node: NodeId| campaign.answers[usize::from(node.0) - 1].is_some();
         self.opened(answered, out);
+        self.hears_of_barrier(self.promised, self.claim, top);
         self.order_inherited(out);
     }
 

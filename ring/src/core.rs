@@ -15,12 +15,13 @@ use crate::coordinator::Role;
 use crate::damage::Damage;
 use crate::failover::Failover;
 use crate::ids::{
-    Ballot, Claim, Durability, Entry, Incarnation, Instance, NODES_MAX, NodeId, Order, Sequence,
-    Session, ValueId,
+    Ballot, Claim, Durability, Incarnation, Instance, NODES_MAX, NodeId, Order, Sequence, Session,
+    ValueId,
 };
 use crate::lanes::{Lanes, Verdict, lane_packets};
 use crate::layout::Layout;
 use crate::liveness::Liveness;
+use crate::ready::Ready;
 use crate::sequences::Sequences;
 use crate::votes::{Vote, Votes};
 use crate::window::{Slot, Window};
@@ -106,6 +107,7 @@ pub struct Core {
     pub(crate) layout_ballot: Ballot,
     pub(crate) liveness: Liveness,
     pub(crate) failover: Failover,
+    pub(crate) ready: Ready,
 }
 
 impl Core {
@@ -145,6 +147,7 @@ impl Core {
             layout_ballot: Ballot::ZERO,
             liveness: Liveness::default(),
             failover: Failover::default(),
+            ready: Ready::default(),
             settings,
         };
         for order in &recovered.orders {
@@ -225,7 +228,10 @@ impl Core {
             Input::Prepare { ballot } => self.on_prepare(ballot, out),
             Input::Promise(promise) => self.on_promise(&promise, out),
             Input::Reject { promised } => self.on_reject(promised, out),
-            Input::Open { ballot, layout, claim } => self.on_open(ballot, layout, claim, out),
+            Input::Open { ballot, layout, claim, barrier } => {
+                self.on_open(ballot, layout, claim, out);
+                self.hears_of_barrier(ballot, claim, barrier);
+            }
             Input::Present { vote, hears, asks } => self.on_present(&vote, hears, asks, out),
             Input::Missed { from, ballot, node } => self.on_missed(from, ballot, node, out),
             Input::Ask { from, ballot } => self.on_ask(from, ballot, out),
@@ -250,6 +256,7 @@ impl Core {
         self.deliver(out);
         self.advance_settled();
         self.publish_vote();
+        self.settle_ready();
         self.mend(out);
     }
 
@@ -437,79 +444,5 @@ impl Core {
             position = position.next();
         }
         Claim { ballot: self.claim.ballot, position }
-    }
-
-    /// Position delivered here.
-    pub fn delivered(&self) -> Instance {
-        self.delivered
-    }
-
-    /// The table at that position.
-    pub fn table(&self) -> &Sequences {
-        &self.table
-    }
-
-    /// The orders at hand.
-    pub fn window(&self) -> &Window {
-        &self.window
-    }
-
-    /// What is held of each origin.
-    pub fn lanes(&self) -> &Lanes {
-        &self.lanes
-    }
-
-    /// The vote vector.
-    pub fn votes(&self) -> &Votes {
-        &self.votes
-    }
-
-    /// True once after each change of the vector or the claim: it is time to send them.
-    pub fn take_votes_changed(&mut self) -> bool {
-        core::mem::take(&mut self.votes_changed)
-    }
-
-    /// What the node is in its ballot.
-    pub fn role(&self) -> &Role {
-        &self.role
-    }
-
-    /// What the node was told at its start.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    /// Log tickets given out so far.
-    pub fn appended(&self) -> u64 {
-        self.appended
-    }
-
-    /// True if the answer to a 1A must call what it does not list unknown.
-    pub fn is_damaged(&self) -> bool {
-        self.damage.is_some() && !mutant!(DamageNotTold)
-    }
-
-    /// What was promised before the ballot that is answered for; never less.
-    pub fn promised_before(&self) -> Ballot {
-        self.answer_before
-    }
-
-    /// True if order and value of the slot are held: what 1B calls *have*.
-    pub fn has(&self, slot: &Slot) -> bool {
-        match slot.order.entry {
-            Entry::Value(id) => {
-                slot.order.instance < self.delivered
-                    || self.table.is_past(&id)
-                    || self.lanes.ticket(&id).is_some()
-            }
-            _ => true,
-        }
-    }
-
-    /// A stable digest of the whole state.
-    pub fn digest(&self) -> u128 {
-        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
-        core::hash::Hash::hash(self, &mut hasher);
-        hasher.digest128()
     }
 }

@@ -7,8 +7,8 @@
 //! predecessor, by the frames of the control link. A silence is judged by the longest pause heard
 //! lately; a broken connection shortens what is left of it. Who misses its predecessor tells the
 //! coordinator, which opens a ballot without it; who misses the coordinator asks the others, in the
-//! order of the circle, and campaigns once a quorum misses it too. Who is outside the circle says so
-//! to all, learns by catch-up, and comes back at the tail with a ballot of its own.
+//! order of the circle, and campaigns once a quorum misses it too. Who is outside the circle says
+//! so to all, learns by catch-up, and comes back at the tail with a ballot of its own.
 
 use crate::actions::{Action, Actions};
 use crate::coordinator::Role;

@@ -82,6 +82,8 @@ pub enum Kind {
     Ask = 54,
     /// Answers a [`Kind::Ask`].
     Lost = 55,
+    /// A node's running digest at a position.
+    Check = 56,
     /// Asks for decided entries from an instance on.
     FetchEntries = 64,
     /// Answers [`Kind::FetchEntries`].
@@ -96,7 +98,7 @@ impl Kind {
     /// True for what goes straight from shard to shard, whoever their neighbours are.
     pub fn is_direct(self) -> bool {
         use Kind::*;
-        matches!(self, Prepare | Promise | Reject | Open | Present | Missed | Ask | Lost)
+        matches!(self, Prepare | Promise | Reject | Open | Present | Missed | Ask | Lost | Check)
     }
 
     /// The kind of a raw code, if this version knows it.
@@ -122,6 +124,7 @@ impl Kind {
             Missed,
             Ask,
             Lost,
+            Check,
             FetchEntries,
             Entries,
             FetchValue,

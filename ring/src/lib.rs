@@ -29,4 +29,6 @@ pub mod liveness;
 pub mod marks;
 pub mod mutants;
 pub mod proposer;
+mod ready;
+mod view;
 mod watch;

@@ -154,6 +154,9 @@ list! {
     CandidateWaitsForMore: "a candidate with a quorum waited for the others of the circle";
     CoordinatorHinted: "a connection to the coordinator broke";
     OutsideTheCircle: "a node outside the circle said that it is there";
+    DigestsAgree: "two nodes compared their digests at a position: equal";
+    DigestTooOld: "a digest was told of a position that is no longer noted";
+    NodeReady: "a node has everything that was decided before it started";
     PredecessorMissed: "a node told the coordinator that it misses its predecessor";
     AsksForCoordinator: "a node that misses the coordinator asked whether others do";
     CoordinatorMissedByQuorum: "a quorum missed the coordinator, and a node campaigned";

@@ -1,7 +1,7 @@
 //! How long somebody may be silent before it is missed.
 //!
-//! Invariant: the longer its pauses were of late, the longer it is waited for; of somebody new nothing
-//! is known.
+//! Invariant: the longer its pauses were of late, the longer it is waited for; of somebody new
+//! nothing is known.
 
 /// A silence is never judged before so many ticks...
 const SILENCE_MIN: u32 = 15;

@@ -10,7 +10,7 @@ use crate::mail::{Append, Command, Notice, Refusal};
 use chainring_net::hello::{self, Purpose, Resume};
 use chainring_net::wire::LinkKind;
 use chainring_ring::actions::{ACTIONS_MAX, Input};
-use chainring_ring::header::Header;
+use chainring_ring::header::{Header, Kind};
 use chainring_ring::ids::{
     Durability, Entry, NODES_MAX, NodeId, Order, Sequence, Session, ValueId,
 };
@@ -253,6 +253,9 @@ impl<M: Machine> Shard<M> {
         let parsed = Header::decode(frame, direct::DIRECT_MAX)
             .and_then(|header| Ok((header, header.check_body(frame)?)));
         let Ok((header, body)) = parsed else { return self.bad_frames += 1 };
+        if header.kind == Kind::Check {
+            return self.take_check(from, body);
+        }
         match direct::input(&header, from, body) {
             Ok(input) => self.step(input),
             Err(_) => self.bad_frames += 1,
@@ -348,7 +351,7 @@ impl<M: Machine> Shard<M> {
                 }
                 journal.full = false;
             }
-            Err(error) => self.failure = Some(error),
+            Err(error) => self.failure = Some(error.into()),
         }
     }
 

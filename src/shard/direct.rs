@@ -9,6 +9,7 @@ use chainring_ring::codec::{
     CLAIM_BYTES, ORDER_BYTES, VOTE_BYTES, ballot_of, check_positions, claim_at, put_claim,
     put_order, put_vote, vote_at,
 };
+use chainring_ring::coordinator::Role;
 use chainring_ring::core::Core;
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, u32_at, u64_at};
 use chainring_ring::ids::{
@@ -28,8 +29,8 @@ const DAMAGED: u32 = 1;
 /// Bytes of the word that a node is there: vote, whom it hears 1, whether it asks 1,
 /// reserved 6.
 const PRESENT_BYTES: usize = VOTE_BYTES + 8;
-/// Bytes of the word that a ballot is open: layout 4, reserved 4, claim.
-const OPEN_BYTES: usize = 8 + CLAIM_BYTES;
+/// Bytes of the word that a ballot is open: layout 4, reserved 4, barrier 8, claim.
+const OPEN_BYTES: usize = 16 + CLAIM_BYTES;
 
 /// Whose frames they are.
 #[derive(Clone, Copy, Debug)]
@@ -79,12 +80,15 @@ impl Sender {
         self.frame(Kind::Reject, promised, &[])
     }
 
-    /// The own ballot is open.
-    pub fn open(&self, core: &Core) -> Vec<u8> {
+    /// The own ballot is open; `None` if it is not any more: the step that wanted this said may
+    /// have begun another one, which is not durable yet.
+    pub fn open(&self, core: &Core) -> Option<Vec<u8>> {
+        let Role::Coordinator(tip) = core.role() else { return None };
         let mut body = [0; OPEN_BYTES];
         body[..4].copy_from_slice(&core.layout().encode().to_le_bytes());
-        put_claim(&core.claim(), &mut body[8..]);
-        self.frame(Kind::Open, core.promised(), &body)
+        body[8..16].copy_from_slice(&tip.barrier.0.to_le_bytes());
+        put_claim(&core.claim(), &mut body[16..]);
+        Some(self.frame(Kind::Open, core.promised(), &body))
     }
 
     /// The own vote, and whom this node hears.
@@ -178,10 +182,12 @@ fn failover_input(
     match (kind, body.len()) {
         (Kind::Open, OPEN_BYTES) if body[4..8] == [0; 4] => {
             let layout = Layout::decode(u32_at(body, 0)).ok_or(FrameError::Body)?;
-            let claim = claim_at(&body[8..])?;
+            check_positions(&[u64_at(body, 8)])?;
+            let barrier = Instance(u64_at(body, 8));
+            let claim = claim_at(&body[16..])?;
             let opens = ballot.node == from && claim.ballot <= ballot;
             match opens && layout.nodes().first() == Some(&from) {
-                true => Ok(Input::Open { ballot, layout, claim }),
+                true => Ok(Input::Open { ballot, layout, claim, barrier }),
                 false => Err(FrameError::Body),
             }
         }

@@ -115,7 +115,7 @@ impl<M: Machine> Shard<M> {
                 }
             }
             Ok(None) => {}
-            Err(error) => self.failure = Some(error),
+            Err(error) => self.failure = Some(error.into()),
         }
     }
 }

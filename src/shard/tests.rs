@@ -1,13 +1,16 @@
 //! The loop on a machine without a kernel: what leaves a shard whose disk fails.
 
+use super::checks::{CHECK_BYTES, CHECK_EVERY, Check};
 use super::packets::FORWARD;
 use super::*;
 use crate::device::{Device, Port, Probe};
 use crate::mail::Append;
+use crate::records::Digest;
 use chainring_net::mailbox::{Waker, channel};
 use chainring_net::wire::{Counters, Event, LinkKind, Refused};
 use chainring_ring::actions::Action;
 use chainring_ring::core::{Recovered, Settings};
+use chainring_ring::header::{HEADER_BYTES, Kind};
 use chainring_ring::ids::{Claim, ClusterId, Entry, Epoch, Incarnation, Instance, Order, RingId};
 use chainring_ring::window::WINDOW_MAX;
 use chainring_storage::{Identity, LogError};
@@ -353,4 +356,32 @@ fn a_full_log_does_not_hold_up_the_end() {
     let clean = shard.finish();
     std::fs::remove_dir_all(&dir).unwrap();
     assert!(!clean && shard.now_us < 100_000, "{clean} {}", shard.now_us);
+}
+
+/// Who delivered something else than another node says so, and goes no further.
+#[test]
+fn a_digest_that_differs_ends_the_shard() {
+    for differs in [false, true] {
+        let (mut shard, (mut to_shard, mut told)) = shard(false);
+        let ballot = Ballot { round: 1, node: NodeId(1), incarnation: Incarnation(1) };
+        for at in (0..CHECK_EVERY).map(Instance) {
+            let (base, entry) = (Instance(0), Entry::Noop);
+            let order = Order { instance: at, ballot, base, entry, decided: true };
+            shard.step(Input::Decided { order, ballot });
+        }
+        let check = Check { position: Instance(CHECK_EVERY), digest: shard.groups.digest() };
+        assert!(shard.turn(2_000_000).is_some());
+        let mut notes = std::iter::from_fn(|| told.try_recv());
+        assert!(notes.any(|notice| matches!(notice, Notice::Check(told) if told == check)));
+        let digest = Digest(check.digest.0 + u128::from(differs));
+        let sender = Sender { cluster: ClusterId(5), epoch: Epoch(1), node: NodeId(3) };
+        let mut frame = vec![0; HEADER_BYTES + CHECK_BYTES];
+        frame[HEADER_BYTES..].copy_from_slice(&Check { digest, ..check }.encode());
+        let (size, length) = (frame.len() as u32, CHECK_BYTES as u32);
+        sender.header(Kind::Check, size, length).seal(&mut frame);
+        assert!(to_shard.try_send(Command::Direct { from: NodeId(3), frame }).is_ok());
+        assert_eq!(shard.turn(2_000_001).is_none(), differs);
+        let failure = shard.end().failure;
+        assert_eq!(matches!(failure, Some(Failure::Diverged(_))), differs, "{failure:?}");
+    }
 }

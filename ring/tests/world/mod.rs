@@ -5,15 +5,16 @@
 //! direct messages are a bag.
 
 mod check;
+mod direct;
 mod links;
 mod node;
 mod random;
 
-use chainring_ring::actions::{Action, Input, PromiseFrom};
+use chainring_ring::actions::{Action, Input};
 use chainring_ring::codec::{ORDER_BYTES, put_order};
 use chainring_ring::coordinator::Role;
 use chainring_ring::ids::{
-    Ballot, Claim, Durability, Entry, Incarnation, Instance, NodeId, Order, ValueId,
+    Ballot, Claim, Durability, Incarnation, Instance, NodeId, Order, ValueId,
 };
 use chainring_ring::layout::Layout;
 use chainring_ring::votes::Vote;
@@ -45,7 +46,7 @@ enum Direct {
     Prepare(Ballot),
     Answer(Box<Answer>),
     Reject(Ballot),
-    Open(Ballot, Layout, Claim),
+    Open(Ballot, Layout, Claim, Instance),
     Present(Vote, u8, bool),
     Missed(NodeId, Ballot, NodeId),
     Ask(NodeId, Ballot),
@@ -358,7 +359,9 @@ impl World {
             Action::Relink => self.relink(at),
             Action::Open { to } => {
                 let core = self.nodes[at].core();
-                let open = Direct::Open(core.promised(), *core.layout(), core.claim());
+                let Role::Coordinator(tip) = core.role() else { return };
+                let (layout, claim, barrier) = (*core.layout(), core.claim(), tip.barrier);
+                let open = Direct::Open(core.promised(), layout, claim, barrier);
                 self.send(to, open);
             }
             Action::Present { to, asks } => {
@@ -417,101 +420,6 @@ impl World {
             delivered: core.delivered(),
             orders,
         }
-    }
-
-    fn send(&mut self, to: NodeId, message: Direct) {
-        if self.direct.len() < 256 {
-            self.direct.push((usize::from(to.0) - 1, message));
-        }
-    }
-
-    fn fetch(&mut self, at: usize, id: ValueId) {
-        let holds = |node: &&Node| {
-            let Some(core) = &node.core else { return false };
-            let logged =
-                |(order, counts): &(Order, bool)| *counts && order.entry == Entry::Value(id);
-            core.lanes().ticket(&id).is_some() || node.log.iter().any(logged)
-        };
-        if self.nodes.iter().any(|node| node.id != self.ids[at] && holds(&node)) {
-            self.send(self.ids[at], Direct::Value(id));
-        }
-    }
-
-    fn catch_up(&mut self, at: usize, from: Instance) {
-        let start = self.random.below(self.nodes.len() as u64) as usize;
-        let peers = (0..self.nodes.len()).map(|k| (start + k) % self.nodes.len());
-        let mut serving = peers.filter(|k| *k != at && self.nodes[*k].up());
-        let Some(peer) = serving.find(|k| self.nodes[*k].core().delivered() > from) else { return };
-        let entries = self.nodes[peer].log[from.0 as usize..].iter().map(|(order, _)| *order);
-        let limit = if self.healing { 4096 } else { 1 + self.random.below(16) as usize };
-        let entries = entries.take(limit).collect();
-        let ballot = self.nodes[peer].core().claim().ballot;
-        self.send(self.ids[at], Direct::Entries(entries, ballot));
-    }
-
-    fn arrive_run(&mut self, at: usize, most: u64) {
-        let mut left = most;
-        while left > 0 && self.arrive(at) {
-            left -= 1;
-        }
-    }
-
-    fn arrive_direct_run(&mut self, most: u64) {
-        let mut left = most;
-        while left > 0 && self.arrive_direct() {
-            left -= 1;
-        }
-    }
-
-    /// One direct message arrives, or is lost, or arrives and stays to arrive again.
-    fn arrive_direct(&mut self) -> bool {
-        if self.direct.is_empty() {
-            return false;
-        }
-        let index = self.random.below(self.direct.len() as u64) as usize;
-        let (at, message) = if !self.healing && self.random.one_in(8) {
-            self.direct[index].clone()
-        } else {
-            self.direct.swap_remove(index)
-        };
-        if !self.healing && self.random.one_in(10) {
-            return true;
-        }
-        match message {
-            Direct::Prepare(ballot) => self.step(at, Input::Prepare { ballot }),
-            Direct::Reject(promised) => self.step(at, Input::Reject { promised }),
-            Direct::Open(ballot, layout, claim) => {
-                self.step(at, Input::Open { ballot, layout, claim });
-            }
-            Direct::Present(vote, hears, asks) => {
-                self.step(at, Input::Present { vote, hears, asks });
-            }
-            Direct::Missed(from, ballot, node) => {
-                self.step(at, Input::Missed { from, ballot, node });
-            }
-            Direct::Ask(from, ballot) => self.step(at, Input::Ask { from, ballot }),
-            Direct::Lost(from, ballot) => self.step(at, Input::Lost { from, ballot }),
-            Direct::Value(id) => self.step(at, Input::Fetched(id)),
-            Direct::Entries(orders, ballot) => {
-                for order in orders {
-                    self.step(at, Input::Decided { order, ballot });
-                }
-            }
-            Direct::Answer(answer) => {
-                let promise = PromiseFrom {
-                    from: answer.from,
-                    incarnation: answer.incarnation,
-                    ballot: answer.ballot,
-                    before: answer.before,
-                    damaged: answer.damaged,
-                    first: answer.first,
-                    delivered: answer.delivered,
-                    orders: &answer.orders,
-                };
-                self.step(at, Input::Promise(promise));
-            }
-        }
-        true
     }
 }
 

@@ -207,7 +207,8 @@ fn run_direct(bytes: &[u8]) -> bool {
             assert!(promise.first.max(promise.delivered).0 <= POSITION_MAX);
             promise.orders.chunks(ORDER_BYTES).flat_map(order_at).for_each(|o| check_order(&o));
         }
-        Ok(Input::Open { ballot, layout, claim }) => {
+        Ok(Input::Open { ballot, layout, claim, barrier }) => {
+            assert!(barrier.0 <= POSITION_MAX);
             assert_eq!((ballot.node, layout.nodes().first()), (from, Some(&from)));
             assert_eq!(Layout::decode(layout.encode()), Some(*layout));
             assert!(claim.position.0 <= POSITION_MAX && claim.ballot <= *ballot);
@@ -293,9 +294,9 @@ fn frame_of_votes() -> Vec<u8> {
 /// What failover says: a ballot is open, a node is there, a neighbour or the coordinator is missed.
 fn failover() -> [Vec<u8>; 5] {
     let direct = |kind, body: &[u8]| sealed(header(kind, 0, 0), body, 1);
-    let mut open = vec![0; 8 + CLAIM_BYTES];
+    let mut open = vec![0; 16 + CLAIM_BYTES];
     open[..4].copy_from_slice(&0x312u32.to_le_bytes());
-    put_claim(&Claim { ballot: BALLOT, position: Instance(9) }, &mut open[8..]);
+    put_claim(&Claim { ballot: BALLOT, position: Instance(9) }, &mut open[16..]);
     let mut present = vec![0; VOTE_BYTES + 8];
     put_vote(&Vote { node: NodeId(2), ballot: BALLOT, ..Vote::default() }, &mut present);
     [
