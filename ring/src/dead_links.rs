@@ -1,10 +1,11 @@
 //! Links between neighbours that did not carry.
 //!
 //! Whoever misses its predecessor knows only that nothing comes. If both ends answer the ballot
-//! that follows, both are well and the link is to blame: it is not used for a time that doubles each
-//! time, for what else they say to each other, in small frames, need not be what it did not carry.
-//! Otherwise the node was to blame that does not answer, and its links are as good as ever once it
-//! is back. Invariant: what is blamed is not used before its time, whoever is heard meanwhile.
+//! that follows, both are well and the link is to blame: it is not used for a time that doubles
+//! each time, for what else they say to each other, in small frames, need not be what it did not
+//! carry. Otherwise the node was to blame that does not answer, and its links are as good as ever
+//! once it is back. Invariant: what is blamed is not used before its time, whoever is heard
+//! meanwhile.
 
 use crate::failover::index;
 use crate::ids::{NODES_MAX, NodeId};
