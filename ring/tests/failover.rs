@@ -146,7 +146,8 @@ fn follower(me: u8) -> Node {
     let mut node = Node::new(me);
     let layout = Layout::new([1, 2, 3].map(NodeId));
     let claim = Claim { ballot: Ballot::ZERO, position: Instance(0) };
-    node.step(Input::Open { ballot: ballot(3, 1), layout, claim });
+    let barrier = Instance(0);
+    node.step(Input::Open { ballot: ballot(3, 1), layout, claim, barrier });
     node
 }
 
