@@ -28,6 +28,7 @@ mod learner;
 pub mod liveness;
 pub mod marks;
 pub mod mutants;
+mod pace;
 pub mod proposer;
 mod ready;
 mod view;
