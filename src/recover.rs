@@ -213,16 +213,8 @@ fn file_name(dir: &Path) -> String {
     dir.file_name().map_or_else(|| "log".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Opens a node's store and begins a new life of it. The lock is held as long as the node runs.
-///
-/// # Errors
-/// [`RecoverError`].
-pub fn open(config: &Config, preallocate: usize) -> Result<(DirLock, Opened), RecoverError> {
-    let lock = DirLock::acquire(&config.node.dir)?;
-    Ok((lock, open_on(&FileSystem::shared(), config, preallocate)?))
-}
-
-/// As [`open`], on any disk, which keeps others away from the store.
+/// Opens a node's store and begins a new life of it. The caller holds its lock as long as the node
+/// runs.
 ///
 /// # Errors
 /// [`RecoverError`].

@@ -10,6 +10,8 @@ import time
 import shapes
 
 READY_SECONDS = 30
+# A cut that waits for the middle of a change waits so long; one in a start, so long for its end.
+CUT_SECONDS, AGAIN_SECONDS = 0.3, 1.0
 
 
 class Fault:
@@ -68,6 +70,50 @@ class KillAll(Fault):
     def heal(self):
         for node in self.random.sample(self.cluster.nodes, len(self.cluster.nodes)):
             self.cluster.start(node)
+
+
+class PowerCut(Fault):
+    """The power of one fails: of what its disk did not hold for good, any part is there."""
+
+    name = "powercut"
+    longest = 0.3
+
+    def __init__(self, *rest):
+        super().__init__(*rest)
+        self.victims, self.altered = [self.victim], []
+
+    def strike(self):
+        self.cut()
+        self.what += f", {sum(filter(None, self.altered))} writes altered"
+
+    def cut(self):
+        altered = self.cluster.cut_power(self.victims, self.random, CUT_SECONDS)
+        self.took_effect = None not in altered
+        self.altered += altered
+
+    def heal(self):
+        """Some lose power once more while they start."""
+        if self.random.random() < 0.25:
+            for node in self.victims:
+                self.cluster.start(node, "cut {} after {}".format(
+                    self.random.getrandbits(63), self.random.randint(1, 12)))
+            self.cluster.await_ends(self.victims, AGAIN_SECONDS)
+        for node in self.random.sample(self.victims, len(self.victims)):
+            self.cluster.start(node)
+
+
+class PowerCutAll(PowerCut):
+    """The power of all fails at once."""
+
+    longest = 0.2
+
+    def __init__(self, *rest):
+        super().__init__(*rest)
+        self.victims = self.cluster.nodes
+        self.able, self.what = [], "all nodes"
+
+    def hits(self, node):
+        return True
 
 
 class Stop(Fault):
@@ -172,11 +218,12 @@ class Restart(Fault):
         self.what += f", ended within {self.end:.1f} s, ready within {self.ready:.1f} s"
 
 
-ONE = {fault.name: fault for fault in (Kill, Stop, Partition, Loss, Slow, Restart)}
+ONE = {fault.name: fault for fault in (Kill, PowerCut, Stop, Partition, Loss, Slow, Restart)}
+ALL = {"kill": KillAll, "powercut": PowerCutAll}
 
 
 def draw(name, cluster, random, victim, chosen):
-    """A fault of this name; half of all kills hit all nodes at once."""
-    if name == "kill" and chosen.aim == "any" and random.random() < 0.5:
-        return KillAll(cluster, random, victim)
+    """A fault of this name; half of all kills and power cuts hit all nodes at once."""
+    if name in ALL and chosen.aim == "any" and random.random() < 0.5:
+        return ALL[name](cluster, random, victim)
     return ONE[name](cluster, random, victim, chosen.shape)
