@@ -150,8 +150,9 @@ impl Observer {
                 // Decided here: at which ballot it is reported does not matter.
                 due.push((at, Ballot::ZERO));
             } else if let Some(cell) = self.history.cell(at) {
-                let held = cell.held_by(node).filter(|held| cell.is_voted(node, &held.entry));
-                let held = held.filter(|held| held.ballot >= mended);
+                let held = cell.held_by(node).filter(|held| held.ballot >= mended);
+                // What it voted for below that may be lost: the ballot's barrier answers for it.
+                let held = held.filter(|held| cell.is_voted(node, &held.entry, mended));
                 let owed = cell.owed(node).map(|(_, ballot)| ballot);
                 due.extend(held.map(|held| held.ballot).max(owed).map(|ballot| (at, ballot)));
             }

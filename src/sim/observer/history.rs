@@ -62,9 +62,10 @@ impl Cell {
         self.proposals().any(|p| p.stable.has(node) && p.entry == *entry)
     }
 
-    /// True if the node's vote covered this entry, at whatever ballot.
-    pub(super) fn is_voted(&self, node: NodeId, entry: &Entry) -> bool {
-        self.proposals().any(|p| p.voted.has(node) && p.entry == *entry)
+    /// True if the node's vote covered this entry, at whatever ballot from this one on.
+    pub(super) fn is_voted(&self, node: NodeId, entry: &Entry, from: Ballot) -> bool {
+        let mut known = self.proposals().filter(|p| p.ballot >= from && p.entry == *entry);
+        known.any(|p| p.voted.has(node))
     }
 
     /// What was chosen and at which ballot, if it was chosen by the node's vote as well: an
