@@ -99,11 +99,12 @@ impl Observer {
         let state = &mut self.nodes[usize::from(node.0)];
         let lied = std::mem::take(&mut state.lied);
         let excused = core.is_damaged() || lied == Some(0) || !state.is_voter();
-        let delivered = core.delivered();
+        let (delivered, mended) = (core.delivered(), state.mended);
         if !excused {
             for index in delivered.0 as usize..self.history.cells.len() {
                 let cell = &self.history.cells[index];
-                let kept = cell.held_by(node).filter(|kept| cell.is_voted(node, &kept.entry));
+                let kept = cell.held_by(node);
+                let kept = kept.filter(|kept| cell.is_voted(node, &kept.entry, mended));
                 let kept = kept.map(|kept| (kept.entry, kept.ballot));
                 let at = Instance(index as u64);
                 let slot = core.window().get(at);
