@@ -227,7 +227,10 @@ impl Core {
             self.answer_due = Some((ballot, self.appended));
             // Once: a candidate that goes on asking, and hears nobody, is missed like any other.
             self.heard_coordinator();
-        } else if self.base.is_none() && self.answer_due.is_none() {
+            return;
+        }
+        self.prepared_again();
+        if self.base.is_none() && self.answer_due.is_none() {
             // Asked again, nothing accepted at it yet: the same answer.
             mark!(PrepareCameAgain);
             self.answer_due = Some((ballot, self.appended));

@@ -14,6 +14,9 @@ use alloc::vec::Vec;
 pub enum Input<'a> {
     /// Ten milliseconds have passed.
     Tick,
+    /// Nothing that others said was taken in since the last tick, for want of room: that is no
+    /// silence of theirs. Comes before the tick.
+    Deaf,
     /// More room for actions: go on with what the last step left.
     Continue,
     /// Open a ballot. Who is told, and when, is policy outside the safety code.

@@ -81,7 +81,8 @@ impl Core {
     /// Opens a campaign at a ballot above everything seen.
     pub(crate) fn campaign(&mut self, out: &mut Actions) {
         let seen = self.votes.iter().map(|vote| vote.ballot.round).max().unwrap_or(0);
-        let round = self.promised.round.max(self.liveness.round_seen).max(seen) + 1;
+        let round = self.promised.round.max(self.liveness.round_seen).max(seen);
+        let round = round.checked_add(1).expect("no frame brings the last round");
         let incarnation = self.settings.incarnation;
         let ballot = Ballot { round, node: self.settings.me, incarnation };
         match self.role {
@@ -105,7 +106,10 @@ impl Core {
         if self.promise_durable < self.promised {
             return;
         }
-        campaign.prepared = true;
+        if !core::mem::replace(&mut campaign.prepared, true) {
+            // The own write is no time in which others could have answered.
+            self.liveness.campaign_began();
+        }
         for node in &self.settings.nodes {
             let answered = campaign.answers[usize::from(node.0) - 1].is_some();
             if *node != self.settings.me && !answered {
@@ -174,8 +178,9 @@ impl Core {
         let awaited = |node: &NodeId| {
             campaign.answers[usize::from(node.0) - 1].is_none() && self.is_awaited(*node)
         };
-        let patient = self.liveness.campaign_ticks() < self.settings.patience;
-        if patient && self.settings.nodes.iter().any(awaited) {
+        let mut awaited = self.settings.nodes.iter().copied().filter(awaited);
+        let patient = self.liveness.campaign_ticks() < self.patience(awaited.clone());
+        if patient && awaited.next().is_some() {
             mark!(CandidateWaitsForMore);
             return;
         }
@@ -248,7 +253,7 @@ impl Core {
         self.base = Some(base);
         self.start_counting(base);
         let answered = |node: NodeId| campaign.answers[usize::from(node.0) - 1].is_some();
-        self.opened(self.next_circle(answered), out);
+        self.opened(answered, out);
         self.hears_of_barrier(self.promised, self.claim, top);
         self.order_inherited(out);
     }

@@ -213,6 +213,7 @@ impl Core {
         assert!(out.room() >= STEP_ROOM);
         match input {
             Input::Tick => self.tick(out),
+            Input::Deaf => self.on_deaf(),
             Input::Continue => {}
             Input::Campaign => self.campaign(out),
             Input::Value(id) => self.on_value(id, false, out),

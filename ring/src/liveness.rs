@@ -113,7 +113,7 @@ impl Core {
     }
 
     fn beat(&mut self) {
-        let due = self.liveness.beat_ticks >= BEAT_TICKS;
+        let due = u64::from(self.liveness.beat_ticks) >= BEAT_TICKS;
         if due && matches!(self.role, Role::Coordinator(_)) {
             self.liveness.beat_ticks = 0;
             self.liveness.beat_ballot = self.promised;

@@ -160,6 +160,8 @@ list! {
     PredecessorMissed: "a node told the coordinator that it misses its predecessor";
     AsksForCoordinator: "a node that misses the coordinator asked whether others do";
     CoordinatorMissedByQuorum: "a quorum missed the coordinator, and a node campaigned";
+    CandidateAnswersAsk: "a candidate at work answered who asked for it";
+    DeafForATick: "nothing was taken in since the last tick, for want of room";
     AskedWhileHearing: "a node was asked for the coordinator and hears it";
     OpenBelowPromise: "a coordinator's word was below the promise";
     OpenRaisedPromise: "a coordinator's word raised the promise";
