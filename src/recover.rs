@@ -213,16 +213,8 @@ fn file_name(dir: &Path) -> String {
     dir.file_name().map_or_else(|| "log".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Opens a node's store and begins a new life of it. The lock is held as long as the node runs.
-///
-/// # Errors
-/// [`RecoverError`].
-pub fn open(config: &Config, preallocate: usize) -> Result<(DirLock, Opened), RecoverError> {
-    let lock = DirLock::acquire(&config.node.dir)?;
-    Ok((lock, open_on(&FileSystem::shared(), config, preallocate)?))
-}
-
-/// As [`open`], on any disk, which keeps others away from the store.
+/// Opens a node's store and begins a new life of it. The caller holds its lock as long as the node
+/// runs.
 ///
 /// # Errors
 /// [`RecoverError`].
@@ -273,7 +265,8 @@ pub fn open_on(
     let reader = LogReader::on(disk.clone(), dir, limits.identity, limits.development);
     let ahead = READ_AHEAD_BYTES.min(limits.segment_bytes as usize);
     let mut reader = ReadAhead::new(reader, ahead);
-    let delivered = replay.deliver(&mut reader)?;
+    let first = settings.first_configuration();
+    let delivered = replay.deliver(first, &mut reader)?;
     let (values, held) = replay.held(&mut reader, &delivered.table, held_most(config))?;
     let orders = replay.orders.range(delivered.position..).map(|(_, order)| *order).collect();
     let recovered = Recovered {
@@ -281,6 +274,7 @@ pub fn open_on(
         claim: Claim { ballot: replay.claim.ballot, position: delivered.position },
         delivered: delivered.position,
         table: delivered.table,
+        configuration: Some(delivered.configuration),
         orders,
         values,
         damaged: found.damaged,

@@ -9,7 +9,7 @@ use crate::actions::{Action, Actions};
 use crate::coordinator::Role;
 use crate::core::Core;
 use crate::failover::{bit, index};
-use crate::ids::{Ballot, Instance, NODES_MAX, NodeId};
+use crate::ids::{Ballot, Instance, NodeId};
 use crate::layout::Layout;
 use crate::{mark, mutant};
 
@@ -57,17 +57,11 @@ impl Core {
         if !self.is_in_circle() || !(leads || self.hears_coordinator()) {
             return;
         }
-        let of = |node: &NodeId| self.votes.of(*node).map_or(Instance(0), |vote| vote.delivered);
-        let mut delivered = [Instance(0); NODES_MAX];
-        let nodes = self.settings.nodes.len();
-        for (to, node) in delivered.iter_mut().zip(&self.settings.nodes) {
-            *to = of(node);
-        }
-        delivered[..nodes].sort_unstable();
-        let front = delivered[nodes - self.quorum()];
+        let of = |node| self.votes.of(node).map_or(Instance(0), |vote| vote.delivered);
+        let front = self.reached(0, |node, _| Some(of(node))).unwrap_or_default();
         for node in &self.settings.nodes {
             let inside = self.layout.contains(*node);
-            self.failover.pace.tick(index(*node), of(node), front, inside);
+            self.failover.pace.tick(index(*node), of(*node), front, inside);
         }
     }
 
@@ -92,10 +86,8 @@ impl Core {
     pub(crate) fn next_circle(&self, answered: impl Fn(NodeId) -> bool) -> Layout {
         let mut here = 0;
         for node in &self.settings.nodes {
-            let learner = self
-                .votes
-                .of(*node)
-                .is_some_and(|vote| self.voter_incarnation(*node) != Some(vote.incarnation));
+            let votes = |life| self.configuration.votes(*node, life);
+            let learner = self.votes.of(*node).is_some_and(|vote| !votes(vote.incarnation));
             if answered(*node) || learner && self.failover.is_there(*node) {
                 here |= bit(*node);
             }
@@ -125,11 +117,10 @@ impl Core {
     }
 
     fn has_quorum(&self, circle: &Layout) -> bool {
-        let votes = |node: &&NodeId| {
-            let heard = self.votes.of(**node).map(|vote| vote.incarnation);
-            heard.is_none() || heard == self.voter_incarnation(**node)
-        };
-        circle.nodes().iter().filter(votes).count() >= self.quorum()
+        self.is_quorum(|node, incarnation| {
+            let heard = self.votes.of(node).map(|vote| vote.incarnation);
+            circle.contains(node) && heard.is_none_or(|heard| heard == incarnation)
+        })
     }
 
     /// The order in which nodes stand now, from this one on; who is not in the circle at the tail.

@@ -329,7 +329,8 @@ fn a_full_log_does_not_hold_up_the_end() {
     config.node.dir.clone_from(&dir);
     config.limits = Limits::small();
     crate::recover::format(&config).unwrap();
-    let (_lock, opened) = crate::recover::open(&config, 1).unwrap();
+    let disk = chainring_storage::FileSystem::shared();
+    let opened = crate::recover::open_on(&disk, &config, 1).unwrap();
     let (mut writer, _) = opened.log.unwrap();
     let noop = |instance| {
         let (ballot, base) = (Ballot::default(), Instance(0));
