@@ -24,6 +24,8 @@ class Fault:
     alone = False
     # Longest time that it lasts, seconds, beside what is measured.
     longest = 1.0
+    # It lasts so long, and the rate of the others meanwhile is measured.
+    lasts = None
 
     def __init__(self, cluster, random, victim, shape=None):
         self.cluster, self.random, self.victim = cluster, random, victim
@@ -173,6 +175,26 @@ class Stop(Fault):
         self.cluster.go_on(self.victim)
 
 
+class Pause20(Stop):
+    """SIGSTOP for 20 seconds: the others are to go on at their rate."""
+
+    name, measured, lasts = "pause20", False, 20.0
+
+
+class Throttle(Fault):
+    """The writes of a node's log at a twentieth of what the load needs."""
+
+    name, lasts = "throttle", 20.0
+    RATE = 64 << 10
+
+    def strike(self):
+        self.cluster.order(self.victim, f"fail log rate {self.RATE}")
+
+    def heal(self):
+        self.took_effect = int(self.cluster.order(self.victim, "hits")) > 0
+        self.cluster.order(self.victim, "calm")
+
+
 class Partition(Fault):
     """Ways between nodes drop all packets, without a reset."""
 
@@ -263,7 +285,8 @@ class Restart(Fault):
 
 
 ONE = {fault.name: fault for fault in
-       (Kill, PowerCut, Corruption, Helix, Stop, Partition, Loss, Slow, Restart)}
+       (Kill, PowerCut, Corruption, Helix, Stop, Pause20, Throttle, Partition, Loss, Slow,
+        Restart)}
 ALL = {"kill": KillAll, "powercut": PowerCutAll}
 
 

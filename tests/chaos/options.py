@@ -8,10 +8,11 @@ import os
 import time
 
 # They need the device in the binary (feature `chaos`).
-DEVICE = ("powercut",)
-# The ring stands still after it, for all its nodes are damaged: only if asked for.
-ASKED = ("helix",)
-KINDS = ("kill", "stop", "partition", "loss", "slow", "restart", "corruption") + DEVICE
+DEVICE = ("powercut", "throttle")
+# Only if asked for: the ring stands still after it, for all its nodes are damaged; it takes long.
+ASKED = ("helix", "pause20", "throttle")
+KINDS = ("kill", "stop", "partition", "loss", "slow", "restart", "corruption",
+         "powercut")
 
 ABOUT = """\
 tests/chaos/run: real nodes in network namespaces of their own, clients that remember every
