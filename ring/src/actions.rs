@@ -4,6 +4,7 @@
 //! [`STEP_ROOM`] left is not taken; loops inside a step stop before the room ends and go on at
 //! the next [`Input::Continue`].
 
+use crate::configuration::Step;
 use crate::ids::{Ballot, Claim, Instance, NodeId, Order, Sequence, Session, ValueId};
 use crate::layout::Layout;
 use crate::votes::Vote;
@@ -14,6 +15,9 @@ use alloc::vec::Vec;
 pub enum Input<'a> {
     /// Ten milliseconds have passed.
     Tick,
+    /// Nothing that others said was taken in since the last tick, for want of room: that is no
+    /// silence of theirs. Comes before the tick.
+    Deaf,
     /// More room for actions: go on with what the last step left.
     Continue,
     /// Open a ballot. Who is told, and when, is policy outside the safety code.
@@ -118,6 +122,9 @@ pub enum Input<'a> {
     },
     /// A connection to this node broke, or it refuses one.
     Hint(NodeId),
+    /// Somebody asks for this change. One that [`Core::judge`](crate::core::Core::judge) would
+    /// refuse is none.
+    Change(Step),
 }
 
 /// The answer to a [`Input::Prepare`].

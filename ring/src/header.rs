@@ -25,6 +25,7 @@
 //! ```
 //! Fields are read by offset from bytes, never by casting memory, so this file needs no `unsafe`.
 
+use crate::codec;
 use crate::ids::{
     Ballot, ClusterId, Epoch, Incarnation, Instance, NodeId, RingId, Sequence, Session, ValueId,
 };
@@ -297,7 +298,7 @@ impl Header {
         if !fits || size > limit {
             return Err(FrameError::Size { size, limit });
         }
-        crate::codec::check_positions(&[u64_at(head, 80), u64_at(head, 104)])?;
+        codec::check_positions(&[u64_at(head, 80), u64_at(head, 104)])?;
         Ok(Header {
             checksum_body: u128_at(head, 16),
             cluster: ClusterId(u128_at(head, 32)),
@@ -312,11 +313,7 @@ impl Header {
                 start: u32_at(head, 76),
             },
             sequence: Sequence(u64_at(head, 80)),
-            ballot: Ballot {
-                round: u32_at(head, 88),
-                node: NodeId(head[96]),
-                incarnation: Incarnation(u32_at(head, 92)),
-            },
+            ballot: codec::ballot_of(u32_at(head, 88), head[96], u32_at(head, 92))?,
             instance: Instance(u64_at(head, 104)),
         })
     }
@@ -419,6 +416,9 @@ mod tests {
         Header { sequence: Sequence(u64::MAX), ..header }.seal(&mut frame);
         assert_eq!(Header::decode(&frame, 512), Err(FrameError::Body));
         Header { instance: Instance(u64::MAX), ..header }.seal(&mut frame);
+        assert_eq!(Header::decode(&frame, 512), Err(FrameError::Body));
+        let ballot = Ballot { round: u32::MAX, ..header.ballot };
+        Header { ballot, ..header }.seal(&mut frame);
         assert_eq!(Header::decode(&frame, 512), Err(FrameError::Body));
     }
 

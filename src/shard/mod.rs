@@ -104,6 +104,8 @@ pub struct Shard<M: Machine> {
     persist_lag: PersistLag,
     now_us: u64,
     next_tick_us: u64,
+    /// All that came was taken in since the last tick, at some moment.
+    listened: bool,
     idle_since_us: u64,
     times: Times,
     busy: bool,
@@ -143,12 +145,7 @@ impl<M: Machine> Shard<M> {
         let (regions, room) = (parts.machine.regions(), parts.room);
         let durability = config.cluster.durability;
         let journal_limits = JournalLimits::of(config, room.log_items);
-        let batch = BatchLimits {
-            packet_bytes: limits.packet_bytes,
-            packet_max: config.packet_max(),
-            window_bytes: limits.window_bytes,
-            block: config.cluster.block,
-        };
+        let batch = BatchLimits::of(config);
         let memory_log = if room.sparse { MemoryLog::sparse } else { MemoryLog::new };
         let memory = (durability == Durability::Memory)
             .then(|| memory_log(limits.memory_log_bytes as usize));
@@ -190,6 +187,7 @@ impl<M: Machine> Shard<M> {
             persist_lag: PersistLag::of(limits),
             now_us: 0,
             next_tick_us: 0,
+            listened: false,
             idle_since_us: 0,
             times: Times::new(),
             busy: false,
@@ -312,6 +310,9 @@ impl<M: Machine> Shard<M> {
         if self.now_us >= self.next_tick_us {
             self.inputs += 1;
             self.next_tick_us = self.now_us + TICK_US;
+            if !std::mem::take(&mut self.listened) {
+                self.step(Input::Deaf);
+            }
             self.step(Input::Tick);
             self.tell_digest();
             self.publish();

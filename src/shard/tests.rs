@@ -24,6 +24,8 @@ struct Double {
     /// Superblocks written.
     written: u32,
     steps: u32,
+    /// Times that the core was told to be deaf.
+    deaf: u32,
     /// Superblocks that were written when a promise was asked for.
     promise_seen: Option<u32>,
 }
@@ -84,8 +86,9 @@ impl Device for Double {
 }
 
 impl Probe for Double {
-    fn stepped(&mut self, _: &Core, _: &Input<'_>, actions: &[Action]) {
+    fn stepped(&mut self, _: &Core, input: &Input<'_>, actions: &[Action]) {
         self.steps += 1;
+        self.deaf += u32::from(matches!(input, Input::Deaf));
         if actions.iter().any(|action| matches!(action, Action::WritePromise(_))) {
             self.promise_seen = Some(self.written);
         }
@@ -136,6 +139,7 @@ fn shard_with(fails: bool, room: Room) -> (Shard<Double>, Ends) {
         done: VecDeque::new(),
         written: 0,
         steps: 0,
+        deaf: 0,
         promise_seen: None,
     };
     let nodes = [1, 2, 3].map(NodeId).to_vec();
@@ -194,6 +198,32 @@ fn steps_are_seen_and_inputs_counted() {
     assert!(shard.machine().steps > steps);
     assert_eq!(shard.machine().promise_seen, Some(0), "seen before it was written");
     assert_eq!(shard.machine().written, 1);
+}
+
+/// What a loop without room leaves untaken is no silence: its core is told so before each tick.
+#[test]
+fn a_loop_without_room_says_that_it_is_deaf() {
+    let room = Room { packets: 129, notices: 8193, log_items: 0, sparse: true };
+    let (mut shard, (mut to_shard, mut told)) = shard_with(false, room);
+    let mut now = 0;
+    let mut tick = |shard: &mut Shard<Double>| {
+        now += TICK_US;
+        let before = shard.machine().deaf;
+        shard.turn(now);
+        shard.machine().deaf - before
+    };
+    assert_eq!(tick(&mut shard), 0);
+    // Each campaign has something to say, and nobody reads it.
+    for _ in 0..2000 {
+        let _ = to_shard.try_send(Command::Campaign);
+        tick(&mut shard);
+    }
+    assert_eq!((tick(&mut shard), tick(&mut shard)), (1, 1));
+    for _ in 0..20 {
+        while told.try_recv().is_some() {}
+        tick(&mut shard);
+    }
+    assert_eq!((tick(&mut shard), tick(&mut shard)), (0, 0));
 }
 
 /// A promise that did not reach the disk is not answered with, and ends the shard.
