@@ -139,7 +139,10 @@ impl Core {
             Role::Coordinator(_) if self.liveness.still >= STUCK_TICKS => mark!(CoordinatorStuck),
             Role::Candidate(campaign)
                 if self.liveness.campaign >= CAMPAIGN_TICKS
-                    && !self.is_quorum(|node, life| campaign.answered(node, life)) =>
+                    && !self.is_quorum(|node, life| {
+                        let here = node == self.settings.me || self.failover.was_there(node);
+                        here || campaign.answered(node, life)
+                    }) =>
             {
                 return self.give_up_campaign();
             }
