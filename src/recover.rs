@@ -265,7 +265,8 @@ pub fn open_on(
     let reader = LogReader::on(disk.clone(), dir, limits.identity, limits.development);
     let ahead = READ_AHEAD_BYTES.min(limits.segment_bytes as usize);
     let mut reader = ReadAhead::new(reader, ahead);
-    let delivered = replay.deliver(&mut reader)?;
+    let first = settings.first_configuration();
+    let delivered = replay.deliver(first, &mut reader)?;
     let (values, held) = replay.held(&mut reader, &delivered.table, held_most(config))?;
     let orders = replay.orders.range(delivered.position..).map(|(_, order)| *order).collect();
     let recovered = Recovered {
@@ -273,6 +274,7 @@ pub fn open_on(
         claim: Claim { ballot: replay.claim.ballot, position: delivered.position },
         delivered: delivered.position,
         table: delivered.table,
+        configuration: Some(delivered.configuration),
         orders,
         values,
         damaged: found.damaged,

@@ -46,6 +46,7 @@ impl Core {
         self.base = None;
         self.received = Instance(0);
         self.durable = Instance(0);
+        self.pending = None;
         self.answer_due = None;
         self.role = Role::Follower;
         self.awaits_coordinator();
@@ -138,8 +139,10 @@ impl Core {
         }
         assert!(self.claim.ballot <= self.promised);
         self.received = self.received.max(self.delivered);
-        let stale = |at| mutant!(OldOrdersVoted) && self.window.get(at).is_some();
-        while self.window.holds_at(self.received, self.promised) || stale(self.received) {
+        let stale =
+            |core: &Core| mutant!(OldOrdersVoted) && core.window.get(core.received).is_some();
+        while self.window.holds_at(self.received, self.promised) || stale(self) {
+            self.note_change(self.received);
             self.received = self.received.next();
         }
     }
@@ -212,9 +215,9 @@ impl Core {
 
     /// 1A of a candidate.
     pub(crate) fn on_prepare(&mut self, ballot: Ballot, out: &mut Actions) {
-        if !self.is_voter() && !mutant!(AmnesiacAnswers) {
+        if !self.is_acceptor() && !mutant!(AmnesiacAnswers) {
             mark!(ForgetfulAsked);
-            // An acceptor that forgot its votes answers nothing, but it is there.
+            // An acceptor that is not listed answers nothing, but it is there.
             return out.push(Action::Present { to: ballot.node, asks: false });
         }
         if ballot < self.promised {

@@ -4,6 +4,7 @@
 //! [`STEP_ROOM`] left is not taken; loops inside a step stop before the room ends and go on at
 //! the next [`Input::Continue`].
 
+use crate::configuration::Step;
 use crate::ids::{Ballot, Claim, Instance, NodeId, Order, Sequence, Session, ValueId};
 use crate::layout::Layout;
 use crate::votes::Vote;
@@ -121,6 +122,9 @@ pub enum Input<'a> {
     },
     /// A connection to this node broke, or it refuses one.
     Hint(NodeId),
+    /// Somebody asks for this change. One that [`Core::judge`](crate::core::Core::judge) would
+    /// refuse is none.
+    Change(Step),
 }
 
 /// The answer to a [`Input::Prepare`].

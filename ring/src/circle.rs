@@ -58,10 +58,8 @@ impl Core {
     pub(crate) fn next_circle(&self, answered: impl Fn(NodeId) -> bool) -> Layout {
         let mut here = 0;
         for node in &self.settings.nodes {
-            let learner = self
-                .votes
-                .of(*node)
-                .is_some_and(|vote| self.voter_incarnation(*node) != Some(vote.incarnation));
+            let votes = |life| self.configuration.votes(*node, life);
+            let learner = self.votes.of(*node).is_some_and(|vote| !votes(vote.incarnation));
             if answered(*node) || learner && self.failover.is_there(*node) {
                 here |= bit(*node);
             }
@@ -88,11 +86,10 @@ impl Core {
     }
 
     fn has_quorum(&self, circle: &Layout) -> bool {
-        let votes = |node: &&NodeId| {
-            let heard = self.votes.of(**node).map(|vote| vote.incarnation);
-            heard.is_none() || heard == self.voter_incarnation(**node)
-        };
-        circle.nodes().iter().filter(votes).count() >= self.quorum()
+        self.is_quorum(|node, incarnation| {
+            let heard = self.votes.of(node).map(|vote| vote.incarnation);
+            circle.contains(node) && heard.is_none_or(|heard| heard == incarnation)
+        })
     }
 
     /// The order in which nodes stand now, from this one on; who is not in the circle at the tail.

@@ -16,6 +16,7 @@
 //!  40 base          8                                             40 delivered     8
 //! ```
 
+use crate::configuration::{Change, Step};
 use crate::header::{FrameError, u32_at, u64_at};
 use crate::ids::{
     Ballot, Claim, Entry, Incarnation, Instance, NODES_MAX, NodeId, Order, Sequence, Session,
@@ -57,6 +58,11 @@ const NOOP: u8 = 1;
 const BARRIER: u8 = 2;
 const VALUE: u8 = 3;
 const CLOSE: u8 = 4;
+const MEMBERSHIP: u8 = 5;
+const ADMIT: u8 = 1;
+const DISMISS: u8 = 2;
+const JOINT: u8 = 3;
+const LEAVE: u8 = 4;
 const DECIDED: u8 = 1;
 
 /// Writes an order into the first [`ORDER_BYTES`] of `out`.
@@ -72,6 +78,9 @@ pub fn put_order(order: &Order, out: &mut [u8]) {
         }
         Entry::Value(id) => (VALUE, id.origin, id.session, id.sequence),
         Entry::Close { origin, below } => (CLOSE, origin, below, Sequence(0)),
+        Entry::Membership(change) => {
+            (MEMBERSHIP, NodeId(0), Session::NONE, Sequence(change.version.into()))
+        }
     };
     out.fill(0);
     out[0] = kind;
@@ -85,6 +94,40 @@ pub fn put_order(order: &Order, out: &mut [u8]) {
     out[24..32].copy_from_slice(&sequence.0.to_le_bytes());
     out[32..40].copy_from_slice(&order.instance.0.to_le_bytes());
     out[40..48].copy_from_slice(&order.base.0.to_le_bytes());
+    if let Entry::Membership(change) = order.entry {
+        put_step(change.step, out);
+    }
+}
+
+fn put_step(step: Step, out: &mut [u8]) {
+    match step {
+        Step::Admit { node, incarnation, instead } => {
+            (out[2], out[20], out[21]) = (node.0, ADMIT, instead.unwrap_or_default().0);
+            out[12..16].copy_from_slice(&incarnation.0.to_le_bytes());
+        }
+        Step::Dismiss { node } => (out[2], out[20]) = (node.0, DISMISS),
+        Step::Joint { voters, fresh } => (out[20], out[21], out[22]) = (JOINT, voters, fresh),
+        Step::Leave => out[20] = LEAVE,
+    }
+}
+
+fn step_at(bytes: &[u8]) -> Result<Step, FrameError> {
+    let node = |at: usize| NodeId(bytes[at]);
+    let step = match bytes[20] {
+        ADMIT => Step::Admit {
+            node: node(2),
+            incarnation: session_at(bytes, 12).incarnation,
+            instead: (bytes[21] != 0).then_some(node(21)),
+        },
+        DISMISS => Step::Dismiss { node: node(2) },
+        JOINT => Step::Joint { voters: bytes[21], fresh: bytes[22] },
+        LEAVE => Step::Leave,
+        _ => return Err(FrameError::Body),
+    };
+    let mut again = [0; ORDER_BYTES];
+    put_step(step, &mut again);
+    let same = again[2] == bytes[2] && again[12..24] == bytes[12..24];
+    if same { Ok(step) } else { Err(FrameError::Reserved) }
 }
 
 /// Reads an order from the first [`ORDER_BYTES`] of `bytes`.
@@ -93,7 +136,7 @@ pub fn put_order(order: &Order, out: &mut [u8]) {
 /// [`FrameError::Body`] if they are too few, or not an order.
 pub fn order_at(bytes: &[u8]) -> Result<Order, FrameError> {
     let bytes = bytes.get(..ORDER_BYTES).ok_or(FrameError::Body)?;
-    if bytes[1] & !DECIDED != 0 || bytes[20..24] != [0; 4] {
+    if bytes[1] & !DECIDED != 0 || bytes[0] != MEMBERSHIP && bytes[20..24] != [0; 4] {
         return Err(FrameError::Reserved);
     }
     check_positions(&[u64_at(bytes, 24), u64_at(bytes, 32), u64_at(bytes, 40)])?;
@@ -108,6 +151,10 @@ pub fn order_at(bytes: &[u8]) -> Result<Order, FrameError> {
         }
         VALUE => Entry::Value(ValueId { origin, session, sequence: Sequence(u64_at(bytes, 24)) }),
         CLOSE => Entry::Close { origin, below: session },
+        MEMBERSHIP => {
+            let version = u32::try_from(u64_at(bytes, 24)).map_err(|_| FrameError::Body)?;
+            Entry::Membership(Change { version, step: step_at(bytes)? })
+        }
         _ => return Err(FrameError::Body),
     };
     let ballot = ballot_of(u32_at(bytes, 4), bytes[3], u32_at(bytes, 8))?;

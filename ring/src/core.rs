@@ -11,6 +11,7 @@
 //! * the published vote is of a ballot whose promise is durable, and is frozen by a higher one.
 
 use crate::actions::{Action, Actions, Input, STEP_ROOM};
+use crate::configuration::Configuration;
 use crate::coordinator::Role;
 use crate::damage::Damage;
 use crate::failover::Failover;
@@ -23,7 +24,7 @@ use crate::layout::Layout;
 use crate::liveness::Liveness;
 use crate::ready::Ready;
 use crate::sequences::Sequences;
-use crate::votes::{Vote, Votes};
+use crate::votes::Votes;
 use crate::window::{Slot, Window};
 use crate::{mark, mutant};
 use alloc::vec::Vec;
@@ -31,9 +32,10 @@ use alloc::vec::Vec;
 /// What a node is told once, at its start.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
-    /// The configuration's nodes in the order of the circle: ascending ids, 1 to 7 of them.
+    /// The nodes that vote or learn, ascending, 1 to 7 of them: at first those of the first
+    /// configuration, then as it changes.
     pub nodes: Vec<NodeId>,
-    /// The incarnation under which each of them votes, same order.
+    /// The incarnation under which each node of the first configuration votes, same order.
     pub voters: Vec<Incarnation>,
     /// This node.
     pub me: NodeId,
@@ -53,6 +55,13 @@ pub struct Settings {
     pub patience: u32,
 }
 
+impl Settings {
+    /// The configuration that the log begins with; only as long as no core has changed `nodes`.
+    pub fn first_configuration(&self) -> Configuration {
+        Configuration::first(self.nodes.iter().copied().zip(self.voters.iter().copied()))
+    }
+}
+
 /// What a node remembers at its start; `Recovered::default()` for a new one.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
@@ -64,6 +73,8 @@ pub struct Recovered {
     pub delivered: Instance,
     /// The table at that position.
     pub table: Sequences,
+    /// The configuration at that position; `None` if it is the first one.
+    pub configuration: Option<Configuration>,
     /// The newest order of each instance from `delivered` on, ascending.
     pub orders: Vec<Order>,
     /// Values held that may still be delivered, ascending.
@@ -85,6 +96,11 @@ pub struct Core {
     pub(crate) window: Window,
     pub(crate) lanes: Lanes,
     pub(crate) table: Sequences,
+    pub(crate) configuration: Configuration,
+    /// See [`crate::quorum`].
+    pub(crate) pending: Option<(Instance, Configuration)>,
+    /// Removed nodes whose last session is not closed yet: a bit a node.
+    pub(crate) to_close: u8,
     pub(crate) delivered: Instance,
     /// Everything below is delivered and its orders and values are durable here.
     pub(crate) settled: Instance,
@@ -114,11 +130,12 @@ impl Core {
     /// A node at its start.
     ///
     /// # Panics
-    /// If the settings name no node, more than seven, or not this one, or an impossible window.
+    /// If the settings name no node, or more than seven, or an impossible window.
     pub fn new(settings: Settings, recovered: Recovered) -> Core {
         assert!((1..=NODES_MAX).contains(&settings.nodes.len()));
-        assert!(settings.nodes.contains(&settings.me));
         assert!(settings.nodes.is_sorted() && settings.voters.len() == settings.nodes.len());
+        let first = || settings.first_configuration();
+        let configuration = recovered.configuration.unwrap_or_else(first);
         let first_session = settings.session == Session::FIRST;
         let mut core = Core {
             promised: recovered.promised,
@@ -129,6 +146,9 @@ impl Core {
             window: Window::new(recovered.delivered, settings.window),
             lanes: Lanes::new(lane_packets(settings.window)),
             table: recovered.table,
+            configuration,
+            pending: None,
+            to_close: 0,
             delivered: recovered.delivered,
             settled: recovered.delivered,
             claim: recovered.claim,
@@ -143,13 +163,15 @@ impl Core {
             damage: recovered.damaged.then(|| Damage::new(recovered.promised)),
             opened_at: (first_session || mutant!(SessionsOverlap)).then_some(Instance(0)),
             // Until a ballot says otherwise all are in it, in the order of their ids.
-            layout: Layout::new(settings.nodes.iter().copied()),
+            layout: Layout::new(configuration.nodes()),
             layout_ballot: Ballot::ZERO,
             liveness: Liveness::default(),
             failover: Failover::default(),
             ready: Ready::default(),
             settings,
         };
+        core.settings.nodes.reserve_exact(NODES_MAX);
+        core.list_nodes();
         for order in &recovered.orders {
             if order.instance < core.window.end() && order.instance >= core.delivered {
                 core.window.put(Slot { order: *order, ticket: 0 });
@@ -164,9 +186,9 @@ impl Core {
     }
 
     fn recover_lanes(&mut self, values: &[ValueId]) {
-        for node in self.settings.nodes.clone() {
-            let origin = *self.table.of(node).expect("a node of the configuration");
-            let lane = self.lanes.of_mut(node).expect("a node of the configuration");
+        for node in (1..=NODES_MAX as u8).map(NodeId) {
+            let origin = *self.table.of(node).expect("an id that can be");
+            let lane = self.lanes.of_mut(node).expect("an id that can be");
             if origin.session != Session::NONE && origin.session >= origin.closed_below {
                 lane.open(origin.session, origin.next);
             }
@@ -239,6 +261,7 @@ impl Core {
             Input::Hint(node) => self.on_hint(node),
             Input::Decided { order, ballot } => self.on_decided(order, ballot, out),
             Input::Session(session) => self.on_session(session),
+            Input::Change(step) => self.on_change(step),
         }
         self.settle(out);
     }
@@ -264,9 +287,6 @@ impl Core {
     /// the link, for an order can name a value of which the ones before are nowhere.
     fn on_value(&mut self, id: ValueId, fetched: bool, out: &mut Actions) {
         let successor = self.successor();
-        if !self.settings.nodes.contains(&id.origin) {
-            return out.push(Action::Drop(id));
-        }
         if !self.enter_session(id.origin, id.session) {
             return out.push(Action::Drop(id));
         }
@@ -275,7 +295,7 @@ impl Core {
             self.on_missing(id.origin, id.session, id.sequence, out);
         }
         let ticket = self.appended + 1;
-        let lane = self.lanes.of_mut(id.origin).expect("a node of the configuration");
+        let lane = self.lanes.of_mut(id.origin).expect("an origin with a session");
         let verdict = lane.judge(id.sequence);
         match verdict {
             Verdict::Next | Verdict::Missing => {
@@ -310,9 +330,9 @@ impl Core {
     /// Brings the origin's lane to `session`; false if the session is over, or cannot be taken
     /// up yet.
     fn enter_session(&mut self, node: NodeId, session: Session) -> bool {
-        let voter = self.is_voter();
-        let origin = *self.table.of(node).expect("a node of the configuration");
-        let lane = self.lanes.of_mut(node).expect("a node of the configuration");
+        let voter = self.is_acceptor();
+        let Some(origin) = self.table.of(node).copied() else { return false };
+        let Some(lane) = self.lanes.of_mut(node) else { return false };
         if session < lane.session() || session < origin.closed_below {
             mark!(SessionOver);
             return false;
@@ -332,11 +352,11 @@ impl Core {
     }
 
     fn on_missing(&mut self, node: NodeId, session: Session, to: Sequence, out: &mut Actions) {
-        if !self.settings.nodes.contains(&node) || !self.enter_session(node, session) {
+        if !self.enter_session(node, session) {
             return;
         }
         let successor = self.successor();
-        let lane = self.lanes.of_mut(node).expect("a node of the configuration");
+        let lane = self.lanes.of_mut(node).expect("an origin with a session");
         if lane.session() == session && to > lane.next() {
             // What this node holds it may have voted for; it has to be delivered first.
             if !lane.can_declare(to) {
@@ -367,32 +387,6 @@ impl Core {
     /// The node before this one in the circle; `None` if it is alone, or outside.
     pub fn predecessor(&self) -> Option<NodeId> {
         self.layout.predecessor(self.settings.me)
-    }
-
-    /// True if this node's incarnation is the one that votes.
-    pub fn is_voter(&self) -> bool {
-        self.voter_incarnation(self.settings.me) == Some(self.settings.incarnation)
-    }
-
-    /// The incarnation under which `node` votes.
-    pub(crate) fn voter_incarnation(&self, node: NodeId) -> Option<Incarnation> {
-        let at = self.settings.nodes.iter().position(|known| *known == node)?;
-        Some(self.settings.voters[at])
-    }
-
-    /// Votes that decide: a majority of the configuration.
-    pub fn quorum(&self) -> usize {
-        self.settings.nodes.len() / 2 + 1
-    }
-
-    /// True if fewer than a quorum of nodes can still remember their votes: the ring can never
-    /// go on by itself.
-    pub fn is_forgotten(&self) -> bool {
-        let forgot = |vote: &&Vote| {
-            self.voter_incarnation(vote.node).is_some_and(|listed| listed != vote.incarnation)
-        };
-        let forgotten = self.votes.iter().filter(forgot).count();
-        self.settings.nodes.len() - forgotten < self.quorum()
     }
 
     /// Position that every node of the circle has delivered, as far as is known here. Who is

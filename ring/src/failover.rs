@@ -133,6 +133,7 @@ impl Failover {
         self.ticks < self.returns[index(node)].0
     }
 
+    /// True if a coordinator may open another ballot of its own will.
     pub(crate) fn may_open(&self) -> bool {
         self.ticks >= self.may_open
     }
@@ -303,8 +304,9 @@ impl Core {
     }
 
     fn campaign_if_lost(&mut self, out: &mut Actions) {
-        let lost = self.failover.lost.count_ones() as usize;
-        if lost >= self.quorum() && matches!(self.role, Role::Follower) {
+        let lost = self.failover.lost;
+        let misses = |node, _| lost & bit(node) != 0;
+        if self.is_quorum(misses) && matches!(self.role, Role::Follower) {
             mark!(CoordinatorMissedByQuorum);
             self.failover.lost = 0;
             let coordinator = self.promised.node;
@@ -321,7 +323,9 @@ impl Core {
         match &self.role {
             Role::Coordinator(_) => out.push(Action::Open { to: from }),
             // It is at work: fetching, catching up, waiting for its log.
-            Role::Candidate(campaign) if campaign.answers() >= self.quorum() => {
+            Role::Candidate(campaign)
+                if self.is_quorum(|node, life| campaign.answered(node, life)) =>
+            {
                 mark!(CandidateAnswersAsk);
                 out.push(Action::Prepare { to: from });
             }

@@ -8,6 +8,7 @@ extern crate alloc;
 
 pub mod actions;
 pub mod codec;
+pub mod configuration;
 pub mod core;
 pub mod damage;
 pub mod failover;
@@ -27,8 +28,10 @@ mod dead_links;
 mod learner;
 pub mod liveness;
 pub mod marks;
+mod membership;
 pub mod mutants;
 pub mod proposer;
+mod quorum;
 mod ready;
 mod view;
 mod watch;

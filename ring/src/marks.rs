@@ -276,6 +276,16 @@ list! {
     ControlResumesInBallot: "a control link resumed in the ballot that both are at";
     CursorSkipsToBase: "the orders passed on went on at a ballot's base";
     CursorSkipsHole: "the orders passed on skipped a hole that nobody will fill";
+    // Membership.
+    ConfigurationChanged: "a change of the configuration was delivered";
+    ChangeOrdered: "a change of the configuration was ordered";
+    CandidateSawChange: "a change was reported to a candidate that it has not delivered";
+    InheritedChangeFirst: "an inherited change had to be decided before what lies behind it";
+    CoordinatorRemoved: "a coordinator that is no member any more stepped down";
+    RemovedLeavesCircle: "a ballot was opened because somebody removed was in the circle";
+    LearnerIsBehind: "a learner in the circle had not caught up yet";
+    ReadmittedByItself: "a node that forgot its votes was admitted again by itself";
+    RemovedIsClosed: "all sessions of a removed node were closed";
     // The node: requests and topics.
     AppendMeetsHalt: "a request met a ring that has halted for good";
     AppendMeetsFullLog: "a request met a full log";

@@ -4,6 +4,7 @@
 //! entries of older ballots is not enough.
 
 use super::*;
+use chainring_ring::configuration::Configuration;
 
 /// What the walk over the log collects.
 #[derive(Default)]
@@ -22,6 +23,7 @@ pub(super) type Held = (Vec<ValueId>, Vec<(Place, Vec<u8>)>);
 pub(super) struct Replayed {
     pub position: Instance,
     pub table: Sequences,
+    pub configuration: Configuration,
     pub groups: Groups,
     pub catalog: Catalog,
 }
@@ -44,10 +46,15 @@ impl Replay {
     /// # Errors
     /// What the walk has just read cannot be read any more. Going on without it would say 'never
     /// had' of what was voted for; the next start finds it damaged.
-    pub fn deliver(&self, reader: &mut ReadAhead) -> Result<Replayed, LogError> {
+    pub fn deliver(
+        &self,
+        first: Configuration,
+        reader: &mut ReadAhead,
+    ) -> Result<Replayed, LogError> {
         let mut replayed = Replayed {
             position: Instance(0),
             table: Sequences::default(),
+            configuration: first,
             groups: Groups::new(),
             catalog: Catalog::new(false),
         };
@@ -80,6 +87,10 @@ impl Replay {
     ) -> Result<bool, LogError> {
         let value = match order.entry {
             Entry::Value(id) if to.table.counts(&id) => Some(id),
+            Entry::Membership(change) => {
+                to.configuration.apply(&change);
+                None
+            }
             _ => None,
         };
         let Some(id) = value else {

@@ -7,6 +7,7 @@
 mod check;
 mod direct;
 mod links;
+mod members;
 mod node;
 mod random;
 
@@ -28,6 +29,8 @@ use random::Random;
 pub struct Plan {
     pub seed: u64,
     pub nodes: usize,
+    /// How many of them the log begins with; if it is not all, members change.
+    pub founders: usize,
     pub durability: Durability,
     pub steps: usize,
     /// One step in this many, of each kind of fault.
@@ -132,6 +135,7 @@ impl World {
             94..=96 => self.resume(at),
             97 if self.random.one_in(calm) => self.step(at, Input::Campaign),
             98 => self.write(at),
+            99 if self.changes() => self.change_members(),
             _ => {}
         }
     }
@@ -147,9 +151,11 @@ impl World {
         for _ in 0..TICKS_TO_HEAL {
             (0..self.nodes.len()).for_each(|at| self.step(at, Input::Tick));
             self.settle();
+            self.readmit();
             if self.is_whole() {
                 self.mend();
-                self.check.finished(&self.nodes[0].log);
+                let member = self.members().expect("it is whole")[0];
+                self.check.finished(&self.nodes[member].log);
                 return;
             }
         }
@@ -161,13 +167,16 @@ impl World {
     /// One more ballot, and no log counts as damaged any more.
     fn mend(&mut self) {
         if self.nodes.iter().any(|node| node.core().is_damaged()) {
-            self.step(0, Input::Campaign);
+            let member = self.members().expect("it is whole")[0];
+            self.step(member, Input::Campaign);
             for _ in 0..4 {
                 (0..self.nodes.len()).for_each(|at| self.step(at, Input::Tick));
                 self.settle();
             }
         }
-        let damaged = self.nodes.iter().find(|node| node.core().is_damaged());
+        let members = self.members().expect("it is whole");
+        let damaged = |node: &&Node| node.core().is_damaged();
+        let damaged = members.iter().map(|at| &self.nodes[*at]).find(damaged);
         assert!(damaged.is_none(), "damaged for ever: {}", self.describe(damaged.expect("some")));
     }
 
@@ -186,8 +195,10 @@ impl World {
             .map(|lane| (lane.session().start, lane.first().0, lane.next().0))
             .collect();
         format!(
-            "{:?} {role} promised {:?} claim {:?} received {:?} durable {:?} delivered {:?} everywhere {:?} next {slot:?} proposed {:?} lanes {lanes:?} own {:?}",
+            "{:?} life {} {role} members {} promised {:?} claim {:?} received {:?} durable {:?} delivered {:?} everywhere {:?} next {slot:?} proposed {:?} lanes {lanes:?} own {:?}",
             node.id,
+            node.incarnation.0,
+            members::describe(core),
             core.promised(),
             core.claim(),
             core.received(),
@@ -218,8 +229,8 @@ impl World {
 
     fn is_whole(&self) -> bool {
         let longest = self.check.chosen.len() as u64;
-        let mut nodes = self.nodes.iter();
-        nodes.all(|node| {
+        let Some(members) = self.members() else { return false };
+        members.iter().map(|at| &self.nodes[*at]).all(|node| {
             let delivered = |id: &ValueId| self.check.is_done(id);
             let core = node.core();
             core.delivered() == Instance(longest)
@@ -278,22 +289,38 @@ impl World {
 
     fn crash(&mut self, at: usize) {
         let forgets = self.plan.durability != Durability::Sync;
-        if !self.nodes[at].up() || (forgets && !self.expendable.contains(&at)) {
+        let may = match self.changes() {
+            true => self.may_forget(at),
+            false => self.expendable.contains(&at),
+        };
+        if !self.nodes[at].up() || forgets && !may {
             return;
         }
+        self.fall(at);
+        let damaged = self.expendable.iter().take(self.plan.damaged).any(|k| *k == at);
+        let bearable = !self.changes() || self.may_forget(at);
+        if damaged && bearable && self.random.one_in(2) {
+            self.nodes[at].damage(&mut self.random);
+        }
+    }
+
+    /// True if the members change.
+    fn changes(&self) -> bool {
+        self.plan.founders < self.plan.nodes
+    }
+
+    /// The node stops from one moment to the next.
+    fn fall(&mut self, at: usize) {
         self.nodes[at].crash(&mut self.random);
         self.break_link(at);
         if let Some(before) = self.caller(at) {
             self.break_link(before);
         }
-        let damaged = self.expendable.iter().take(self.plan.damaged).any(|k| *k == at);
-        if damaged && self.random.one_in(2) {
-            self.nodes[at].damage(&mut self.random);
-        }
     }
 
     fn restart(&mut self, at: usize) {
-        self.nodes[at].start(&self.ids, self.plan.durability, self.plan.window);
+        let founders = &self.ids[..self.plan.founders];
+        self.nodes[at].start(founders, self.plan.durability, self.plan.window);
         self.check.recovered(&self.nodes[at]);
     }
 

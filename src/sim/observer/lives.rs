@@ -34,6 +34,8 @@ impl Observer {
         });
         if incarnation != state.incarnation {
             (state.shown, state.stable_promised) = (Ballot::ZERO, Ballot::ZERO);
+            state.mended = Ballot::ZERO;
+            self.history.lives(node, incarnation);
         }
         let misread = std::mem::take(&mut state.misread);
         let honest = !core.is_damaged() || state.harmed || misread;
@@ -98,7 +100,7 @@ impl Observer {
     fn found(&mut self, node: NodeId, core: &Core) {
         let state = &mut self.nodes[usize::from(node.0)];
         let lied = std::mem::take(&mut state.lied);
-        let excused = core.is_damaged() || lied == Some(0) || !state.is_voter();
+        let excused = core.is_damaged() || lied == Some(0);
         let (delivered, mended) = (core.delivered(), state.mended);
         if !excused {
             for index in delivered.0 as usize..self.history.cells.len() {

@@ -9,6 +9,7 @@ use chainring_ring::codec::{
     CLAIM_BYTES, ORDER_BYTES, POSITION_MAX, VOTE_BYTES, claim_at, order_at, put_claim, put_order,
     put_vote, vote_at,
 };
+use chainring_ring::configuration::{Change, Step};
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, VERSION};
 use chainring_ring::ids::{
     Claim, Entry, Incarnation, Instance, NODES_MAX, NodeId, Order, RingId, Sequence, Session,
@@ -156,7 +157,7 @@ pub(crate) fn check_order(order: &Order) {
             id.origin
         }
         Entry::Close { origin, .. } => origin,
-        Entry::Noop | Entry::Barrier(_) => return,
+        Entry::Noop | Entry::Barrier(_) | Entry::Membership(_) => return,
     };
     assert!((1..=NODES_MAX).contains(&usize::from(origin.0)), "nobody holds values of {origin:?}");
 }
@@ -246,7 +247,14 @@ pub(crate) fn orders() -> Vec<Order> {
         Entry::Value(ValueId { origin: NodeId(2), session, sequence: Sequence(sequence) })
     };
     let close = Entry::Close { origin: NodeId(3), below: session };
+    let change = |step| Entry::Membership(Change { version: 7, step });
+    let (node, incarnation) = (NodeId(4), Incarnation(2));
+    let admit = change(Step::Admit { node, incarnation, instead: Some(NodeId(1)) });
+    let joint = change(Step::Joint { voters: 0b1110, fresh: 0b1000 });
+    let [dismiss, leave] = [Step::Dismiss { node }, Step::Leave].map(change);
+    let members = [admit, joint, dismiss, leave];
     let entries = [value(9), Entry::Noop, Entry::Barrier(BALLOT), close, value(10)];
+    let entries = entries.into_iter().chain(members);
     let order = |(instance, entry)| Order {
         instance: Instance(instance),
         ballot: BALLOT,
