@@ -7,6 +7,7 @@ judged after the heal by what the kernel counted, where it counts.
 
 import time
 
+import corruption
 import shapes
 
 READY_SECONDS = 30
@@ -19,6 +20,8 @@ class Fault:
 
     name = ""
     measured = False
+    # Nothing else may be wrong before all nodes are whole again.
+    alone = False
     # Longest time that it lasts, seconds, beside what is measured.
     longest = 1.0
 
@@ -114,6 +117,47 @@ class PowerCutAll(PowerCut):
 
     def hits(self, node):
         return True
+
+
+class Corruption(Fault):
+    """One node ends in good order, and its log holds other bytes when it is started again."""
+
+    name, alone = "corruption", True
+    longest = 0.1
+
+    def strike(self):
+        self.cluster.terminate(self.victim)
+        self.told(corruption.minority(self.cluster.folder / str(self.victim), self.random))
+
+    def told(self, done):
+        self.took_effect = bool(done)
+        self.what += ": " + ", ".join(done[:4]) + (" and more" if len(done) > 4 else "")
+
+    def heal(self):
+        self.cluster.start(self.victim)
+
+
+class Helix(Corruption):
+    """All nodes end, and each log is hurt where another one is not."""
+
+    name = "helix"
+
+    def __init__(self, *rest):
+        super().__init__(*rest)
+        self.able, self.what = [], "all nodes"
+
+    def hits(self, node):
+        return True
+
+    def strike(self):
+        for node in self.cluster.nodes:
+            self.cluster.terminate(node)
+        folders = [self.cluster.folder / str(node) for node in self.cluster.nodes]
+        self.told(corruption.helix(folders, self.random))
+
+    def heal(self):
+        for node in self.random.sample(self.cluster.nodes, len(self.cluster.nodes)):
+            self.cluster.start(node)
 
 
 class Stop(Fault):
@@ -218,7 +262,8 @@ class Restart(Fault):
         self.what += f", ended within {self.end:.1f} s, ready within {self.ready:.1f} s"
 
 
-ONE = {fault.name: fault for fault in (Kill, PowerCut, Stop, Partition, Loss, Slow, Restart)}
+ONE = {fault.name: fault for fault in
+       (Kill, PowerCut, Corruption, Helix, Stop, Partition, Loss, Slow, Restart)}
 ALL = {"kill": KillAll, "powercut": PowerCutAll}
 
 
