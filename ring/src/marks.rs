@@ -282,6 +282,7 @@ list! {
     CursorSkipsHole: "the orders passed on skipped a hole that nobody will fill";
     // Membership.
     ConfigurationChanged: "a change of the configuration was delivered";
+    LearnsWithoutCoordinator: "a node that hears no coordinator learnt what others had delivered";
     ChangeOrdered: "a change of the configuration was ordered";
     CandidateSawChange: "a change was reported to a candidate that it has not delivered";
     InheritedChangeFirst: "an inherited change had to be decided before what lies behind it";

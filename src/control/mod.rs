@@ -9,6 +9,7 @@ mod append;
 pub mod catalog;
 pub mod disk;
 pub mod front;
+mod members;
 mod producer;
 mod refusal;
 mod scrub;
@@ -19,7 +20,7 @@ use crate::config::Config;
 use crate::gauges::Gauges;
 use crate::groups::producers::Fence;
 use crate::http::{Budget, HttpCounters, Permit};
-use crate::mail::{Append, Command, Notice, Place, Refusal};
+use crate::mail::{Append, Change, Command, Notice, Place, Refusal};
 use async_executor::LocalExecutor;
 use async_io::{Async, Timer};
 use catalog::Catalog;
@@ -121,6 +122,7 @@ pub struct Control {
     catalog: RefCell<Catalog>,
     appends: RefCell<HashMap<u64, Pending>>,
     reads: RefCell<HashMap<u64, Slot<ReadBack>>>,
+    changes: RefCell<HashMap<u64, Slot<Box<Change>>>>,
     creating: RefCell<HashMap<String, Instant>>,
     token: Cell<u64>,
     draining: Cell<bool>,
@@ -153,6 +155,7 @@ impl Control {
             catalog: RefCell::new(parts.catalog),
             appends: RefCell::default(),
             reads: RefCell::default(),
+            changes: RefCell::default(),
             creating: RefCell::default(),
             token: Cell::new(0),
             draining: Cell::new(false),
@@ -365,6 +368,11 @@ impl Control {
             Notice::Read { token, buffer, found } => {
                 if let Some(slot) = self.reads.borrow_mut().remove(&token) {
                     slot.put((buffer, found));
+                }
+            }
+            Notice::Changed(change) => {
+                if let Some(slot) = self.changes.borrow_mut().remove(&change.token) {
+                    slot.put(change);
                 }
             }
             notice @ (Notice::NeedSegment { .. } | Notice::Session(_) | Notice::Drained) => {

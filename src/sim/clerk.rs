@@ -114,6 +114,7 @@ impl Clerk {
                     giver.give((buffer, found));
                 }
             }
+            Notice::Changed(_) => {}
             other => return Some(other),
         }
         None

@@ -120,6 +120,7 @@ impl World {
             }
             Kind::Stranger => self.visit(strike),
             Kind::Rush => self.rush(),
+            Kind::Member => return Took::effect(self.change_members(node, strike.detail)),
             Kind::DiskLoss if victim && up => {
                 self.crash(node, true, strike.lasts + 100_000);
                 self.lose_disk(node);
