@@ -248,6 +248,7 @@ struct ShardStore {
     file: chainring_storage::SuperblockFile,
     superblock: chainring_storage::Superblock,
     log: Option<chainring_storage::LogWriter>,
+    contents: chainring_storage::Segments,
     segments: Vec<(u32, OwnedFd)>,
     core: chainring_ring::core::Core,
     groups: crate::groups::Groups,
@@ -260,6 +261,7 @@ struct ToControl {
     identity: Identity,
     read: bool,
     limits: Option<chainring_storage::LogConfig>,
+    keeper: Option<crate::keep::Keeper>,
 }
 
 fn split(
@@ -278,11 +280,13 @@ fn split(
         )
         .map_err(RecoverError::Log)?;
     }
-    let to_control = ToControl { catalog: opened.catalog, identity, read: log.is_some(), limits };
+    let (catalog, keeper, read) = (opened.catalog, opened.keeper, log.is_some());
+    let to_control = ToControl { catalog, identity, read, limits, keeper };
     let store = ShardStore {
         file: opened.file,
         superblock: opened.superblock,
         log,
+        contents: opened.segments,
         segments,
         core: chainring_ring::core::Core::new(opened.settings, opened.recovered),
         groups: opened.groups,
@@ -407,6 +411,7 @@ fn make_shard(
         groups: store.groups,
         superblock: store.superblock,
         log: store.log,
+        segments: store.contents,
         held: store.held,
         commands: mail.commands,
         notices: mail.notices,

@@ -6,6 +6,7 @@
 
 use crate::ids::{Ballot, Claim, Instance, NodeId, Order, Sequence, Session, ValueId};
 use crate::layout::Layout;
+use crate::sequences::Sequences;
 use crate::votes::Vote;
 use alloc::vec::Vec;
 
@@ -116,6 +117,16 @@ pub enum Input<'a> {
     },
     /// A connection to this node broke, or it refuses one.
     Hint(NodeId),
+    /// Order that everything below may be let go; only a coordinator heeds it.
+    Trim(Instance),
+    /// The state at the position of `claim` lies here, durably, in place of what is delivered;
+    /// `table` is the part of it that the core keeps.
+    Jump {
+        /// The ballot under which the peer knows the position, and it.
+        claim: Claim,
+        /// The table there.
+        table: &'a Sequences,
+    },
 }
 
 /// The answer to a [`Input::Prepare`].

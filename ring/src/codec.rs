@@ -46,6 +46,7 @@ const NOOP: u8 = 1;
 const BARRIER: u8 = 2;
 const VALUE: u8 = 3;
 const CLOSE: u8 = 4;
+const TRIM: u8 = 6;
 const DECIDED: u8 = 1;
 
 /// Writes an order into the first [`ORDER_BYTES`] of `out`.
@@ -61,6 +62,7 @@ pub fn put_order(order: &Order, out: &mut [u8]) {
         }
         Entry::Value(id) => (VALUE, id.origin, id.session, id.sequence),
         Entry::Close { origin, below } => (CLOSE, origin, below, Sequence(0)),
+        Entry::Trim(position) => (TRIM, NodeId(0), Session::NONE, Sequence(position.0)),
     };
     out.fill(0);
     out[0] = kind;
@@ -101,6 +103,9 @@ pub fn order_at(bytes: &[u8]) -> Result<Order, FrameError> {
         }
         VALUE => Entry::Value(ValueId { origin, session, sequence: Sequence(u64_at(bytes, 24)) }),
         CLOSE => Entry::Close { origin, below: session },
+        // Only what was delivered is let go.
+        TRIM if u64_at(bytes, 24) > u64_at(bytes, 32) => return Err(FrameError::Body),
+        TRIM => Entry::Trim(Instance(u64_at(bytes, 24))),
         _ => return Err(FrameError::Body),
     };
     let ballot = Ballot {
@@ -181,7 +186,7 @@ pub fn vote_at(bytes: &[u8]) -> Result<Vote, FrameError> {
     })
 }
 
-fn session_at(bytes: &[u8], at: usize) -> Session {
+pub(crate) fn session_at(bytes: &[u8], at: usize) -> Session {
     Session { incarnation: Incarnation(u32_at(bytes, at)), start: u32_at(bytes, at + 4) }
 }
 

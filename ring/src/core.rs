@@ -101,6 +101,10 @@ pub struct Core {
     /// Where the own session's predecessors are closed; values may leave when all nodes have
     /// delivered that far.
     pub(crate) opened_at: Option<Instance>,
+    /// Delivered: everything below may be let go.
+    pub(crate) trimmed: Instance,
+    /// What this node is to order as that, if it is the coordinator.
+    pub(crate) trim_due: Instance,
     /// The circle, and the ballot that it is known to be of.
     pub(crate) layout: Layout,
     pub(crate) layout_ballot: Ballot,
@@ -143,6 +147,8 @@ impl Core {
             // Until a ballot says otherwise all are in it, in the order of their ids.
             layout: Layout::new(settings.nodes.iter().copied()),
             layout_ballot: Ballot::ZERO,
+            trimmed: Instance(0),
+            trim_due: Instance(0),
             liveness: Liveness::default(),
             failover: Failover::default(),
             settings,
@@ -232,6 +238,8 @@ impl Core {
             Input::Hint(node) => self.on_hint(node),
             Input::Decided { order, ballot } => self.on_decided(order, ballot, out),
             Input::Session(session) => self.on_session(session),
+            Input::Trim(position) => self.on_trim(position),
+            Input::Jump { claim, table } => self.on_jump(claim, table, out),
         }
         self.settle(out);
     }

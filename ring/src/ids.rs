@@ -97,7 +97,7 @@ pub struct Epoch(pub u32);
 
 /// What the instance of a log holds: the id of a value, or a small control entry.
 ///
-/// Later kinds (skip, membership, trim) take further codes; an unknown code is refused.
+/// Later kinds (skip, membership) take further codes; an unknown code is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Entry {
     /// Nothing; fills a hole that Phase 1 found.
@@ -115,6 +115,8 @@ pub enum Entry {
         /// The lowest session that stays open.
         below: Session,
     },
+    /// Everything below may be let go: a quorum holds, durably, the state that it came to.
+    Trim(Instance),
 }
 
 /// What a coordinator says: at `ballot`, `instance` holds `entry`.

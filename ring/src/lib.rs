@@ -23,6 +23,7 @@ mod acceptor;
 mod canonical;
 mod circle;
 pub mod coordinator;
+mod jump;
 mod learner;
 pub mod liveness;
 pub mod marks;

@@ -81,13 +81,13 @@ impl SimNode {
         &self,
         shared: &Shared,
         core: &Core,
-        (found, next): (&Superblock, u64),
+        (found, next, whole): (&Superblock, u64, bool),
     ) {
         let mut observer = shared.observer.borrow_mut();
         let copies = self.disk.stable_superblocks(&self.config.node.dir, found);
         let settled = self.disk.is_settled() && copies >= COPIES_WRITTEN_MIN;
         observer.recovered(self.id(), settled);
-        observer.started(self.id(), core, found, next);
+        observer.started(self.id(), core, found, (next, whole));
     }
 
     /// The observer learns what it delivered again.

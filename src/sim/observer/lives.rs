@@ -19,7 +19,14 @@ impl Observer {
     /// A new life begins: after recovery, before the first step. `superblock` as it is on stable
     /// media; `next_group` is the number of the first group that this life will write
     /// (`LogWriter::durable() + 1`; anything in memory durability).
-    pub fn started(&mut self, node: NodeId, core: &Core, superblock: &Superblock, next_group: u64) {
+    /// `whole` if it walked over the whole log.
+    pub fn started(
+        &mut self,
+        node: NodeId,
+        core: &Core,
+        superblock: &Superblock,
+        (next_group, whole): (u64, bool),
+    ) {
         if self.is_over(node) {
             return;
         }
@@ -39,8 +46,8 @@ impl Observer {
         let honest = !core.is_damaged() || state.harmed || misread;
         let what = || format!("starts damaged on a whole disk: {:?}", superblock.damage);
         verdict.check(D3, node, honest, what);
-        // Recovery reads all: what it takes for whole is whole.
-        state.harmed &= core.is_damaged();
+        // A recovery that reads all: what it takes for whole is whole.
+        state.harmed &= core.is_damaged() || !whole;
         verdict.check(A2, node, core.promised() >= state.shown, || {
             format!("promise {:?} forgotten, is {:?}", state.shown, core.promised())
         });

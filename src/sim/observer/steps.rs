@@ -38,6 +38,11 @@ impl Observer {
                 _ => {}
             }
         }
+        if let Input::Jump { claim, .. } = input {
+            let delivers = |action: &&Action| matches!(action, Action::Deliver { .. });
+            let more = actions.iter().filter(delivers).count() as u64;
+            self.jumps(node, core, claim.position, more);
+        }
         self.own_vote(node, core, promised, actions);
         for action in actions {
             match action {
@@ -56,6 +61,32 @@ impl Observer {
         self.verdict.check(A6, node, claim.position <= chosen_to, || {
             format!("{claim:?}, but only what is below {chosen_to:?} is decided")
         });
+    }
+
+    /// The core goes on from a peer's state: it is the one that all deliver, and lies ahead.
+    fn jumps(&mut self, node: NodeId, core: &Core, position: Instance, more: u64) {
+        let Observer { nodes, log, verdict, .. } = self;
+        let state = &mut nodes[usize::from(node.0)];
+        let went_on = core.delivered().0 - more;
+        if went_on == state.delivered.0 {
+            return; // it was overtaken
+        }
+        let ahead = position > state.delivered && position.0 as usize <= log.len();
+        let ahead = ahead && went_on == position.0;
+        let what =
+            || format!("goes on from {position:?}, at {:?} of {}", state.delivered, log.len());
+        verdict.check(B2, node, ahead, what);
+        if verdict.violation.is_some() {
+            return;
+        }
+        for delivered in &log[state.delivered.0 as usize..position.0 as usize] {
+            state.counting.apply(&delivered.entry);
+        }
+        (state.delivered, state.settled) = (position, position.max(state.settled));
+        state.claimed = state.claimed.max(position);
+        if more == 0 {
+            state.counting.judge(verdict, node, core);
+        }
     }
 
     /// The circle may have changed: a value may cross a link that it would not have had.
