@@ -37,6 +37,8 @@ gauges! {
     ballot_incarnation,
     /// The circle of that ballot, encoded; 0 while this node is not in it.
     circle,
+    /// 1 once the node has everything that was decided before it started.
+    ready,
     /// Position received at that ballot.
     received,
     /// Position voted for at that ballot.

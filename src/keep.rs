@@ -10,6 +10,7 @@ use crate::control::catalog::Catalog;
 use crate::control::index;
 use crate::groups::{State, encode_names, topics_in};
 use crate::mail::{Note, Taken};
+use chainring_ring::configuration::Configuration;
 use chainring_ring::ids::Instance;
 use chainring_ring::mark;
 use chainring_storage::checkpoint::{
@@ -88,14 +89,19 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    fn nothing(config: &Config, place: Place, superblock: &Superblock) -> Loaded {
+    fn nothing(
+        config: &Config,
+        place: Place,
+        superblock: &Superblock,
+        first: Configuration,
+    ) -> Loaded {
         let limits = &config.limits;
         let retention = Retention {
             bytes: limits.retention_bytes,
             ms: limits.retention_seconds.saturating_mul(1000),
         };
         Loaded {
-            state: State::empty(),
+            state: State::empty(first),
             catalog: Catalog::new(false),
             start: Start::of_log(superblock.first_segment),
             ballot: chainring_ring::ids::Ballot::ZERO,
@@ -142,14 +148,20 @@ impl Loaded {
 }
 
 /// Reads what a start needs of the checkpoints: those from where the log begins up to the first that
-/// cannot be used; the log says the rest. What is of no use is removed.
+/// cannot be used; the log says the rest. What is of no use is removed. `first` is the configuration
+/// that a whole log begins with.
 ///
 /// # Errors
 /// [`LogError::Io`], [`LogError::NoCheckpoint`] for a node alone.
-pub fn load(config: &Config, limits: &LogConfig, found: &Superblock) -> Result<Loaded, LogError> {
+pub fn load(
+    config: &Config,
+    limits: &LogConfig,
+    found: &Superblock,
+    first: Configuration,
+) -> Result<Loaded, LogError> {
     let dir = config.node.dir.clone();
     let place = Place { dir: dir.clone(), limits: limits.clone() };
-    let mut loaded = Loaded::nothing(config, place, found);
+    let mut loaded = Loaded::nothing(config, place, found, first);
     let (mut whole, gap) = (true, gap(limits, &dir, found.first_segment)?);
     remove_partial(&*limits.disk, &dir)?;
     for position in list_checkpoints(&*limits.disk, &dir)? {

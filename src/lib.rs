@@ -4,6 +4,8 @@
 //! what a node's shard and its control thread say to each other; [`gauges`] is what it publishes;
 //! [`peers`] keeps the connections to the other nodes.
 
+#[cfg(feature = "chaos")]
+pub mod chaos;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -8,9 +8,11 @@
 use crate::groups::Groups;
 use crate::groups::producers::Fence;
 use crate::records::Stamp;
+use crate::shard::checks::Check;
 use crate::source::Source;
 use bytes::Bytes;
 use chainring_net::hello::{Purpose as LinkKind, Resume};
+use chainring_ring::configuration::Configuration;
 use chainring_ring::ids::{Claim, Instance, NodeId, Order, Sequence, Session, ValueId};
 use chainring_ring::sequences::Sequences;
 use chainring_storage::Start;
@@ -121,6 +123,8 @@ pub struct Arrival {
     pub claim: Claim,
     /// Which occurrence of a value counts.
     pub table: Sequences,
+    /// Who votes.
+    pub configuration: Configuration,
     /// Offsets and producers.
     pub groups: Groups,
     /// Names of the topics and their next offsets.
@@ -240,6 +244,8 @@ pub enum Command<H = OwnedFd> {
     Trim {
         /// First instance to be kept.
         position: Instance,
+        /// Who holds a checkpoint there, or above: a bit a node, node 1 the lowest.
+        held: u8,
     },
     /// A zero-written segment of this number is ready for the log.
     Segment {
@@ -350,6 +356,8 @@ pub enum Notice {
         /// Header and body.
         frame: Vec<u8>,
     },
+    /// Tell all peers how this node's digest stands.
+    Check(Check),
     /// Find this value at any peer.
     FetchValue {
         /// Which.

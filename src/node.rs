@@ -5,6 +5,7 @@
 //! the control thread outlives the shard and answers what the shard left open.
 
 mod foreground;
+mod ground;
 mod lifecycle;
 
 pub use foreground::run;
@@ -17,15 +18,16 @@ use crate::gauges::{Gauges, State};
 use crate::mail::{Command, Notice, Place};
 use crate::peers::{self, PeersError, PeersOptions};
 use crate::recover::{self, Opened, RecoverError};
-use crate::shard::{Ended, Journal, Room, Shard, ShardParts, links};
+use crate::shard::{Ended, Failure, Journal, Room, Shard, ShardParts, links};
 use crate::source::Source;
 use chainring_net::hello::{Identity, PROTOCOL};
 use chainring_net::mailbox::{Receiver, Sender, Waker, channel};
 use chainring_net::pool::{Arena, ArenaError, ArenaPlan};
 use chainring_net::uring::{UringError, UringOptions};
-use chainring_net::wire::{FORWARDS_MAX, Wire, WireOptions};
+use chainring_net::wire::{FORWARDS_MAX, WireOptions};
 use chainring_ring::ids::Durability;
-use chainring_storage::{FileSystem, Superblock};
+use chainring_storage::{DirLock, SharedDisk, Superblock};
+use ground::{Ground, ShardKernel};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -69,13 +71,13 @@ pub enum NodeError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// The log failed while running.
-    #[error("node {node}: {source}; the node stopped, start it again to recover")]
-    Log {
+    /// It ended while running.
+    #[error("node {node}: {source}")]
+    Ended {
         /// Which node.
         node: u8,
-        /// What failed.
-        source: chainring_storage::LogError,
+        /// Why.
+        source: Failure,
     },
 }
 
@@ -147,8 +149,12 @@ impl Node {
         };
         let http = TcpListener::bind(&member.http)
             .map_err(|source| NodeError::Http { address: member.http.clone(), source })?;
-        let (lock, opened) = recover::open(&config, options.preallocate)?;
+        let lock = DirLock::acquire(&config.node.dir).map_err(RecoverError::Log)?;
+        let ground = Ground::new(&config.node.dir, config.node.development)
+            .map_err(|source| system("the ground of its store", source))?;
+        let opened = recover::open_on(&ground.disk(), &config, options.preallocate)?;
         let mut remarks = opened.remarks.clone();
+        remarks.extend(ground.remark());
         let gauges = Arc::new(Gauges::default());
         let letters = config.limits.mailbox_letters as usize;
         let (commands_in, commands) = channel(letters);
@@ -157,7 +163,7 @@ impl Node {
         let (shard_waker, control_waker) = (waker()?, waker()?);
         let request = Arc::new(AtomicU8::new(Request::Run as u8));
 
-        let (to_shard, to_control) = split(&config, opened, &gauges)?;
+        let (to_shard, to_control) = split(&config, opened, &gauges, &ground)?;
         let mail = ShardMail {
             commands,
             notices,
@@ -203,7 +209,7 @@ impl Node {
     /// Waits for the end that [`Node::drain`] or [`Node::stop`] asked for.
     ///
     /// # Errors
-    /// [`NodeError::Log`] if the log failed.
+    /// [`NodeError::Ended`] if the log failed, or nodes delivered different things.
     ///
     /// # Panics
     /// If a thread of the node panicked.
@@ -212,7 +218,7 @@ impl Node {
         let ended = self.shard.join().expect("the shard does not panic");
         drop(self.lock);
         match ended.failure {
-            Some(source) => Err(NodeError::Log { node: self.config.node.id.0, source }),
+            Some(source) => Err(NodeError::Ended { node: self.config.node.id.0, source }),
             None => Ok(Finished { clean: ended.clean, latency: ended.latency }),
         }
     }
@@ -241,6 +247,7 @@ struct ControlMail {
 /// What of the store goes to the shard.
 struct ToShard {
     opened: ShardStore,
+    ground: Ground,
     gauges: Arc<Gauges>,
 }
 
@@ -259,7 +266,8 @@ struct ShardStore {
 struct ToControl {
     catalog: crate::control::catalog::Catalog,
     identity: Identity,
-    read: bool,
+    /// Where delivered frames are read; without a log from memory.
+    read: Option<SharedDisk>,
     limits: Option<chainring_storage::LogConfig>,
     keeper: Option<crate::keep::Keeper>,
 }
@@ -268,6 +276,7 @@ fn split(
     config: &Config,
     opened: Opened,
     gauges: &Arc<Gauges>,
+    ground: &Ground,
 ) -> Result<(ToShard, ToControl), NodeError> {
     let identity = peer_identity(config, &opened.superblock);
     let (log, limits) = opened.log.map_or((None, None), |(log, limits)| (Some(log), Some(limits)));
@@ -280,7 +289,8 @@ fn split(
         )
         .map_err(RecoverError::Log)?;
     }
-    let (catalog, keeper, read) = (opened.catalog, opened.keeper, log.is_some());
+    let read = log.is_some().then(|| ground.disk());
+    let (catalog, keeper) = (opened.catalog, opened.keeper);
     let to_control = ToControl { catalog, identity, read, limits, keeper };
     let store = ShardStore {
         file: opened.file,
@@ -292,7 +302,7 @@ fn split(
         groups: opened.groups,
         held: opened.held,
     };
-    Ok((ToShard { opened: store, gauges: Arc::clone(gauges) }, to_control))
+    Ok((ToShard { opened: store, ground: ground.clone(), gauges: Arc::clone(gauges) }, to_control))
 }
 
 /// Starts the shard's thread; with it come remarks on what it could not have.
@@ -379,7 +389,7 @@ fn make_shard(
     config: &Config,
     parts: ToShard,
     mail: ShardMail,
-) -> Result<(Shard<Host>, Option<String>), NodeError> {
+) -> Result<(Shard<Host<ShardKernel>>, Option<String>), NodeError> {
     let store = parts.opened;
     let plan = arena_plan(config, &store.held, CONTROL_BYTES);
     let arena = || Arena::new(&plan);
@@ -393,14 +403,14 @@ fn make_shard(
         spin: Duration::from_micros(50),
         uring: UringOptions { fixed: store.log.is_some() },
     };
-    let (wire, remark) = match Wire::new(options, arena()?, mail.own.clone()) {
+    let (wire, remark) = match parts.ground.wire(options, arena()?, mail.own.clone()) {
         Err(UringError::Memlock { needed, limit }) => {
             let options = WireOptions { uring: UringOptions { fixed: false }, ..options };
             let remark = format!(
                 "packet memory of {needed} bytes is not registered, RLIMIT_MEMLOCK is {limit}: \
                  each write to the log costs more; raise it (ulimit -l, LimitMEMLOCK=)"
             );
-            (Wire::new(options, arena()?, mail.own)?, Some(remark))
+            (parts.ground.wire(options, arena()?, mail.own)?, Some(remark))
         }
         made => (made?, None),
     };
@@ -423,13 +433,11 @@ fn make_shard(
 }
 
 /// How delivered frames are read on the control thread.
-fn read_path(config: &Config, disk: bool) -> ReadPath {
-    if !disk {
-        return ReadPath::Memory;
-    }
+fn read_path(config: &Config, disk: Option<SharedDisk>) -> ReadPath {
+    let Some(disk) = disk else { return ReadPath::Memory };
     let identity = recover::identity(config);
     let (dir, development) = (&config.node.dir, config.node.development);
-    ReadPath::Disk(disk_read(FileSystem::shared(), dir, identity, development))
+    ReadPath::Disk(disk_read(disk, dir, identity, development))
 }
 
 #[cfg(test)]

@@ -218,16 +218,8 @@ fn file_name(dir: &Path) -> String {
     dir.file_name().map_or_else(|| "log".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Opens a node's store and begins a new life of it. The lock is held as long as the node runs.
-///
-/// # Errors
-/// [`RecoverError`].
-pub fn open(config: &Config, preallocate: usize) -> Result<(DirLock, Opened), RecoverError> {
-    let lock = DirLock::acquire(&config.node.dir)?;
-    Ok((lock, open_on(&FileSystem::shared(), config, preallocate)?))
-}
-
-/// As [`open`], on any disk, which keeps others away from the store.
+/// Opens a node's store and begins a new life of it. The caller holds its lock as long as the node
+/// runs.
 ///
 /// # Errors
 /// [`RecoverError`].
@@ -264,7 +256,8 @@ pub fn open_on(
         });
     }
     let limits = LogConfig { disk: disk.clone(), ..log_config(config, preallocate) };
-    let loaded = keep::load(config, &limits, &superblock)?;
+    let first = settings.first_configuration();
+    let loaded = keep::load(config, &limits, &superblock, first)?;
     remarks.extend(loaded.remarks.iter().cloned());
     if fell_back(&mut superblock, &loaded.keeper) {
         file.write(&superblock)?;
@@ -305,6 +298,7 @@ pub fn open_on(
         claim: Claim { ballot: replay.claim.ballot, position: delivered.position },
         delivered: delivered.position,
         table: delivered.table,
+        configuration: Some(delivered.configuration),
         orders,
         values,
         damaged: replay.damaged,

@@ -9,6 +9,7 @@ use chainring::mail::TopicId;
 use chainring::node::{Node, Options};
 use chainring::source::{Filling, Source, Supply};
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NodeId};
+use chainring_ring::layout::Layout;
 use std::alloc::System;
 use std::backtrace::Backtrace;
 use std::cell::Cell;
@@ -26,6 +27,8 @@ const SHOWN: u64 = 8;
 
 static COUNTING: AtomicBool = AtomicBool::new(false);
 static COUNT: AtomicU64 = AtomicU64::new(0);
+/// Load begins when all nodes are in the circle: who starts last is let in a moment later.
+static BEGIN: AtomicBool = AtomicBool::new(false);
 static END: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
@@ -66,6 +69,9 @@ impl Source for Load {
         IS_SHARD.set(true);
         if END.load(SeqCst) {
             return Supply::Exhausted;
+        }
+        if !BEGIN.load(SeqCst) {
+            return Supply::Idle;
         }
         let Some(topic) = self.topic else {
             self.asked |= !self.asked && packet.create(&self.name);
@@ -125,6 +131,15 @@ fn start(config: Config) -> Node {
     Node::start(config, options).unwrap()
 }
 
+fn await_circle(nodes: &[Node]) {
+    let until = Instant::now() + Duration::from_secs(30);
+    let of = |node: &Node| Layout::decode(node.gauges.circle.get() as u32).unwrap_or_default();
+    while nodes.iter().any(|node| of(node).nodes().len() < nodes.len()) {
+        assert!(Instant::now() < until, "the circle stays incomplete");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn await_records(nodes: &[Node], records: u64) {
     let until = Instant::now() + Duration::from_secs(30);
     while nodes.iter().any(|node| node.gauges.records.get() < records) {
@@ -142,8 +157,11 @@ fn load(durability: Durability) -> (u64, u64) {
     let name = format!("alloc-{durability:?}-{}", std::process::id());
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&dir);
+    BEGIN.store(false, SeqCst);
     END.store(false, SeqCst);
     let nodes: Vec<Node> = configs(&dir, durability).into_iter().map(start).collect();
+    await_circle(&nodes);
+    BEGIN.store(true, SeqCst);
     // Warm: every buffer has come round, the memory log too.
     await_records(&nodes, 400_000);
     let (before, counted) = (nodes[0].gauges.records.get(), COUNT.load(SeqCst));

@@ -8,8 +8,9 @@ use std::os::fd::AsFd;
 /// of a fast local link; cubic and reno are alike there.
 pub const CONGESTION: [&str; 2] = ["cubic", "reno"];
 
-/// What was sent is acknowledged within so many milliseconds, or the connection is gone: after a
-/// partition the kernel would go on asking at its own, ever longer pauses.
+/// What was sent over a connection whose other end always reads is acknowledged within so many
+/// milliseconds, or it is gone: after a partition the kernel would go on asking at its own, ever
+/// longer pauses. Not so on a data link: its reader stops for want of room, and is not dead.
 const UNHEARD_MS: u32 = 1000;
 
 /// What [`tune`] came to.
@@ -28,7 +29,6 @@ pub struct Tuned {
 /// The kernel's: the socket is no TCP socket, or gone.
 pub fn tune(socket: &impl AsFd, buffers: Option<usize>) -> io::Result<Tuned> {
     sockopt::set_tcp_nodelay(socket, true)?;
-    sockopt::set_tcp_user_timeout(socket, UNHEARD_MS)?;
     if let Some(bytes) = buffers {
         sockopt::set_socket_send_buffer_size(socket, bytes)?;
         sockopt::set_socket_recv_buffer_size(socket, bytes)?;
@@ -36,6 +36,14 @@ pub fn tune(socket: &impl AsFd, buffers: Option<usize>) -> io::Result<Tuned> {
     let wanted =
         CONGESTION.into_iter().any(|name| sockopt::set_tcp_congestion(socket, name).is_ok());
     Ok(Tuned { congestion: sockopt::tcp_congestion(socket)?, wanted })
+}
+
+/// Has the connection end soon once the other side acknowledges nothing.
+///
+/// # Errors
+/// The kernel's: the socket is no TCP socket, or gone.
+pub fn end_unheard(socket: &impl AsFd) -> io::Result<()> {
+    Ok(sockopt::set_tcp_user_timeout(socket, UNHEARD_MS)?)
 }
 
 #[cfg(test)]
@@ -50,6 +58,9 @@ mod tests {
         let tuned = tune(&stream, Some(1 << 16)).unwrap();
         assert!(stream.nodelay().unwrap());
         assert_eq!(tuned.wanted, CONGESTION.contains(&tuned.congestion.as_str()));
+        assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 0, "the kernel's own");
+        end_unheard(&stream).unwrap();
+        assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), UNHEARD_MS);
         let (other, _) = std::os::unix::net::UnixStream::pair().unwrap();
         assert!(tune(&other, None).is_err());
     }

@@ -25,6 +25,8 @@ use chainring_ring::header::{HEADER_BYTES, Kind};
 use std::collections::VecDeque;
 use std::time::Duration;
 
+#[cfg(feature = "chaos")]
+mod between;
 mod memory;
 
 /// Most writes in flight, done-but-unreported ones included.

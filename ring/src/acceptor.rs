@@ -46,6 +46,7 @@ impl Core {
         self.base = None;
         self.received = Instance(0);
         self.durable = Instance(0);
+        self.pending = None;
         self.answer_due = None;
         self.role = Role::Follower;
         self.awaits_coordinator();
@@ -138,8 +139,10 @@ impl Core {
         }
         assert!(self.claim.ballot <= self.promised);
         self.received = self.received.max(self.delivered);
-        let stale = |at| mutant!(OldOrdersVoted) && self.window.get(at).is_some();
-        while self.window.holds_at(self.received, self.promised) || stale(self.received) {
+        let stale =
+            |core: &Core| mutant!(OldOrdersVoted) && core.window.get(core.received).is_some();
+        while self.window.holds_at(self.received, self.promised) || stale(self) {
+            self.note_change(self.received);
             self.received = self.received.next();
         }
     }
@@ -212,9 +215,9 @@ impl Core {
 
     /// 1A of a candidate.
     pub(crate) fn on_prepare(&mut self, ballot: Ballot, out: &mut Actions) {
-        if !self.is_voter() && !mutant!(AmnesiacAnswers) {
+        if !self.is_acceptor() && !mutant!(AmnesiacAnswers) {
             mark!(ForgetfulAsked);
-            // An acceptor that forgot its votes answers nothing, but it is there.
+            // An acceptor that is not listed answers nothing, but it is there.
             return out.push(Action::Present { to: ballot.node, asks: false });
         }
         if ballot < self.promised {
@@ -227,7 +230,10 @@ impl Core {
             self.answer_due = Some((ballot, self.appended));
             // Once: a candidate that goes on asking, and hears nobody, is missed like any other.
             self.heard_coordinator();
-        } else if self.base.is_none() && self.answer_due.is_none() {
+            return;
+        }
+        self.prepared_again();
+        if self.base.is_none() && self.answer_due.is_none() {
             // Asked again, nothing accepted at it yet: the same answer.
             mark!(PrepareCameAgain);
             self.answer_due = Some((ballot, self.appended));

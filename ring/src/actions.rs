@@ -4,6 +4,7 @@
 //! [`STEP_ROOM`] left is not taken; loops inside a step stop before the room ends and go on at
 //! the next [`Input::Continue`].
 
+use crate::configuration::{Configuration, Step};
 use crate::ids::{Ballot, Claim, Instance, NodeId, Order, Sequence, Session, ValueId};
 use crate::layout::Layout;
 use crate::sequences::Sequences;
@@ -15,6 +16,9 @@ use alloc::vec::Vec;
 pub enum Input<'a> {
     /// Ten milliseconds have passed.
     Tick,
+    /// Nothing that others said was taken in since the last tick, for want of room: that is no
+    /// silence of theirs. Comes before the tick.
+    Deaf,
     /// More room for actions: go on with what the last step left.
     Continue,
     /// Open a ballot. Who is told, and when, is policy outside the safety code.
@@ -82,6 +86,8 @@ pub enum Input<'a> {
         layout: Layout,
         /// What the coordinator knows to be decided.
         claim: Claim,
+        /// Where the barrier of its ballot is.
+        barrier: Instance,
     },
     /// The own vote of a node that is outside the circle, or does not know it; or the answer.
     Present {
@@ -118,7 +124,12 @@ pub enum Input<'a> {
     /// A connection to this node broke, or it refuses one.
     Hint(NodeId),
     /// Order that everything below may be let go; only a coordinator heeds it.
-    Trim(Instance),
+    Trim {
+        /// First instance to be kept.
+        position: Instance,
+        /// Who holds the state there, or later, durably: a bit a node, node 1 the lowest.
+        held: u8,
+    },
     /// The state at the position of `claim` lies here, durably, in place of what is delivered;
     /// `table` is the part of it that the core keeps.
     Jump {
@@ -126,7 +137,12 @@ pub enum Input<'a> {
         claim: Claim,
         /// The table there.
         table: &'a Sequences,
+        /// Who votes there.
+        configuration: &'a Configuration,
     },
+    /// Somebody asks for this change. One that [`Core::judge`](crate::core::Core::judge) would
+    /// refuse is none.
+    Change(Step),
 }
 
 /// The answer to a [`Input::Prepare`].

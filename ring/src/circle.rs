@@ -1,15 +1,22 @@
-//! Which nodes the circle of the next ballot has, and in which order.
+//! Which nodes the circle of the next ballot has, in which order, and when a coordinator opens one
+//! for the sake of its circle.
 //!
 //! Who answered is in it, unless it would hold the window back; who was not in the last one comes
 //! at the tail; links that did not carry are not used. Invariant: a circle has a quorum of voters,
 //! whatever that costs.
 
+use crate::actions::{Action, Actions};
 use crate::coordinator::Role;
 use crate::core::Core;
 use crate::failover::bit;
-use crate::ids::NodeId;
+use crate::ids::{Ballot, NodeId};
 use crate::layout::Layout;
 use crate::mark;
+
+/// Ticks more for who comes back.
+const RETURN_PATIENCE: u32 = 5;
+/// Ticks between two ballots that a coordinator opens of its own will.
+const BALLOT_TICKS: u64 = 20;
 
 impl Core {
     /// True if a node outside the circle is there, has waited, and has learnt what was decided.
@@ -17,7 +24,7 @@ impl Core {
         let returns = |node: &&NodeId| {
             let waits = self.failover.waits(**node);
             !self.layout.contains(**node)
-                && self.failover.is_there(**node)
+                && self.failover.answers(**node)
                 && !waits
                 && !self.is_far_behind(**node)
                 && self.circle(bit(**node)).contains(**node)
@@ -34,18 +41,25 @@ impl Core {
 
     /// Nodes whose answers are worth waiting for: those of the circle, and who would come back.
     pub(crate) fn is_awaited(&self, node: NodeId) -> bool {
-        let known = self.layout.contains(node) || self.failover.is_there(node);
+        let known = self.layout.contains(node) || self.failover.answers(node);
         known && !self.failover.is_missed(node)
+    }
+
+    /// Ticks for which a candidate with a quorum waits for these: a little longer for who would
+    /// come back, which has more to write than they who are in the circle.
+    pub(crate) fn patience(&self, mut awaited: impl Iterator<Item = NodeId>) -> u32 {
+        match awaited.any(|node| !self.layout.contains(node)) {
+            true => self.settings.patience + RETURN_PATIENCE,
+            false => self.settings.patience,
+        }
     }
 
     /// The circle for a new ballot, of those who answered, and of who cannot but is there.
     pub(crate) fn next_circle(&self, answered: impl Fn(NodeId) -> bool) -> Layout {
         let mut here = 0;
         for node in &self.settings.nodes {
-            let learner = self
-                .votes
-                .of(*node)
-                .is_some_and(|vote| self.voter_incarnation(*node) != Some(vote.incarnation));
+            let votes = |life| self.configuration.votes(*node, life);
+            let learner = self.votes.of(*node).is_some_and(|vote| !votes(vote.incarnation));
             if answered(*node) || learner && self.failover.is_there(*node) {
                 here |= bit(*node);
             }
@@ -72,11 +86,10 @@ impl Core {
     }
 
     fn has_quorum(&self, circle: &Layout) -> bool {
-        let votes = |node: &&NodeId| {
-            let heard = self.votes.of(**node).map(|vote| vote.incarnation);
-            heard.is_none() || heard == self.voter_incarnation(**node)
-        };
-        circle.nodes().iter().filter(votes).count() >= self.quorum()
+        self.is_quorum(|node, incarnation| {
+            let heard = self.votes.of(node).map(|vote| vote.incarnation);
+            circle.contains(node) && heard.is_none_or(|heard| heard == incarnation)
+        })
     }
 
     /// The order in which nodes stand now, from this one on; who is not in the circle at the tail.
@@ -114,5 +127,76 @@ impl Core {
                 self.extend(longer, rest, best);
             }
         }
+    }
+
+    /// A node misses its predecessor in the circle of `ballot`.
+    pub(crate) fn on_missed(
+        &mut self,
+        from: NodeId,
+        ballot: Ballot,
+        node: NodeId,
+        out: &mut Actions,
+    ) {
+        self.is_there(from);
+        let ours = matches!(self.role, Role::Coordinator(_)) && ballot == self.promised;
+        if ours && self.layout.predecessor(from) == Some(node) {
+            self.mend_circle(node, from, out);
+        }
+    }
+
+    /// The link between two neighbours carries nothing: another ballot, with another circle.
+    fn mend_circle(&mut self, from: NodeId, to: NodeId, out: &mut Actions) {
+        if !self.failover.may_open() {
+            return;
+        }
+        mark!(CircleBroken);
+        // Which end of it is to blame, if one is, the answers will show.
+        self.failover.dead_links.suspect(from, to);
+        self.campaign(out);
+    }
+
+    /// What a coordinator does at a tick.
+    pub(crate) fn watch_circle(&mut self, tell: bool, out: &mut Actions) {
+        let me = self.settings.me;
+        if tell {
+            let reached = |node: &NodeId| {
+                let here = self.votes.of(*node).is_some_and(|vote| vote.ballot == self.promised);
+                *node == me || here && self.layout.contains(*node)
+            };
+            let nodes = self.settings.nodes.iter();
+            nodes.filter(|node| !reached(node)).for_each(|to| out.push(Action::Open { to: *to }));
+        }
+        if let Some(predecessor) = self.layout.predecessor(me)
+            && self.failover.predecessor.is_lost()
+        {
+            return self.mend_circle(predecessor, me, out);
+        }
+        let above = self.votes.iter().any(|vote| vote.ballot > self.promised);
+        let above = above || self.failover.above;
+        if self.failover.may_open() && (above || self.somebody_returns()) {
+            if above {
+                mark!(BallotAbove);
+            } else {
+                mark!(NodeReturns);
+            }
+            self.campaign(out);
+        }
+    }
+
+    /// A ballot was opened here, with the answers of these nodes.
+    pub(crate) fn opened(&mut self, answered: impl Fn(NodeId) -> bool, out: &mut Actions) {
+        self.failover.dead_links.judge(&answered, self.failover.ticks);
+        let circle = self.next_circle(answered);
+        self.failover.may_open = self.failover.ticks + BALLOT_TICKS;
+        self.failover.above = false;
+        for node in self.settings.nodes.iter().filter(|node| !circle.contains(**node)) {
+            mark!(CircleLeavesOut);
+            // Also one that is there and was too slow to answer: it waits longer each time.
+            if self.failover.is_there(*node) {
+                self.failover.leave_out(*node);
+            }
+        }
+        self.enter(circle, out);
+        self.tell_others(|to| Action::Open { to }, out);
     }
 }

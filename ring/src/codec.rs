@@ -16,6 +16,7 @@
 //!  40 base          8                                             40 delivered     8
 //! ```
 
+use crate::configuration::{Change, Step};
 use crate::header::{FrameError, u32_at, u64_at};
 use crate::ids::{
     Ballot, Claim, Entry, Incarnation, Instance, NODES_MAX, NodeId, Order, Sequence, Session,
@@ -42,11 +43,27 @@ pub fn check_positions(positions: &[u64]) -> Result<(), FrameError> {
     if possible { Ok(()) } else { Err(FrameError::Body) }
 }
 
+/// The ballot of these fields.
+///
+/// # Errors
+/// [`FrameError::Body`] if no node can own it, or no round could follow.
+pub fn ballot_of(round: u32, node: u8, incarnation: u32) -> Result<Ballot, FrameError> {
+    if round == u32::MAX || usize::from(node) > NODES_MAX {
+        return Err(FrameError::Body);
+    }
+    Ok(Ballot { round, node: NodeId(node), incarnation: Incarnation(incarnation) })
+}
+
 const NOOP: u8 = 1;
 const BARRIER: u8 = 2;
 const VALUE: u8 = 3;
 const CLOSE: u8 = 4;
 const TRIM: u8 = 6;
+const MEMBERSHIP: u8 = 5;
+const ADMIT: u8 = 1;
+const DISMISS: u8 = 2;
+const JOINT: u8 = 3;
+const LEAVE: u8 = 4;
 const DECIDED: u8 = 1;
 
 /// Writes an order into the first [`ORDER_BYTES`] of `out`.
@@ -63,6 +80,9 @@ pub fn put_order(order: &Order, out: &mut [u8]) {
         Entry::Value(id) => (VALUE, id.origin, id.session, id.sequence),
         Entry::Close { origin, below } => (CLOSE, origin, below, Sequence(0)),
         Entry::Trim(position) => (TRIM, NodeId(0), Session::NONE, Sequence(position.0)),
+        Entry::Membership(change) => {
+            (MEMBERSHIP, NodeId(0), Session::NONE, Sequence(change.version.into()))
+        }
     };
     out.fill(0);
     out[0] = kind;
@@ -76,6 +96,40 @@ pub fn put_order(order: &Order, out: &mut [u8]) {
     out[24..32].copy_from_slice(&sequence.0.to_le_bytes());
     out[32..40].copy_from_slice(&order.instance.0.to_le_bytes());
     out[40..48].copy_from_slice(&order.base.0.to_le_bytes());
+    if let Entry::Membership(change) = order.entry {
+        put_step(change.step, out);
+    }
+}
+
+fn put_step(step: Step, out: &mut [u8]) {
+    match step {
+        Step::Admit { node, incarnation, instead } => {
+            (out[2], out[20], out[21]) = (node.0, ADMIT, instead.unwrap_or_default().0);
+            out[12..16].copy_from_slice(&incarnation.0.to_le_bytes());
+        }
+        Step::Dismiss { node } => (out[2], out[20]) = (node.0, DISMISS),
+        Step::Joint { voters, fresh } => (out[20], out[21], out[22]) = (JOINT, voters, fresh),
+        Step::Leave => out[20] = LEAVE,
+    }
+}
+
+fn step_at(bytes: &[u8]) -> Result<Step, FrameError> {
+    let node = |at: usize| NodeId(bytes[at]);
+    let step = match bytes[20] {
+        ADMIT => Step::Admit {
+            node: node(2),
+            incarnation: session_at(bytes, 12).incarnation,
+            instead: (bytes[21] != 0).then_some(node(21)),
+        },
+        DISMISS => Step::Dismiss { node: node(2) },
+        JOINT => Step::Joint { voters: bytes[21], fresh: bytes[22] },
+        LEAVE => Step::Leave,
+        _ => return Err(FrameError::Body),
+    };
+    let mut again = [0; ORDER_BYTES];
+    put_step(step, &mut again);
+    let same = again[2] == bytes[2] && again[12..24] == bytes[12..24];
+    if same { Ok(step) } else { Err(FrameError::Reserved) }
 }
 
 /// Reads an order from the first [`ORDER_BYTES`] of `bytes`.
@@ -84,7 +138,7 @@ pub fn put_order(order: &Order, out: &mut [u8]) {
 /// [`FrameError::Body`] if they are too few, or not an order.
 pub fn order_at(bytes: &[u8]) -> Result<Order, FrameError> {
     let bytes = bytes.get(..ORDER_BYTES).ok_or(FrameError::Body)?;
-    if bytes[1] & !DECIDED != 0 || bytes[20..24] != [0; 4] {
+    if bytes[1] & !DECIDED != 0 || bytes[0] != MEMBERSHIP && bytes[20..24] != [0; 4] {
         return Err(FrameError::Reserved);
     }
     check_positions(&[u64_at(bytes, 24), u64_at(bytes, 32), u64_at(bytes, 40)])?;
@@ -92,11 +146,7 @@ pub fn order_at(bytes: &[u8]) -> Result<Order, FrameError> {
     let session = session_at(bytes, 12);
     let entry = match bytes[0] {
         NOOP => Entry::Noop,
-        BARRIER => Entry::Barrier(Ballot {
-            round: session.start,
-            node: origin,
-            incarnation: session.incarnation,
-        }),
+        BARRIER => Entry::Barrier(ballot_of(session.start, origin.0, session.incarnation.0)?),
         // Whoever holds values keeps them by origin.
         VALUE | CLOSE if origin.0 == 0 || usize::from(origin.0) > NODES_MAX => {
             return Err(FrameError::Body);
@@ -106,13 +156,13 @@ pub fn order_at(bytes: &[u8]) -> Result<Order, FrameError> {
         // Only what was delivered is let go.
         TRIM if u64_at(bytes, 24) > u64_at(bytes, 32) => return Err(FrameError::Body),
         TRIM => Entry::Trim(Instance(u64_at(bytes, 24))),
+        MEMBERSHIP => {
+            let version = u32::try_from(u64_at(bytes, 24)).map_err(|_| FrameError::Body)?;
+            Entry::Membership(Change { version, step: step_at(bytes)? })
+        }
         _ => return Err(FrameError::Body),
     };
-    let ballot = Ballot {
-        round: u32_at(bytes, 4),
-        node: NodeId(bytes[3]),
-        incarnation: Incarnation(u32_at(bytes, 8)),
-    };
+    let ballot = ballot_of(u32_at(bytes, 4), bytes[3], u32_at(bytes, 8))?;
     let (instance, base) = (Instance(u64_at(bytes, 32)), Instance(u64_at(bytes, 40)));
     Ok(Order { instance, ballot, base, entry, decided: bytes[1] & DECIDED != 0 })
 }
@@ -133,15 +183,11 @@ pub fn put_claim(claim: &Claim, out: &mut [u8]) {
 /// Reads a claim from the first [`CLAIM_BYTES`] of `bytes`.
 ///
 /// # Errors
-/// [`FrameError::Body`] if they are too few.
+/// [`FrameError::Body`] if they are too few, or name what cannot be.
 pub fn claim_at(bytes: &[u8]) -> Result<Claim, FrameError> {
     let bytes = bytes.get(..CLAIM_BYTES).ok_or(FrameError::Body)?;
     check_positions(&[u64_at(bytes, 16)])?;
-    let ballot = Ballot {
-        round: u32_at(bytes, 0),
-        node: NodeId(bytes[8]),
-        incarnation: Incarnation(u32_at(bytes, 4)),
-    };
+    let ballot = ballot_of(u32_at(bytes, 0), bytes[8], u32_at(bytes, 4))?;
     Ok(Claim { ballot, position: Instance(u64_at(bytes, 16)) })
 }
 
@@ -167,18 +213,17 @@ pub fn put_vote(vote: &Vote, out: &mut [u8]) {
 /// Reads a vote from the first [`VOTE_BYTES`] of `bytes`.
 ///
 /// # Errors
-/// [`FrameError::Body`] if they are too few.
+/// [`FrameError::Body`] if they are too few, or name what cannot be.
 pub fn vote_at(bytes: &[u8]) -> Result<Vote, FrameError> {
     let bytes = bytes.get(..VOTE_BYTES).ok_or(FrameError::Body)?;
     check_positions(&[u64_at(bytes, 24), u64_at(bytes, 32), u64_at(bytes, 40)])?;
+    if usize::from(bytes[0]) > NODES_MAX {
+        return Err(FrameError::Body);
+    }
     Ok(Vote {
         node: NodeId(bytes[0]),
         incarnation: Incarnation(u32_at(bytes, 12)),
-        ballot: Ballot {
-            round: u32_at(bytes, 4),
-            node: NodeId(bytes[2]),
-            incarnation: Incarnation(u32_at(bytes, 8)),
-        },
+        ballot: ballot_of(u32_at(bytes, 4), bytes[2], u32_at(bytes, 8))?,
         session: session_at(bytes, 16),
         received: Instance(u64_at(bytes, 24)),
         durable: Instance(u64_at(bytes, 32)),
@@ -245,6 +290,31 @@ mod tests {
         let vote = Vote { node: NodeId(1), durable: Instance(u64::MAX), ..Vote::default() };
         put_vote(&vote, &mut bytes);
         assert_eq!(vote_at(&bytes), Err(FrameError::Body));
+    }
+
+    /// A ballot above which there is no round would be the last one; no node has a number above 7.
+    #[test]
+    fn impossible_ballots_are_refused() {
+        let last = Ballot { round: u32::MAX, ..ballot() };
+        for bad in [last, Ballot { node: NodeId(8), ..ballot() }] {
+            let (instance, entry) = (Instance(7), Entry::Barrier(bad));
+            let good = Order { instance, ballot: ballot(), base: instance, entry, decided: false };
+            let mut bytes = [0; ORDER_BYTES];
+            for order in [good, Order { ballot: bad, entry: Entry::Noop, ..good }] {
+                put_order(&order, &mut bytes);
+                assert_eq!(order_at(&bytes), Err(FrameError::Body));
+            }
+            put_claim(&Claim { ballot: bad, position: instance }, &mut bytes);
+            assert_eq!(claim_at(&bytes), Err(FrameError::Body));
+            put_vote(&Vote { ballot: bad, ..Vote::default() }, &mut bytes);
+            assert_eq!(vote_at(&bytes), Err(FrameError::Body));
+        }
+        let mut bytes = [0; VOTE_BYTES];
+        put_vote(&Vote { node: NodeId(8), ..Vote::default() }, &mut bytes);
+        assert_eq!(vote_at(&bytes), Err(FrameError::Body));
+        let highest = Ballot { round: u32::MAX - 1, ..ballot() };
+        put_vote(&Vote { ballot: highest, ..Vote::default() }, &mut bytes);
+        assert!(vote_at(&bytes).is_ok());
     }
 
     #[test]

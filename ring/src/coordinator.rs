@@ -7,13 +7,18 @@
 
 use crate::actions::{Action, Actions, PromiseFrom};
 use crate::codec::{ORDER_BYTES, order_at};
+use crate::configuration::{Configuration, Step};
 use crate::core::Core;
-use crate::ids::{Ballot, Entry, Instance, NODES_MAX, NodeId, Order, Session, ValueId};
+use crate::failover::bit;
+use crate::ids::{
+    Ballot, Entry, Incarnation, Instance, NODES_MAX, NodeId, Order, Session, ValueId,
+};
 use crate::liveness::FETCHES_MAX;
 use crate::sequences::Sequences;
 use crate::{mark, mutant};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 
 /// Instances of a window that a coordinator leaves free for the barriers and closes of its
 /// successors: 64 of 4096, a quarter of a tiny one.
@@ -48,6 +53,17 @@ pub struct Tip {
     inherited: Box<[Entry]>,
     /// Whose turn it is: index into the circle.
     turn: usize,
+    /// The last change of the members that was ordered.
+    pub(crate) change: Option<Instance>,
+    /// The step that is to be ordered next.
+    pub(crate) wanted: Option<Step>,
+}
+
+impl Tip {
+    /// True if the inherited range and the barrier are ordered.
+    pub(crate) fn inherited_done(&self) -> bool {
+        self.next > self.barrier
+    }
 }
 
 /// A campaign under way.
@@ -63,6 +79,7 @@ pub struct Campaign {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Answer {
+    incarnation: Incarnation,
     before: Ballot,
     damaged: bool,
     first: Instance,
@@ -81,7 +98,8 @@ impl Core {
     /// Opens a campaign at a ballot above everything seen.
     pub(crate) fn campaign(&mut self, out: &mut Actions) {
         let seen = self.votes.iter().map(|vote| vote.ballot.round).max().unwrap_or(0);
-        let round = self.promised.round.max(self.liveness.round_seen).max(seen) + 1;
+        let round = self.promised.round.max(self.liveness.round_seen).max(seen);
+        let round = round.checked_add(1).expect("no frame brings the last round");
         let incarnation = self.settings.incarnation;
         let ballot = Ballot { round, node: self.settings.me, incarnation };
         match self.role {
@@ -101,22 +119,46 @@ impl Core {
 
     /// Sends 1A to all others, once the ballot is durable at its owner.
     pub(crate) fn send_prepares(&mut self, out: &mut Actions) {
+        let named = self.named();
         let Role::Candidate(campaign) = &mut self.role else { return };
         if self.promise_durable < self.promised {
             return;
         }
-        campaign.prepared = true;
-        for node in &self.settings.nodes {
+        if !core::mem::replace(&mut campaign.prepared, true) {
+            // The own write is no time in which others could have answered.
+            self.liveness.campaign_began();
+        }
+        for node in (1..=NODES_MAX as u8).map(NodeId) {
             let answered = campaign.answers[usize::from(node.0) - 1].is_some();
-            if *node != self.settings.me && !answered {
-                out.push(Action::Prepare { to: *node });
+            let listed = named.iter().any(|named| named.nodes().any(|known| known == node));
+            if listed && node != self.settings.me && !answered {
+                out.push(Action::Prepare { to: node });
             }
         }
+    }
+
+    /// Every configuration that may govern what a candidate inherits: the one that it has
+    /// delivered, and those that the changes reported to it lead to (pitfall 9).
+    fn named(&self) -> Vec<Configuration> {
+        let mut named = alloc::vec![self.configuration];
+        let Role::Candidate(campaign) = &self.role else { return named };
+        for (_, report) in campaign.reports.range(self.delivered..) {
+            let last = named.last().expect("one at least");
+            if let Entry::Membership(change) = report.entry
+                && let Ok(after) = last.after(&change)
+                && !mutant!(RevealedIgnored)
+            {
+                mark!(CandidateSawChange);
+                named.push(after);
+            }
+        }
+        named
     }
 
     /// The own answer, which has become durable.
     pub(crate) fn answer_self(&mut self) {
         let answer = Answer {
+            incarnation: self.settings.incarnation,
             before: self.answer_before,
             damaged: self.is_damaged(),
             first: self.window.first(),
@@ -126,22 +168,21 @@ impl Core {
         let mine = (first.0..end.0).filter_map(|instance| self.window.get(Instance(instance)));
         let mine = mine.filter(|slot| self.has(slot)).map(|slot| slot.order);
         let me = self.settings.me;
-        let orders: alloc::vec::Vec<Order> = mine.collect();
+        let orders: Vec<Order> = mine.collect();
         let Role::Candidate(campaign) = &mut self.role else { return };
         campaign.record(me, answer, orders.into_iter());
     }
 
     /// 1B of a voter.
     pub(crate) fn on_promise(&mut self, promise: &PromiseFrom<'_>, out: &mut Actions) {
-        let voter = self.voter_incarnation(promise.from) == Some(promise.incarnation)
-            || mutant!(AmnesiacAnswers);
-        if promise.ballot != self.promised || !voter {
+        if promise.ballot != self.promised || !self.settings.nodes.contains(&promise.from) {
             mark!(PromiseOfAnotherBallot);
             return;
         }
         self.is_there(promise.from);
         let Role::Candidate(campaign) = &mut self.role else { return };
         let answer = Answer {
+            incarnation: promise.incarnation,
             before: promise.before,
             damaged: promise.damaged,
             first: promise.first,
@@ -152,30 +193,36 @@ impl Core {
             return; // not an answer; a whole one comes when asked again
         }
         let orders = orders.filter_map(|bytes| order_at(bytes).ok());
+        let change = |order: Order| matches!(order.entry, Entry::Membership(_));
+        let changes = orders.clone().any(change);
         campaign.record(promise.from, answer, orders);
+        if changes {
+            self.send_prepares(out); // to whom it names as well
+        }
         self.complete_campaign(out);
     }
 
     /// Opens the ballot when every instance of the range is counted and every value at hand.
     pub(crate) fn complete_campaign(&mut self, out: &mut Actions) {
         let Role::Candidate(campaign) = &self.role else { return };
-        let twice = mutant!(PromiseCountedTwice) && self.quorum() > 1;
-        let quorum = self.quorum() - usize::from(twice);
+        let named = self.named();
         let answers = || campaign.answers.iter().flatten();
         // Above everything reported only undamaged memory counts as "never had".
-        let undamaged = |answer: &&Answer| !answer.damaged || mutant!(UnknownCounts);
-        if answers().filter(undamaged).count() < quorum {
-            if answers().count() >= quorum {
+        let undamaged = |answer: &Answer| !answer.damaged || mutant!(UnknownCounts);
+        if !campaign.is_quorum(&named, |_, answer| undamaged(answer)) {
+            if campaign.is_quorum(&named, |_, _| true) {
                 mark!(UndamagedAnswersTooFew);
             }
-            return;
+            // Whoever was asked may be no voter any more.
+            return self.learn_of_changes(out);
         }
         // Who answers a moment later than a quorum belongs into the circle as well.
         let awaited = |node: &NodeId| {
             campaign.answers[usize::from(node.0) - 1].is_none() && self.is_awaited(*node)
         };
-        let patient = self.liveness.campaign_ticks() < self.settings.patience;
-        if patient && self.settings.nodes.iter().any(awaited) {
+        let mut awaited = self.settings.nodes.iter().copied().filter(awaited);
+        let patient = self.liveness.campaign_ticks() < self.patience(awaited.clone());
+        if patient && awaited.next().is_some() {
             mark!(CandidateWaitsForMore);
             return;
         }
@@ -196,7 +243,11 @@ impl Core {
             mark!(CandidateLogIsBehind);
             return self.want_catch_up(out); // or the own log has to follow first
         }
-        if !range.clone().all(|instance| campaign.counted(Instance(instance)) >= quorum) {
+        let counted = |instance| {
+            campaign
+                .is_quorum(&named, |node, answer| campaign.counts(Instance(instance), node, answer))
+        };
+        if !range.clone().all(counted) {
             return;
         }
         let missing = |instance| self.reported_missing(Instance(instance));
@@ -211,6 +262,16 @@ impl Core {
             return;
         }
         self.open_ballot(Instance(range.end), out);
+    }
+
+    /// A candidate that too few answer learns first what is decided at those that do: they may
+    /// have other voters by now.
+    fn learn_of_changes(&mut self, out: &mut Actions) {
+        let Role::Candidate(campaign) = &self.role else { return };
+        let decided = campaign.answers.iter().flatten().map(|answer| answer.delivered).max();
+        if decided.is_some_and(|decided| self.delivered < decided) {
+            self.want_catch_up(out);
+        }
     }
 
     /// The value reported for an instance, if it is not held here.
@@ -244,11 +305,14 @@ impl Core {
             table: self.table.clone(),
             inherited: inherited.collect(),
             turn: 0,
+            change: None,
+            wanted: None,
         }));
         self.base = Some(base);
         self.start_counting(base);
         let answered = |node: NodeId| campaign.answers[usize::from(node.0) - 1].is_some();
-        self.opened(self.next_circle(answered), out);
+        self.opened(answered, out);
+        self.hears_of_barrier(self.promised, self.claim, top);
         self.order_inherited(out);
     }
 
@@ -256,8 +320,12 @@ impl Core {
     fn order_inherited(&mut self, out: &mut Actions) -> bool {
         loop {
             let Role::Coordinator(tip) = &self.role else { return false };
-            if tip.next > tip.barrier {
+            if tip.inherited_done() {
                 return true;
+            }
+            if self.change_open() {
+                mark!(InheritedChangeFirst);
+                return false; // no re-proposal and no barrier behind an undecided change
             }
             if out.room() <= ORDER_ROOM {
                 return false;
@@ -284,6 +352,10 @@ impl Core {
         if !self.order_inherited(out) && !mutant!(NewBeforeInherited) {
             return; // nothing new before the end of what was inherited
         }
+        self.order_change(limit, out);
+        if self.change_open() {
+            return; // nothing behind an undecided change
+        }
         while idle < nodes && out.room() > ORDER_ROOM {
             let Role::Coordinator(tip) = &self.role else { return };
             if tip.next >= limit {
@@ -304,6 +376,22 @@ impl Core {
                 }
                 None => idle += 1,
             }
+        }
+    }
+
+    /// Orders the change that is wanted, and the closes of who was removed.
+    fn order_change(&mut self, limit: Instance, out: &mut Actions) {
+        let Role::Coordinator(tip) = &self.role else { return };
+        let any = tip.wanted.is_some() || self.to_close != 0;
+        if !any || self.change_open() || tip.next >= limit || out.room() <= ORDER_ROOM {
+            return;
+        }
+        if let Some(close) = self.removal_close() {
+            return self.order(close, out);
+        }
+        if let Some(change) = self.take_wanted() {
+            mark!(ChangeOrdered);
+            self.order(change, out);
         }
     }
 
@@ -329,6 +417,9 @@ impl Core {
 
     fn order(&mut self, entry: Entry, out: &mut Actions) {
         let Role::Coordinator(tip) = &mut self.role else { unreachable!("only coordinators") };
+        if let Entry::Membership(_) = entry {
+            tip.change = Some(tip.next);
+        }
         let base = self.base.expect("a coordinator has a base");
         let order =
             Order { instance: tip.next, ballot: self.promised, base, entry, decided: false };
@@ -340,9 +431,22 @@ impl Core {
 }
 
 impl Campaign {
-    /// Nodes that have answered.
-    pub(crate) fn answers(&self) -> usize {
-        self.answers.iter().flatten().count()
+    /// True if this life of a node has answered.
+    pub(crate) fn answered(&self, node: NodeId, life: Incarnation) -> bool {
+        self.answer(node, life).is_some()
+    }
+
+    fn answer(&self, node: NodeId, life: Incarnation) -> Option<&Answer> {
+        let answer = self.answers.get(usize::from(node.0).checked_sub(1)?)?.as_ref();
+        answer.filter(|answer| answer.incarnation == life || mutant!(AmnesiacAnswers))
+    }
+
+    /// True if the answers that count are those of a quorum of each of these configurations.
+    fn is_quorum(&self, named: &[Configuration], counts: impl Fn(NodeId, &Answer) -> bool) -> bool {
+        let counts = |node, life| self.answer(node, life).filter(|answer| counts(node, answer));
+        let extra = usize::from(mutant!(PromiseCountedTwice));
+        let has = |node, life| counts(node, life).map(|_| ());
+        named.iter().all(|named| named.reached(extra, has).is_some())
     }
 
     fn record(&mut self, from: NodeId, answer: Answer, orders: impl Iterator<Item = Order>) {
@@ -366,19 +470,15 @@ impl Campaign {
         }
     }
 
-    /// Answers that count for an instance.
-    fn counted(&self, instance: Instance) -> usize {
+    /// True if a node's answer counts for an instance.
+    fn counts(&self, instance: Instance, node: NodeId, answer: &Answer) -> bool {
         let report = self.reports.get(&instance);
-        let counts = |index: usize, answer: &Answer| {
-            let have = report.is_some_and(|report| report.have & (1 << index) != 0);
-            // Nothing higher can hide in damage than what the node had promised.
-            let bounded = report.is_some_and(|report| report.ballot >= answer.before);
-            if answer.damaged && !have && bounded {
-                mark!(UnknownBounded);
-            }
-            have || !answer.damaged || bounded || mutant!(UnknownCounts)
-        };
-        let answers = self.answers.iter().enumerate();
-        answers.filter(|(index, a)| a.as_ref().is_some_and(|a| counts(*index, a))).count()
+        let have = report.is_some_and(|report| report.have & bit(node) != 0);
+        // Nothing higher can hide in damage than what the node had promised.
+        let bounded = report.is_some_and(|report| report.ballot >= answer.before);
+        if answer.damaged && !have && bounded {
+            mark!(UnknownBounded);
+        }
+        have || !answer.damaged || bounded || mutant!(UnknownCounts)
     }
 }

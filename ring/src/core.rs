@@ -11,18 +11,20 @@
 //! * the published vote is of a ballot whose promise is durable, and is frozen by a higher one.
 
 use crate::actions::{Action, Actions, Input, STEP_ROOM};
+use crate::configuration::Configuration;
 use crate::coordinator::Role;
 use crate::damage::Damage;
 use crate::failover::Failover;
 use crate::ids::{
-    Ballot, Claim, Durability, Entry, Incarnation, Instance, NODES_MAX, NodeId, Order, Sequence,
-    Session, ValueId,
+    Ballot, Claim, Durability, Incarnation, Instance, NODES_MAX, NodeId, Order, Sequence, Session,
+    ValueId,
 };
 use crate::lanes::{Lanes, Verdict, lane_packets};
 use crate::layout::Layout;
 use crate::liveness::Liveness;
+use crate::ready::Ready;
 use crate::sequences::Sequences;
-use crate::votes::{Vote, Votes};
+use crate::votes::Votes;
 use crate::window::{Slot, Window};
 use crate::{mark, mutant};
 use alloc::vec::Vec;
@@ -30,9 +32,10 @@ use alloc::vec::Vec;
 /// What a node is told once, at its start.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
-    /// The configuration's nodes in the order of the circle: ascending ids, 1 to 7 of them.
+    /// The nodes that vote or learn, ascending, 1 to 7 of them: at first those of the first
+    /// configuration, then as it changes.
     pub nodes: Vec<NodeId>,
-    /// The incarnation under which each of them votes, same order.
+    /// The incarnation under which each node of the first configuration votes, same order.
     pub voters: Vec<Incarnation>,
     /// This node.
     pub me: NodeId,
@@ -52,6 +55,13 @@ pub struct Settings {
     pub patience: u32,
 }
 
+impl Settings {
+    /// The configuration that the log begins with; only as long as no core has changed `nodes`.
+    pub fn first_configuration(&self) -> Configuration {
+        Configuration::first(self.nodes.iter().copied().zip(self.voters.iter().copied()))
+    }
+}
+
 /// What a node remembers at its start; `Recovered::default()` for a new one.
 #[derive(Clone, Debug, Default)]
 pub struct Recovered {
@@ -63,6 +73,8 @@ pub struct Recovered {
     pub delivered: Instance,
     /// The table at that position.
     pub table: Sequences,
+    /// The configuration at that position; `None` if it is the first one.
+    pub configuration: Option<Configuration>,
     /// The newest order of each instance from `delivered` on, ascending.
     pub orders: Vec<Order>,
     /// Values held that may still be delivered, ascending.
@@ -84,6 +96,11 @@ pub struct Core {
     pub(crate) window: Window,
     pub(crate) lanes: Lanes,
     pub(crate) table: Sequences,
+    pub(crate) configuration: Configuration,
+    /// See [`crate::quorum`].
+    pub(crate) pending: Option<(Instance, Configuration)>,
+    /// Removed nodes whose last session is not closed yet: a bit a node.
+    pub(crate) to_close: u8,
     pub(crate) delivered: Instance,
     /// Everything below is delivered and its orders and values are durable here.
     pub(crate) settled: Instance,
@@ -110,17 +127,19 @@ pub struct Core {
     pub(crate) layout_ballot: Ballot,
     pub(crate) liveness: Liveness,
     pub(crate) failover: Failover,
+    pub(crate) ready: Ready,
 }
 
 impl Core {
     /// A node at its start.
     ///
     /// # Panics
-    /// If the settings name no node, more than seven, or not this one, or an impossible window.
+    /// If the settings name no node, or more than seven, or an impossible window.
     pub fn new(settings: Settings, recovered: Recovered) -> Core {
         assert!((1..=NODES_MAX).contains(&settings.nodes.len()));
-        assert!(settings.nodes.contains(&settings.me));
         assert!(settings.nodes.is_sorted() && settings.voters.len() == settings.nodes.len());
+        let first = || settings.first_configuration();
+        let configuration = recovered.configuration.unwrap_or_else(first);
         let first_session = settings.session == Session::FIRST;
         let mut core = Core {
             promised: recovered.promised,
@@ -131,6 +150,9 @@ impl Core {
             window: Window::new(recovered.delivered, settings.window),
             lanes: Lanes::new(lane_packets(settings.window)),
             table: recovered.table,
+            configuration,
+            pending: None,
+            to_close: 0,
             delivered: recovered.delivered,
             settled: recovered.delivered,
             claim: recovered.claim,
@@ -145,14 +167,17 @@ impl Core {
             damage: recovered.damaged.then(|| Damage::new(recovered.promised)),
             opened_at: (first_session || mutant!(SessionsOverlap)).then_some(Instance(0)),
             // Until a ballot says otherwise all are in it, in the order of their ids.
-            layout: Layout::new(settings.nodes.iter().copied()),
+            layout: Layout::new(configuration.nodes()),
             layout_ballot: Ballot::ZERO,
             trimmed: Instance(0),
             trim_due: Instance(0),
             liveness: Liveness::default(),
             failover: Failover::default(),
+            ready: Ready::default(),
             settings,
         };
+        core.settings.nodes.reserve_exact(NODES_MAX);
+        core.list_nodes();
         for order in &recovered.orders {
             if order.instance < core.window.end() && order.instance >= core.delivered {
                 core.window.put(Slot { order: *order, ticket: 0 });
@@ -167,9 +192,9 @@ impl Core {
     }
 
     fn recover_lanes(&mut self, values: &[ValueId]) {
-        for node in self.settings.nodes.clone() {
-            let origin = *self.table.of(node).expect("a node of the configuration");
-            let lane = self.lanes.of_mut(node).expect("a node of the configuration");
+        for node in (1..=NODES_MAX as u8).map(NodeId) {
+            let origin = *self.table.of(node).expect("an id that can be");
+            let lane = self.lanes.of_mut(node).expect("an id that can be");
             if origin.session != Session::NONE && origin.session >= origin.closed_below {
                 lane.open(origin.session, origin.next);
             }
@@ -216,6 +241,7 @@ impl Core {
         assert!(out.room() >= STEP_ROOM);
         match input {
             Input::Tick => self.tick(out),
+            Input::Deaf => self.on_deaf(),
             Input::Continue => {}
             Input::Campaign => self.campaign(out),
             Input::Value(id) => self.on_value(id, false, out),
@@ -230,7 +256,10 @@ impl Core {
             Input::Prepare { ballot } => self.on_prepare(ballot, out),
             Input::Promise(promise) => self.on_promise(&promise, out),
             Input::Reject { promised } => self.on_reject(promised, out),
-            Input::Open { ballot, layout, claim } => self.on_open(ballot, layout, claim, out),
+            Input::Open { ballot, layout, claim, barrier } => {
+                self.on_open(ballot, layout, claim, out);
+                self.hears_of_barrier(ballot, claim, barrier);
+            }
             Input::Present { vote, hears, asks } => self.on_present(&vote, hears, asks, out),
             Input::Missed { from, ballot, node } => self.on_missed(from, ballot, node, out),
             Input::Ask { from, ballot } => self.on_ask(from, ballot, out),
@@ -238,8 +267,11 @@ impl Core {
             Input::Hint(node) => self.on_hint(node),
             Input::Decided { order, ballot } => self.on_decided(order, ballot, out),
             Input::Session(session) => self.on_session(session),
-            Input::Trim(position) => self.on_trim(position),
-            Input::Jump { claim, table } => self.on_jump(claim, table, out),
+            Input::Trim { position, held } => self.on_trim(position, held),
+            Input::Jump { claim, table, configuration } => {
+                self.on_jump(claim, table, configuration, out);
+            }
+            Input::Change(step) => self.on_change(step),
         }
         self.settle(out);
     }
@@ -257,6 +289,7 @@ impl Core {
         self.deliver(out);
         self.advance_settled();
         self.publish_vote();
+        self.settle_ready();
         self.mend(out);
     }
 
@@ -264,9 +297,6 @@ impl Core {
     /// the link, for an order can name a value of which the ones before are nowhere.
     fn on_value(&mut self, id: ValueId, fetched: bool, out: &mut Actions) {
         let successor = self.successor();
-        if !self.settings.nodes.contains(&id.origin) {
-            return out.push(Action::Drop(id));
-        }
         if !self.enter_session(id.origin, id.session) {
             return out.push(Action::Drop(id));
         }
@@ -275,7 +305,7 @@ impl Core {
             self.on_missing(id.origin, id.session, id.sequence, out);
         }
         let ticket = self.appended + 1;
-        let lane = self.lanes.of_mut(id.origin).expect("a node of the configuration");
+        let lane = self.lanes.of_mut(id.origin).expect("an origin with a session");
         let verdict = lane.judge(id.sequence);
         match verdict {
             Verdict::Next | Verdict::Missing => {
@@ -310,9 +340,9 @@ impl Core {
     /// Brings the origin's lane to `session`; false if the session is over, or cannot be taken
     /// up yet.
     fn enter_session(&mut self, node: NodeId, session: Session) -> bool {
-        let voter = self.is_voter();
-        let origin = *self.table.of(node).expect("a node of the configuration");
-        let lane = self.lanes.of_mut(node).expect("a node of the configuration");
+        let voter = self.is_acceptor();
+        let Some(origin) = self.table.of(node).copied() else { return false };
+        let Some(lane) = self.lanes.of_mut(node) else { return false };
         if session < lane.session() || session < origin.closed_below {
             mark!(SessionOver);
             return false;
@@ -332,11 +362,11 @@ impl Core {
     }
 
     fn on_missing(&mut self, node: NodeId, session: Session, to: Sequence, out: &mut Actions) {
-        if !self.settings.nodes.contains(&node) || !self.enter_session(node, session) {
+        if !self.enter_session(node, session) {
             return;
         }
         let successor = self.successor();
-        let lane = self.lanes.of_mut(node).expect("a node of the configuration");
+        let lane = self.lanes.of_mut(node).expect("an origin with a session");
         if lane.session() == session && to > lane.next() {
             // What this node holds it may have voted for; it has to be delivered first.
             if !lane.can_declare(to) {
@@ -367,32 +397,6 @@ impl Core {
     /// The node before this one in the circle; `None` if it is alone, or outside.
     pub fn predecessor(&self) -> Option<NodeId> {
         self.layout.predecessor(self.settings.me)
-    }
-
-    /// True if this node's incarnation is the one that votes.
-    pub fn is_voter(&self) -> bool {
-        self.voter_incarnation(self.settings.me) == Some(self.settings.incarnation)
-    }
-
-    /// The incarnation under which `node` votes.
-    pub(crate) fn voter_incarnation(&self, node: NodeId) -> Option<Incarnation> {
-        let at = self.settings.nodes.iter().position(|known| *known == node)?;
-        Some(self.settings.voters[at])
-    }
-
-    /// Votes that decide: a majority of the configuration.
-    pub fn quorum(&self) -> usize {
-        self.settings.nodes.len() / 2 + 1
-    }
-
-    /// True if fewer than a quorum of nodes can still remember their votes: the ring can never
-    /// go on by itself.
-    pub fn is_forgotten(&self) -> bool {
-        let forgot = |vote: &&Vote| {
-            self.voter_incarnation(vote.node).is_some_and(|listed| listed != vote.incarnation)
-        };
-        let forgotten = self.votes.iter().filter(forgot).count();
-        self.settings.nodes.len() - forgotten < self.quorum()
     }
 
     /// Position that every node of the circle has delivered, as far as is known here. Who is
@@ -444,79 +448,5 @@ impl Core {
             position = position.next();
         }
         Claim { ballot: self.claim.ballot, position }
-    }
-
-    /// Position delivered here.
-    pub fn delivered(&self) -> Instance {
-        self.delivered
-    }
-
-    /// The table at that position.
-    pub fn table(&self) -> &Sequences {
-        &self.table
-    }
-
-    /// The orders at hand.
-    pub fn window(&self) -> &Window {
-        &self.window
-    }
-
-    /// What is held of each origin.
-    pub fn lanes(&self) -> &Lanes {
-        &self.lanes
-    }
-
-    /// The vote vector.
-    pub fn votes(&self) -> &Votes {
-        &self.votes
-    }
-
-    /// True once after each change of the vector or the claim: it is time to send them.
-    pub fn take_votes_changed(&mut self) -> bool {
-        core::mem::take(&mut self.votes_changed)
-    }
-
-    /// What the node is in its ballot.
-    pub fn role(&self) -> &Role {
-        &self.role
-    }
-
-    /// What the node was told at its start.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    /// Log tickets given out so far.
-    pub fn appended(&self) -> u64 {
-        self.appended
-    }
-
-    /// True if the answer to a 1A must call what it does not list unknown.
-    pub fn is_damaged(&self) -> bool {
-        self.damage.is_some() && !mutant!(DamageNotTold)
-    }
-
-    /// What was promised before the ballot that is answered for; never less.
-    pub fn promised_before(&self) -> Ballot {
-        self.answer_before
-    }
-
-    /// True if order and value of the slot are held: what 1B calls *have*.
-    pub fn has(&self, slot: &Slot) -> bool {
-        match slot.order.entry {
-            Entry::Value(id) => {
-                slot.order.instance < self.delivered
-                    || self.table.is_past(&id)
-                    || self.lanes.ticket(&id).is_some()
-            }
-            _ => true,
-        }
-    }
-
-    /// A stable digest of the whole state.
-    pub fn digest(&self) -> u128 {
-        let mut hasher = xxhash_rust::xxh3::Xxh3::new();
-        core::hash::Hash::hash(self, &mut hasher);
-        hasher.digest128()
     }
 }

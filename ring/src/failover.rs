@@ -7,38 +7,35 @@
 //! predecessor, by the frames of the control link. A silence is judged by the longest pause heard
 //! lately; a broken connection shortens what is left of it. Who misses its predecessor tells the
 //! coordinator, which opens a ballot without it; who misses the coordinator asks the others, in the
-//! order of the circle, and campaigns once a quorum misses it too. Who is outside the circle says so
-//! to all, learns by catch-up, and comes back at the tail with a ballot of its own.
+//! order of the circle, and campaigns once a quorum misses it too. Who is outside the circle says
+//! so to all, learns by catch-up, and comes back at the tail with a ballot of its own.
 
 use crate::actions::{Action, Actions};
 use crate::coordinator::Role;
 use crate::core::Core;
+use crate::dead_links::DeadLinks;
 use crate::ids::{Ballot, Claim, NODES_MAX, NodeId};
 use crate::layout::Layout;
 use crate::mark;
 use crate::votes::Vote;
-use crate::watch::{SILENCE_MAX, Watch};
+use crate::watch::{CANDIDATE_TICKS, NEW_TICKS, SILENCE_MAX, Watch};
 
 /// Ticks between signs of life, of a coordinator and of each neighbour.
-pub(crate) const BEAT_TICKS: u32 = 2;
+pub(crate) const BEAT_TICKS: u64 = 2;
 /// Ticks between words to those whom no link reaches, and between repeated complaints.
-const TELL_TICKS: u32 = 5;
+const TELL_TICKS: u64 = 5;
 /// Ticks by which each place in the circle asks later than the one before it.
 const STAGGER_TICKS: u32 = 3;
 /// Ticks by which who is not next to the coordinator asks later.
 const LATER_TICKS: u32 = 10;
 /// Doublings of the wait between attempts, most.
 const ATTEMPTS_MAX: u32 = 2;
-/// Ticks between two ballots that a coordinator opens of its own will.
-const BALLOT_TICKS: u32 = 20;
 /// Who said something within so many ticks is there.
-const PRESENT_TICKS: u32 = 20;
-/// Ticks for which a link that did not carry is not used, unless it is known to carry again.
-const DEAD_LINK_TICKS: u32 = 1000;
+const PRESENT_TICKS: u64 = 20;
 /// Ticks until a node that was left out may come back, the first time; doubled each time.
-const RETURN_TICKS: u32 = 10;
+const RETURN_TICKS: u64 = 10;
 /// Ticks after which one time less is remembered.
-const FORGET_TICKS: u32 = 6000;
+const FORGET_TICKS: u64 = 6000;
 /// Doublings of that, most.
 const RETURNS_MAX: u32 = 4;
 
@@ -46,8 +43,11 @@ const RETURNS_MAX: u32 = 4;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Failover {
     coordinator: Watch,
-    predecessor: Watch,
-    ticks: u32,
+    pub(crate) predecessor: Watch,
+    /// Ticks since the start.
+    pub(crate) ticks: u64,
+    /// Nothing was taken in since the last tick: silence says nothing.
+    deaf: bool,
     /// Who said that it has lost the coordinator too: a bit a node.
     lost: u8,
     /// Who asked while the coordinator was still heard here: a bit a node.
@@ -55,18 +55,19 @@ pub struct Failover {
     /// When to ask next, in ticks of silence; how often it was asked.
     asks_at: u32,
     attempts: u32,
-    /// Ticks since the last ballot was opened here.
-    opened: u32,
+    /// The tick from which on another ballot may be opened here of the own will.
+    pub(crate) may_open: u64,
     /// Somebody has promised more than that ballot.
-    above: bool,
-    /// By node, ticks since it said something to this one directly.
-    direct: [u32; NODES_MAX],
+    pub(crate) above: bool,
+    /// By node, the tick at which it counts as gone if it says nothing directly.
+    gone: [u64; NODES_MAX],
     /// Nodes that are missed: nobody waits for them. A bit a node.
     missed: u8,
-    /// By node, ticks until it may come back, and how often it was left out.
-    returns: [(u32, u32); NODES_MAX],
-    /// By sender and receiver, ticks for which that link is not used.
-    dead_links: [[u32; NODES_MAX]; NODES_MAX],
+    /// Nodes that said they do not hear this one. A bit a node.
+    deaf_ones: u8,
+    /// By node, the tick from which on it may come back, and how often it was left out.
+    returns: [(u64, u32); NODES_MAX],
+    pub(crate) dead_links: DeadLinks,
 }
 
 impl Default for Failover {
@@ -76,14 +77,16 @@ impl Default for Failover {
             coordinator: Watch::silent(),
             predecessor: Watch::default(),
             ticks: 0,
+            deaf: false,
             lost: 0,
             asked: 0,
             asks_at: 0,
             attempts: 0,
-            opened: BALLOT_TICKS,
+            may_open: 0,
             above: false,
-            direct: [u32::MAX; NODES_MAX],
+            gone: [0; NODES_MAX],
             missed: 0,
+            deaf_ones: 0,
             returns: Default::default(),
             dead_links: Default::default(),
         }
@@ -100,35 +103,39 @@ pub(crate) fn bit(node: NodeId) -> u8 {
 
 impl Failover {
     fn tick(&mut self) {
-        let count = |ticks: &mut u32| *ticks = ticks.saturating_add(1);
-        self.ticks = self.ticks.wrapping_add(1);
-        self.coordinator.tick();
-        self.predecessor.tick();
-        count(&mut self.opened);
-        self.direct.iter_mut().for_each(count);
-        let left = |ticks: &mut u32| *ticks = ticks.saturating_sub(1);
-        self.returns.iter_mut().for_each(|(ticks, _)| left(ticks));
-        self.dead_links.iter_mut().flatten().for_each(left);
+        self.ticks += 1;
+        if core::mem::take(&mut self.deaf) {
+            // What was not listened to has said nothing of who is there.
+            self.gone.iter_mut().for_each(|gone| *gone += 1);
+        } else {
+            self.coordinator.tick();
+            self.predecessor.tick();
+        }
         if self.ticks.is_multiple_of(FORGET_TICKS) {
-            self.returns.iter_mut().for_each(|(_, times)| left(times));
+            self.returns.iter_mut().for_each(|(_, times)| *times = times.saturating_sub(1));
         }
     }
 
     pub(crate) fn is_there(&self, node: NodeId) -> bool {
-        self.direct[index(node)] < PRESENT_TICKS
+        self.ticks < self.gone[index(node)]
     }
 
     /// Nobody waits for the node, and it waits before it comes back.
-    fn leave_out(&mut self, node: NodeId) {
+    pub(crate) fn leave_out(&mut self, node: NodeId) {
         self.missed |= bit(node);
-        let (wait, times) = &mut self.returns[index(node)];
-        *wait = RETURN_TICKS << *times;
+        let (until, times) = &mut self.returns[index(node)];
+        *until = self.ticks + (RETURN_TICKS << *times);
         *times = (*times + 1).min(RETURNS_MAX);
     }
 
     /// True while a node that was left out may not come back yet.
     pub(crate) fn waits(&self, node: NodeId) -> bool {
-        self.returns[index(node)].0 > 0
+        self.ticks < self.returns[index(node)].0
+    }
+
+    /// True if a coordinator may open another ballot of its own will.
+    pub(crate) fn may_open(&self) -> bool {
+        self.ticks >= self.may_open
     }
 
     /// True if nobody waits for the node.
@@ -136,8 +143,13 @@ impl Failover {
         self.missed & bit(node) != 0
     }
 
+    /// True if the node is there, and hears this one.
+    pub(crate) fn answers(&self, node: NodeId) -> bool {
+        self.is_there(node) && self.deaf_ones & bit(node) == 0
+    }
+
     pub(crate) fn carries(&self, from: NodeId, to: NodeId) -> bool {
-        self.dead_links[index(from)][index(to)] == 0
+        self.dead_links.carries(from, to, self.ticks)
     }
 }
 
@@ -155,7 +167,7 @@ impl Core {
 
     /// A higher ballot is promised: its owner has yet to show that it is there.
     pub(crate) fn awaits_coordinator(&mut self) {
-        self.failover.coordinator.begin();
+        self.failover.coordinator.begin(CANDIDATE_TICKS);
         (self.failover.lost, self.failover.asks_at) = (0, 0);
     }
 
@@ -164,10 +176,15 @@ impl Core {
         self.failover.predecessor.heard();
     }
 
+    /// Nothing was taken in since the last tick, for want of room.
+    pub(crate) fn on_deaf(&mut self) {
+        mark!(DeafForATick);
+        self.failover.deaf = true;
+    }
+
     /// A connection to this node broke: a hint, no more.
     pub(crate) fn on_hint(&mut self, node: NodeId) {
-        let silent = self.failover.direct.get(usize::from(node.0).wrapping_sub(1));
-        if silent.is_none() || node == self.settings.me {
+        if node == self.settings.me {
             return;
         }
         if node == self.promised.node {
@@ -182,7 +199,7 @@ impl Core {
     /// A node said something directly: it is there.
     pub(crate) fn is_there(&mut self, node: NodeId) {
         if self.settings.nodes.contains(&node) {
-            self.failover.direct[index(node)] = 0;
+            self.failover.gone[index(node)] = self.failover.ticks + PRESENT_TICKS;
             self.failover.missed &= !bit(node);
         }
     }
@@ -220,7 +237,7 @@ impl Core {
         }
     }
 
-    fn tell_others(&self, tell: impl Fn(NodeId) -> Action, out: &mut Actions) {
+    pub(crate) fn tell_others(&self, tell: impl Fn(NodeId) -> Action, out: &mut Actions) {
         let others = self.settings.nodes.iter().filter(|node| **node != self.settings.me);
         others.for_each(|node| out.push(tell(*node)));
     }
@@ -287,8 +304,9 @@ impl Core {
     }
 
     fn campaign_if_lost(&mut self, out: &mut Actions) {
-        let lost = self.failover.lost.count_ones() as usize;
-        if lost >= self.quorum() && matches!(self.role, Role::Follower) {
+        let lost = self.failover.lost;
+        let misses = |node, _| lost & bit(node) != 0;
+        if self.is_quorum(misses) && matches!(self.role, Role::Follower) {
             mark!(CoordinatorMissedByQuorum);
             self.failover.lost = 0;
             let coordinator = self.promised.node;
@@ -302,8 +320,15 @@ impl Core {
     /// Somebody misses the coordinator of `ballot` and asks whether this node does.
     pub(crate) fn on_ask(&mut self, from: NodeId, ballot: Ballot, out: &mut Actions) {
         self.is_there(from);
-        match self.role {
+        match &self.role {
             Role::Coordinator(_) => out.push(Action::Open { to: from }),
+            // It is at work: fetching, catching up, waiting for its log.
+            Role::Candidate(campaign)
+                if self.is_quorum(|node, life| campaign.answered(node, life)) =>
+            {
+                mark!(CandidateAnswersAsk);
+                out.push(Action::Prepare { to: from });
+            }
             Role::Follower if !self.hears_coordinator() => {
                 out.push(Action::Lost { to: from, ballot })
             }
@@ -312,6 +337,14 @@ impl Core {
                 self.failover.asked |= bit(from);
             }
             _ => {}
+        }
+    }
+
+    /// The 1A of the ballot promised came again. Behind a question of this node it is the answer;
+    /// else it says nothing: a candidate that hears nobody goes on asking, too.
+    pub(crate) fn prepared_again(&mut self) {
+        if self.failover.lost != 0 {
+            self.heard_coordinator();
         }
     }
 
@@ -334,12 +367,11 @@ impl Core {
             return;
         }
         self.is_there(from);
+        // Who is deaf would not answer a 1A.
+        self.failover.deaf_ones &= !bit(from);
+        self.failover.deaf_ones |= if hears & bit(me) == 0 { bit(from) } else { 0 };
         self.on_vote(vote);
         if matches!(self.role, Role::Coordinator(_)) {
-            for node in self.settings.nodes.iter().filter(|node| hears & bit(**node) != 0) {
-                self.failover.dead_links[index(from)][index(*node)] = 0;
-                self.failover.dead_links[index(*node)][index(from)] = 0;
-            }
             out.push(Action::Open { to: from });
         } else if asks {
             out.push(Action::Present { to: from, asks: false });
@@ -380,78 +412,9 @@ impl Core {
             self.layout_ballot = self.promised;
             self.layout = layout;
             // The new neighbour has the time to call.
-            self.failover.predecessor.begin();
+            self.failover.predecessor.begin(NEW_TICKS);
             out.push(Action::Relink);
         }
-    }
-
-    /// A node misses its predecessor in the circle of `ballot`.
-    pub(crate) fn on_missed(
-        &mut self,
-        from: NodeId,
-        ballot: Ballot,
-        node: NodeId,
-        out: &mut Actions,
-    ) {
-        self.is_there(from);
-        let ours = matches!(self.role, Role::Coordinator(_)) && ballot == self.promised;
-        if ours && self.layout.predecessor(from) == Some(node) {
-            self.mend_circle(node, from, out);
-        }
-    }
-
-    /// The link between two neighbours carries nothing: another ballot, with another circle.
-    fn mend_circle(&mut self, from: NodeId, to: NodeId, out: &mut Actions) {
-        if self.failover.opened < BALLOT_TICKS {
-            return;
-        }
-        mark!(CircleBroken);
-        self.failover.dead_links[index(from)][index(to)] = DEAD_LINK_TICKS;
-        let missed = if from == self.settings.me { to } else { from };
-        self.failover.leave_out(missed);
-        self.campaign(out);
-    }
-
-    /// What a coordinator does at a tick.
-    fn watch_circle(&mut self, tell: bool, out: &mut Actions) {
-        let me = self.settings.me;
-        if tell {
-            let reached = |node: &NodeId| {
-                let here = self.votes.of(*node).is_some_and(|vote| vote.ballot == self.promised);
-                *node == me || here && self.layout.contains(*node)
-            };
-            let nodes = self.settings.nodes.iter();
-            nodes.filter(|node| !reached(node)).for_each(|to| out.push(Action::Open { to: *to }));
-        }
-        if let Some(predecessor) = self.layout.predecessor(me)
-            && self.failover.predecessor.is_lost()
-        {
-            return self.mend_circle(predecessor, me, out);
-        }
-        let above = self.votes.iter().any(|vote| vote.ballot > self.promised);
-        let above = above || self.failover.above;
-        if self.failover.opened >= BALLOT_TICKS && (above || self.somebody_returns()) {
-            if above {
-                mark!(BallotAbove);
-            } else {
-                mark!(NodeReturns);
-            }
-            self.campaign(out);
-        }
-    }
-
-    /// A ballot was opened here.
-    pub(crate) fn opened(&mut self, circle: Layout, out: &mut Actions) {
-        (self.failover.opened, self.failover.above) = (0, false);
-        for node in self.settings.nodes.iter().filter(|node| !circle.contains(**node)) {
-            mark!(CircleLeavesOut);
-            // Also one that is there and was too slow to answer: it waits longer each time.
-            if self.failover.is_there(*node) {
-                self.failover.leave_out(*node);
-            }
-        }
-        self.enter(circle, out);
-        self.tell_others(|to| Action::Open { to }, out);
     }
 
     /// Somebody promised more than the own ballot. A coordinator opens one above it at once, but
@@ -463,7 +426,7 @@ impl Core {
         }
         match self.role {
             Role::Follower => {}
-            Role::Coordinator(_) if self.failover.opened >= BALLOT_TICKS => {
+            Role::Coordinator(_) if self.failover.may_open() => {
                 mark!(BallotAbove);
                 self.campaign(out);
             }
@@ -480,8 +443,8 @@ impl Core {
 }
 
 /// SplitMix64 of both.
-fn jitter(seed: u64, ticks: u32) -> u32 {
-    let mut z = seed.wrapping_add(u64::from(ticks)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+fn jitter(seed: u64, ticks: u64) -> u32 {
+    let mut z = seed.wrapping_add(ticks).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     ((z ^ (z >> 31)) >> 32) as u32

@@ -25,6 +25,7 @@
 //! ```
 //! Fields are read by offset from bytes, never by casting memory, so this file needs no `unsafe`.
 
+use crate::codec;
 use crate::ids::{
     Ballot, ClusterId, Epoch, Incarnation, Instance, NodeId, RingId, Sequence, Session, ValueId,
 };
@@ -83,6 +84,8 @@ pub enum Kind {
     Ask = 54,
     /// Answers a [`Kind::Ask`].
     Lost = 55,
+    /// A node's running digest at a position.
+    Check = 56,
     /// Asks for decided entries from an instance on.
     FetchEntries = 64,
     /// Answers [`Kind::FetchEntries`].
@@ -101,7 +104,7 @@ impl Kind {
     /// True for what goes straight from shard to shard, whoever their neighbours are.
     pub fn is_direct(self) -> bool {
         use Kind::*;
-        matches!(self, Prepare | Promise | Reject | Open | Present | Missed | Ask | Lost)
+        matches!(self, Prepare | Promise | Reject | Open | Present | Missed | Ask | Lost | Check)
     }
 
     /// The kind of a raw code, if this version knows it.
@@ -128,6 +131,7 @@ impl Kind {
             Missed,
             Ask,
             Lost,
+            Check,
             FetchEntries,
             Entries,
             FetchValue,
@@ -303,7 +307,7 @@ impl Header {
         if !fits || size > limit {
             return Err(FrameError::Size { size, limit });
         }
-        crate::codec::check_positions(&[u64_at(head, 80), u64_at(head, 104)])?;
+        codec::check_positions(&[u64_at(head, 80), u64_at(head, 104)])?;
         Ok(Header {
             checksum_body: u128_at(head, 16),
             cluster: ClusterId(u128_at(head, 32)),
@@ -318,11 +322,7 @@ impl Header {
                 start: u32_at(head, 76),
             },
             sequence: Sequence(u64_at(head, 80)),
-            ballot: Ballot {
-                round: u32_at(head, 88),
-                node: NodeId(head[96]),
-                incarnation: Incarnation(u32_at(head, 92)),
-            },
+            ballot: codec::ballot_of(u32_at(head, 88), head[96], u32_at(head, 92))?,
             instance: Instance(u64_at(head, 104)),
         })
     }
@@ -425,6 +425,9 @@ mod tests {
         Header { sequence: Sequence(u64::MAX), ..header }.seal(&mut frame);
         assert_eq!(Header::decode(&frame, 512), Err(FrameError::Body));
         Header { instance: Instance(u64::MAX), ..header }.seal(&mut frame);
+        assert_eq!(Header::decode(&frame, 512), Err(FrameError::Body));
+        let ballot = Ballot { round: u32::MAX, ..header.ballot };
+        Header { ballot, ..header }.seal(&mut frame);
         assert_eq!(Header::decode(&frame, 512), Err(FrameError::Body));
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Positions are exclusive everywhere: `Instance(5)` as a position means "instances 0 to 4".
 
+use crate::configuration::Change;
+
 /// One process on one machine, 1 to [`NODES_MAX`] in this version's clusters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u8);
@@ -97,7 +99,7 @@ pub struct Epoch(pub u32);
 
 /// What the instance of a log holds: the id of a value, or a small control entry.
 ///
-/// Later kinds (skip, membership) take further codes; an unknown code is refused.
+/// Later kinds (skip) take further codes; an unknown code is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Entry {
     /// Nothing; fills a hole that Phase 1 found.
@@ -117,6 +119,8 @@ pub enum Entry {
     },
     /// Everything below may be let go: a quorum holds, durably, the state that it came to.
     Trim(Instance),
+    /// Another configuration, if it follows the one before; otherwise nothing.
+    Membership(Change),
 }
 
 /// What a coordinator says: at `ballot`, `instance` holds `entry`.

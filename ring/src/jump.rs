@@ -4,16 +4,19 @@
 //! is decided, so that no vote, promise or report of this node says less than before.
 
 use crate::actions::Actions;
+use crate::configuration::Configuration;
 use crate::coordinator::Role;
 use crate::core::Core;
-use crate::ids::{Claim, Instance, Sequence, Session};
+use crate::ids::{Claim, Instance, NODES_MAX, NodeId, Sequence, Session};
 use crate::sequences::Sequences;
 use crate::{mark, mutant};
 
 impl Core {
     /// Somebody who knows what a quorum holds durably wants this ordered.
-    pub(crate) fn on_trim(&mut self, position: Instance) {
-        if position > self.trimmed && position <= self.delivered {
+    pub(crate) fn on_trim(&mut self, position: Instance, held: u8) {
+        let holds = |node: NodeId, _| held >> (node.0 - 1) & 1 != 0;
+        let enough = self.is_quorum(holds) || mutant!(TrimAheadOfQuorum);
+        if enough && position > self.trimmed && position <= self.delivered {
             self.trim_due = position;
         }
     }
@@ -49,7 +52,13 @@ impl Core {
     ///
     /// Everything below is decided, and every later ballot can only propose the same: so it counts
     /// as held, as what is delivered does. Orders and values beyond it stay as they are.
-    pub(crate) fn on_jump(&mut self, claim: Claim, table: &Sequences, out: &mut Actions) {
+    pub(crate) fn on_jump(
+        &mut self,
+        claim: Claim,
+        table: &Sequences,
+        configuration: &Configuration,
+        out: &mut Actions,
+    ) {
         if !self.takes_jump(claim.position) {
             return mark!(JumpOvertaken);
         }
@@ -67,6 +76,7 @@ impl Core {
         }
         self.votes_changed = true;
         self.liveness.progress = true;
+        self.jump_to(configuration);
         self.pass_lanes();
         let own = self.table.of(self.settings.me).map_or(Session::NONE, |own| own.closed_below);
         let opens = own == self.settings.session && self.opened_at.is_none();
@@ -76,11 +86,24 @@ impl Core {
         }
     }
 
+    /// The configuration there is in force, and behind it what the orders held say.
+    fn jump_to(&mut self, configuration: &Configuration) {
+        self.configuration = *configuration;
+        self.pending = None;
+        self.list_nodes();
+        if !self.settings.nodes.contains(&self.promised.node) {
+            self.on_hint(self.promised.node);
+        }
+        for at in self.delivered.0..self.received.0 {
+            self.note_change(Instance(at));
+        }
+    }
+
     /// Lets go of the values that the table says are past.
     fn pass_lanes(&mut self) {
-        for node in &self.settings.nodes {
-            let origin = *self.table.of(*node).expect("a node of the configuration");
-            let lane = self.lanes.of_mut(*node).expect("a node of the configuration");
+        for node in (1..=NODES_MAX as u8).map(NodeId) {
+            let origin = *self.table.of(node).expect("an id that there can be");
+            let lane = self.lanes.of_mut(node).expect("an id that there can be");
             if lane.session() < origin.closed_below {
                 let counts = origin.session >= origin.closed_below;
                 let session = if counts { origin.session } else { origin.closed_below };

@@ -4,11 +4,8 @@
 //! when they came; anything else is fetched (pitfall 13).
 
 use crate::actions::{Action, Actions};
-use crate::coordinator::Role;
 use crate::core::Core;
-use crate::ids::{
-    Ballot, Claim, Entry, Instance, NODES_MAX, NodeId, Order, Sequence, Session, ValueId,
-};
+use crate::ids::{Ballot, Claim, Entry, Instance, NodeId, Order, Sequence, Session, ValueId};
 use crate::lanes::Verdict;
 use crate::votes::Vote;
 use crate::window::Slot;
@@ -17,42 +14,19 @@ use crate::{mark, mutant};
 impl Core {
     /// A vote by any path. The own one is this node's to say.
     pub(crate) fn on_vote(&mut self, vote: &Vote) {
-        if vote.node != self.settings.me && self.settings.nodes.contains(&vote.node) {
+        if vote.node != self.settings.me {
             let changed = self.votes.merge(vote);
-            if changed && self.voter_incarnation(vote.node) != Some(vote.incarnation) {
+            if changed && !self.configuration.votes(vote.node, vote.incarnation) {
                 mark!(VoteOfForgetful);
             }
             self.votes_changed |= changed;
         }
     }
 
-    /// The Q-th largest durable position among equal ballots is decided.
+    /// What a quorum has voted for at one ballot is decided.
     pub(crate) fn count_votes(&mut self, out: &mut Actions) {
-        let mut counted = [Vote::default(); NODES_MAX];
-        let mut count = 0;
-        for vote in self.votes.iter() {
-            let listed = self.voter_incarnation(vote.node) == Some(vote.incarnation)
-                || mutant!(AmnesiacVotesCount);
-            let twice = mutant!(VoteCountedTwice) && vote.node == self.settings.me;
-            let room = self.settings.nodes.len() < NODES_MAX;
-            for _ in 0..if twice && room { 2 } else { 1 } {
-                if listed && vote.ballot > Ballot::ZERO {
-                    counted[count] = *vote;
-                    count += 1;
-                }
-            }
-        }
-        let counted = &mut counted[..count];
-        counted.sort_unstable_by_key(|vote| core::cmp::Reverse((vote.ballot, vote.durable)));
-        let alone = mutant!(CoordinatorDecidesAlone) && matches!(self.role, Role::Coordinator(_));
-        let quorum = if alone { 1 } else { self.quorum() };
-        let equal = |votes: &[Vote]| votes[0].ballot == votes[quorum - 1].ballot;
-        let decided = counted
-            .windows(quorum)
-            .find(|votes| equal(votes) || mutant!(QuorumAcrossBallots))
-            .map(|votes| Claim { ballot: votes[0].ballot, position: votes[quorum - 1].durable });
-        if let Some(claim) = decided {
-            self.learn(claim, out);
+        if let Some(position) = self.decided_by_votes() {
+            self.learn(Claim { ballot: self.promised, position }, out);
         }
     }
 
@@ -110,6 +84,7 @@ impl Core {
         match order.entry {
             Entry::Value(id) if counts => self.release(id),
             Entry::Close { origin, below } => self.close(origin, below, out),
+            Entry::Membership(change) => self.reconfigure(&change),
             Entry::Value(_) => mark!(OccurrenceIsNothing),
             Entry::Noop => mark!(NoopDelivered),
             Entry::Barrier(_) => mark!(BarrierDelivered),
@@ -134,6 +109,7 @@ impl Core {
             mark!(LaneClosed);
             lane.open(below, Sequence(0));
         }
+        self.list_to_close();
         out.push(Action::Free { origin, below });
         if origin == self.settings.me {
             self.own_session_closed(below, out);

@@ -105,6 +105,7 @@ impl Core {
         self.repair(out);
         self.call_for_next(out);
         self.resend_held(out);
+        self.change_further(out);
     }
 
     /// End of what is open here: ordered or claimed.
@@ -113,7 +114,7 @@ impl Core {
     }
 
     fn beat(&mut self) {
-        let due = self.liveness.beat_ticks >= BEAT_TICKS;
+        let due = u64::from(self.liveness.beat_ticks) >= BEAT_TICKS;
         if due && matches!(self.role, Role::Coordinator(_)) {
             self.liveness.beat_ticks = 0;
             self.liveness.beat_ballot = self.promised;
@@ -135,7 +136,7 @@ impl Core {
             Role::Coordinator(_) if self.liveness.still >= STUCK_TICKS => mark!(CoordinatorStuck),
             Role::Candidate(campaign)
                 if self.liveness.campaign >= CAMPAIGN_TICKS
-                    && campaign.answers() < self.quorum() =>
+                    && !self.is_quorum(|node, life| campaign.answered(node, life)) =>
             {
                 return self.give_up_campaign();
             }
@@ -210,7 +211,7 @@ impl Core {
     fn resend_held(&mut self, out: &mut Actions) {
         let mut lost = false;
         for (node, held) in self.settings.nodes.iter().zip(&mut self.liveness.held) {
-            let lane = self.lanes.of(*node).expect("a node of the configuration");
+            let lane = self.lanes.of(*node).expect("an id that can be");
             let (session, first) = (lane.session(), lane.first());
             let same = (held.session, held.first) == (session, first) && lane.has_undelivered();
             let ticks = if same { held.ticks + 1 } else { 0 };
@@ -231,7 +232,7 @@ impl Core {
 
     /// Of one origin: what is missing behind the last value ordered, if that is the next one.
     fn missing_of(&self, origin: NodeId) -> impl Iterator<Item = ValueId> {
-        let lane = self.lanes.of(origin).expect("a node of the configuration");
+        let lane = self.lanes.of(origin).expect("an id that can be");
         let session = lane.session();
         let next = match &self.role {
             Role::Coordinator(tip) => tip.table.of(origin).and_then(|known| known.next_of(session)),

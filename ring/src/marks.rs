@@ -159,9 +159,14 @@ list! {
     CandidateWaitsForMore: "a candidate with a quorum waited for the others of the circle";
     CoordinatorHinted: "a connection to the coordinator broke";
     OutsideTheCircle: "a node outside the circle said that it is there";
+    DigestsAgree: "two nodes compared their digests at a position: equal";
+    DigestTooOld: "a digest was told of a position that is no longer noted";
+    NodeReady: "a node has everything that was decided before it started";
     PredecessorMissed: "a node told the coordinator that it misses its predecessor";
     AsksForCoordinator: "a node that misses the coordinator asked whether others do";
     CoordinatorMissedByQuorum: "a quorum missed the coordinator, and a node campaigned";
+    CandidateAnswersAsk: "a candidate at work answered who asked for it";
+    DeafForATick: "nothing was taken in since the last tick, for want of room";
     AskedWhileHearing: "a node was asked for the coordinator and hears it";
     OpenBelowPromise: "a coordinator's word was below the promise";
     OpenRaisedPromise: "a coordinator's word raised the promise";
@@ -284,6 +289,16 @@ list! {
     OwnValuePassed: "an own value was delivered below a peer's state";
     SegmentFreed: "a segment was freed";
     StateLost: "a start found no checkpoint that its log goes on from";
+    // Membership.
+    ConfigurationChanged: "a change of the configuration was delivered";
+    ChangeOrdered: "a change of the configuration was ordered";
+    CandidateSawChange: "a change was reported to a candidate that it has not delivered";
+    InheritedChangeFirst: "an inherited change had to be decided before what lies behind it";
+    CoordinatorRemoved: "a coordinator that is no member any more stepped down";
+    RemovedLeavesCircle: "a ballot was opened because somebody removed was in the circle";
+    LearnerIsBehind: "a learner in the circle had not caught up yet";
+    ReadmittedByItself: "a node that forgot its votes was admitted again by itself";
+    RemovedIsClosed: "all sessions of a removed node were closed";
     // The node: requests and topics.
     AppendMeetsHalt: "a request met a ring that has halted for good";
     AppendMeetsFullLog: "a request met a full log";

@@ -113,6 +113,10 @@ mod planted {
         CleanMarkNotErased: "A8", "design: amnesia", "the mark of a clean stop outlives the next start";
         CleanMarkTooEarly: "A4 A8 D3", "design: amnesia", "the mark of a clean stop is set before all is written";
         StoreMadeAnew: "A8", "rule F6, row 18", "a store that cannot be read is made anew by itself";
+        ChangeByOldQuorum: "A4 A6 A7", "design: membership", "a change of the members is in force only when it is delivered";
+        CountsBeyondOrders: "A4 A6 A7", "design: membership", "votes are counted beyond the orders that are held, where a change may be";
+        OrderedBehindChange: "A4 A5 A7", "pitfall 9", "entries are ordered behind an undecided change";
+        RevealedIgnored: "A4 A5", "pitfall 9", "Phase 1 asks no quorum of a configuration that an answer names";
         DuplicateDelivered: "B1 B2", "pitfall 16", "an occurrence that does not count is delivered too";
         DeliverWithoutValue: "B2", "reliability list", "a decided value that is not held is passed over";
         ClaimAuthorisesAll: "B2", "pitfall 13", "a claim authorises orders of lower ballots";

@@ -1,33 +1,41 @@
 //! How long somebody may be silent before it is missed.
 //!
-//! Invariant: the longer its pauses were of late, the longer it is waited for; of somebody new nothing
-//! is known.
+//! Invariant: the longer its pauses were of late, the longer it is waited for; of somebody new
+//! nothing is known.
 
 /// A silence is never judged before so many ticks...
 const SILENCE_MIN: u32 = 15;
 /// ...and always after so many.
 pub(crate) const SILENCE_MAX: u32 = 60;
-/// Of somebody new: a link that is refused once or twice takes as long.
-const NEW_TICKS: u32 = 30;
+/// Of a new neighbour: a link that is refused once or twice takes as long.
+pub(crate) const NEW_TICKS: u32 = 30;
+/// Of a candidate: one that is at work answers who asks for it.
+pub(crate) const CANDIDATE_TICKS: u32 = 15;
 /// Parts of a tick in which a pause is counted: in so many ticks it is forgotten by two thirds.
 const PAUSE_UNIT: u32 = 1024;
 /// Of a silence so many ticks are left once a connection broke.
 const HINT_TICKS: u32 = 5;
 
 /// How long somebody has been silent, and how long it was silent lately.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Watch {
     pub(crate) silence: u32,
     /// The longest pause lately, in parts of a tick; a part is forgotten in each tick.
     pause: u32,
-    /// It was heard since it is watched.
-    known: bool,
+    /// So long somebody new may be silent; 0 once it was heard.
+    new: u32,
+}
+
+impl Default for Watch {
+    fn default() -> Watch {
+        Watch { silence: 0, pause: 0, new: NEW_TICKS }
+    }
 }
 
 impl Watch {
     /// One that was never heard, and is missed.
     pub(crate) fn silent() -> Watch {
-        Watch { silence: SILENCE_MAX, ..Watch::default() }
+        Watch { silence: SILENCE_MAX, new: NEW_TICKS, ..Watch::default() }
     }
 
     pub(crate) fn tick(&mut self) {
@@ -35,22 +43,24 @@ impl Watch {
         self.pause -= self.pause / PAUSE_UNIT;
     }
 
-    /// Somebody else is watched from now on.
-    pub(crate) fn begin(&mut self) {
-        (self.silence, self.known) = (0, false);
+    /// Somebody else is watched from now on, and waited for so long at first.
+    pub(crate) fn begin(&mut self, patience: u32) {
+        (self.silence, self.new) = (0, patience);
     }
 
     pub(crate) fn heard(&mut self) {
         let silence = core::mem::take(&mut self.silence).min(SILENCE_MAX);
-        self.pause = (PAUSE_UNIT * silence).max(self.pause);
-        self.known = true;
+        // What passed before somebody new said its first word is no pause.
+        if core::mem::take(&mut self.new) == 0 {
+            self.pause = (PAUSE_UNIT * silence).max(self.pause);
+        }
     }
 
     pub(crate) fn patience(&self) -> u32 {
-        // Of somebody new nothing is known yet.
-        match self.known {
-            true => (3 * self.pause / PAUSE_UNIT + 6).clamp(SILENCE_MIN, SILENCE_MAX),
-            false => NEW_TICKS,
+        match self.new {
+            0 => (3 * self.pause / PAUSE_UNIT + 6).clamp(SILENCE_MIN, SILENCE_MAX),
+            // Nothing is known of it yet.
+            patience => patience,
         }
     }
 
@@ -60,5 +70,36 @@ impl Watch {
 
     pub(crate) fn hint(&mut self) {
         self.silence = self.silence.max(self.patience() - HINT_TICKS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ticks until it is lost.
+    fn left(watch: &Watch) -> u32 {
+        let (mut watch, mut ticks) = (*watch, 0);
+        while !watch.is_lost() {
+            watch.tick();
+            ticks += 1;
+        }
+        ticks
+    }
+
+    #[test]
+    fn who_pauses_is_waited_for_longer_and_who_is_new_is_not_known_to_pause() {
+        let mut watch = Watch::default();
+        assert_eq!(left(&watch), NEW_TICKS);
+        (0..25).for_each(|_| watch.tick());
+        watch.heard();
+        assert_eq!(left(&watch), SILENCE_MIN, "its first word came late, no more");
+        (0..8).for_each(|_| watch.tick());
+        watch.heard();
+        let patience = left(&watch);
+        assert!((28..=30).contains(&patience), "{patience}");
+        watch.begin(CANDIDATE_TICKS);
+        assert_eq!(left(&watch), CANDIDATE_TICKS);
+        assert_eq!(left(&Watch::silent()), 0);
     }
 }

@@ -16,14 +16,19 @@ fn first_seed() -> u64 {
     text.map_or(0, |text| text.parse().expect("CHAINRING_FIRST_SEED is a number"))
 }
 
-fn run_all(nodes: usize, durability: Durability, damaged: usize, burst: u64, usual: u64) {
+/// How many nodes there are, and how many of them the log begins with.
+type Shape = (usize, usize);
+
+fn run_all(shape: Shape, durability: Durability, damaged: usize, burst: u64, usual: u64) {
+    let (nodes, founders) = shape;
     let (mut delivered, first) = (0, first_seed());
     let count = seeds(usual);
     for seed in first..first + count {
         let calm = [3, 10, 40][(seed % 3) as usize];
         // The least window turns over many times.
         let window = [WINDOW_MAX, 64, WINDOW_MIN][(seed / 3 % 3) as usize];
-        let plan = Plan { seed, nodes, durability, steps: 1200, calm, damaged, window, burst };
+        let steps = if founders < nodes { 6000 } else { 1200 };
+        let plan = Plan { seed, nodes, founders, durability, steps, calm, damaged, window, burst };
         let mut world = World::new(plan);
         let run = std::panic::AssertUnwindSafe(|| world.run());
         if let Err(fault) = std::panic::catch_unwind(run) {
@@ -44,7 +49,7 @@ macro_rules! shapes {
     )*) => {$(
         #[test]
         fn $name() {
-            run_all($nodes, Durability::$durability, $damaged, $burst, $usual);
+            run_all(($nodes, $nodes), Durability::$durability, $damaged, $burst, $usual);
         }
     )*};
 }
@@ -67,4 +72,24 @@ shapes! {
     one_node_memory: 1, Memory, 0, 1, 100;
     three_nodes_memory: 3, Memory, 0, 1, 300;
     five_nodes_memory: 5, Memory, 0, 1, 200;
+}
+
+macro_rules! changing {
+    ($(
+        $name:ident: $shape:expr, $durability:ident, $damaged:expr, $burst:expr, $usual:expr;
+    )*) => {$(
+        #[test]
+        fn $name() {
+            run_all($shape, Durability::$durability, $damaged, $burst, $usual);
+        }
+    )*};
+}
+
+changing! {
+    one_becomes_more: (3, 1), Sync, 0, 1, 100;
+    three_of_five_change: (5, 3), Sync, 0, 1, 200;
+    three_of_five_change_damaged: (5, 3), Sync, 1, 1, 100;
+    three_of_seven_change: (7, 3), Sync, 0, 1, 100;
+    three_of_five_change_memory: (5, 3), Memory, 0, 1, 200;
+    three_of_five_change_bursts: (5, 3), Sync, 0, 64, 2;
 }

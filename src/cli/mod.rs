@@ -20,12 +20,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Features compiled in. A release has none; a test compares this with Cargo.toml.
-pub const FEATURES: &[&str] = if cfg!(feature = "mutants") { &["mutants"] } else { &[] };
+pub const FEATURES: &[&str] = match (cfg!(feature = "mutants"), cfg!(feature = "chaos")) {
+    (false, false) => &[],
+    (true, false) => &["mutants"],
+    (false, true) => &["chaos"],
+    (true, true) => &["chaos", "mutants"],
+};
 /// What `--version` prints behind the name.
-const VERSION: &str = if cfg!(feature = "mutants") {
-    concat!(env!("CARGO_PKG_VERSION"), "\nfeatures: mutants")
-} else {
-    concat!(env!("CARGO_PKG_VERSION"), "\nfeatures: none")
+const VERSION: &str = match (cfg!(feature = "mutants"), cfg!(feature = "chaos")) {
+    (false, false) => concat!(env!("CARGO_PKG_VERSION"), "\nfeatures: none"),
+    (true, false) => concat!(env!("CARGO_PKG_VERSION"), "\nfeatures: mutants"),
+    (false, true) => concat!(env!("CARGO_PKG_VERSION"), "\nfeatures: chaos"),
+    (true, true) => concat!(env!("CARGO_PKG_VERSION"), "\nfeatures: chaos, mutants"),
 };
 
 /// A replicated log appliance: one order of records at wire speed, in memory or on disk.
@@ -281,7 +287,7 @@ mod tests {
         let features = manifest.get("features").and_then(toml::Value::as_table);
         let names: Vec<&str> =
             features.map(|table| table.keys().map(String::as_str).collect()).unwrap_or_default();
-        assert_eq!(names, ["mutants"], "every feature is listed by the version");
+        assert_eq!(names, ["chaos", "mutants"], "every feature is listed by the version");
         let listed = if FEATURES.is_empty() { "none".to_owned() } else { FEATURES.join(", ") };
         assert!(VERSION.ends_with(&format!("features: {listed}")));
     }

@@ -6,6 +6,7 @@ use super::{NodeArgs, UpArgs, make};
 use crate::config::Config;
 use crate::node::{self, NodeError};
 use crate::recover;
+use crate::shard::Failure as ShardFailure;
 use serde_json::json;
 
 /// `chainring up`.
@@ -58,7 +59,11 @@ type Ready = Box<dyn FnOnce() + Send>;
 /// Runs nodes until a signal has stopped them: the first drains, a second one stops at once.
 fn run_nodes(configs: Vec<Config>, ready: Ready) -> Result<(), Failure> {
     node::run(configs, ready).map_err(|error| {
-        let code = if matches!(error, NodeError::Log { .. }) { "log" } else { "start" };
+        let code = match &error {
+            NodeError::Ended { source: ShardFailure::Log(_), .. } => "log",
+            NodeError::Ended { source: ShardFailure::Diverged(_), .. } => "diverged",
+            _ => "start",
+        };
         Failure::new(Exit::Failed, code, error)
     })
 }

@@ -161,6 +161,8 @@ fn start_reading(
     let gauges = Arc::new(Gauges::default());
     gauges.state.set(State::Coordinator as u64);
     gauges.coordinator.set(1);
+    gauges.circle.set(1);
+    gauges.ready.set(1);
     gauges.votes.set(1);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

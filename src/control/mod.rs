@@ -406,6 +406,7 @@ impl Control {
             | Notice::LinkDown { .. }
             | Notice::Neighbours { .. }
             | Notice::Direct { .. }
+            | Notice::Check(_)
             | Notice::FetchValue { .. }
             | Notice::CatchUp { .. }) => pass(&self.on_peers, notice),
         }

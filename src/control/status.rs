@@ -97,6 +97,10 @@ impl Control {
             }
             _ => {}
         }
+        if gauges.ready.get() == 0 {
+            let message = "the node has not delivered yet what was decided before it started";
+            add(true, "learning", message);
+        }
         if self.is_draining() || state == State::Draining as u64 {
             add(true, "draining", "the node is stopping");
         }

@@ -1,12 +1,12 @@
 //! The replicated state as bytes: what a node must know to go on from a position.
 //!
 //! ```text
-//!   0 table        168   next sequences; see `ring/src/sequences.rs`
-//! 168 configuration  4   bytes of it that follow; none yet
-//! 172 topics         4   count
-//! 176 records        8       then  the next offset of each topic, 8 each
-//! 184 bytes          8             bytes of the producers, 8; the producers (`producers/state.rs`)
-//! 192 digest        16             names: of each topic its length, 2, and it
+//!   0 table          168  next sequences; see `ring/src/sequences.rs`
+//! 168 configuration  148  who votes; see `ring/src/configuration.rs`
+//! 316 topics         4    count
+//! 320 records        8       then  the next offset of each topic, 8 each
+//! 328 bytes          8             bytes of the producers, 8; the producers (`producers/state.rs`)
+//! 336 digest        16             names: of each topic its length, 2, and it
 //! ```
 //! The shard knows topics by the hashes of their names; the names are added by the control thread.
 //! Invariants: equal states have equal bytes, and what [`State::decode`] takes goes on exactly as
@@ -16,12 +16,15 @@ use super::producers::Producers;
 use super::{Groups, TOPICS_MAX};
 use crate::mail::TopicId;
 use crate::records::Digest;
+use chainring_ring::configuration::{CONFIGURATION_BYTES, Configuration};
 use chainring_ring::header::{u32_at, u64_at, u128_at};
 use chainring_ring::ids::Instance;
 use chainring_ring::mutant;
 use chainring_ring::sequences::{Sequences, TABLE_BYTES};
 
-const HEAD_BYTES: usize = TABLE_BYTES + 40;
+/// Where the topics are counted.
+const TOPICS_AT: usize = TABLE_BYTES + CONFIGURATION_BYTES;
+const HEAD_BYTES: usize = TOPICS_AT + 36;
 
 /// Bytes that are no state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +38,8 @@ pub struct State {
     pub position: Instance,
     /// Which occurrence of a value counts.
     pub table: Sequences,
+    /// Who votes.
+    pub configuration: Configuration,
     /// Topics, offsets, producers.
     pub groups: Groups,
     /// Names of the topics, in order of id.
@@ -48,9 +53,11 @@ impl Groups {
     }
 
     /// Appends the state but for the names. Allocates nothing if `out` has the room.
-    pub fn encode(&self, table: &Sequences, out: &mut Vec<u8>) {
+    pub fn encode(&self, table: &Sequences, configuration: &Configuration, out: &mut Vec<u8>) {
+        let mut members = [0; CONFIGURATION_BYTES];
+        configuration.encode(&mut members);
         out.extend_from_slice(&table.encode());
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&members);
         out.extend_from_slice(&(self.next.len() as u32).to_le_bytes());
         out.extend_from_slice(&self.records.to_le_bytes());
         out.extend_from_slice(&self.bytes.to_le_bytes());
@@ -67,7 +74,7 @@ impl Groups {
 
 /// Topics in what [`Groups::encode`] appended.
 pub fn topics_in(state: &[u8]) -> usize {
-    state.get(..HEAD_BYTES).map_or(0, |head| u32_at(head, TABLE_BYTES + 4) as usize)
+    state.get(..HEAD_BYTES).map_or(0, |head| u32_at(head, TOPICS_AT) as usize)
 }
 
 /// Appends the names to what [`Groups::encode`] appended.
@@ -80,9 +87,9 @@ pub fn encode_names<'a>(names: impl Iterator<Item = &'a str>, out: &mut Vec<u8>)
 
 impl State {
     /// The state in which every log begins.
-    pub fn empty() -> State {
+    pub fn empty(configuration: Configuration) -> State {
         let (position, table) = (Instance(0), Sequences::default());
-        State { position, table, groups: Groups::new(), names: Vec::new() }
+        State { position, table, configuration, groups: Groups::new(), names: Vec::new() }
     }
 
     /// Reads a state.
@@ -96,8 +103,9 @@ impl State {
     fn read(position: Instance, bytes: &[u8]) -> Option<State> {
         let (head, rest) = bytes.split_at_checked(HEAD_BYTES)?;
         let table = Sequences::decode(&head[..TABLE_BYTES]).ok()?;
-        let (configuration, topics) = (u32_at(head, TABLE_BYTES), topics_in(head));
-        if configuration != 0 || topics > TOPICS_MAX as usize {
+        let configuration = Configuration::decode(&head[TABLE_BYTES..TOPICS_AT]).ok()?;
+        let topics = topics_in(head);
+        if topics > TOPICS_MAX as usize {
             return None;
         }
         let (ends, rest) = rest.split_at_checked(8 * topics)?;
@@ -116,11 +124,11 @@ impl State {
             names.push(name.into());
             rest = behind;
         }
-        groups.records = u64_at(head, TABLE_BYTES + 8);
-        groups.bytes = u64_at(head, TABLE_BYTES + 16);
-        groups.digest = Digest(u128_at(head, TABLE_BYTES + 24));
+        groups.records = u64_at(head, TOPICS_AT + 4);
+        groups.bytes = u64_at(head, TOPICS_AT + 12);
+        groups.digest = Digest(u128_at(head, TOPICS_AT + 20));
         groups.producers = Producers::decode(producers).ok()?;
-        rest.is_empty().then_some(State { position, table, groups, names })
+        rest.is_empty().then_some(State { position, table, configuration, groups, names })
     }
 
     /// Names of the topics and their next offsets.
@@ -131,7 +139,7 @@ impl State {
     /// Writes it.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.groups.encoded_bytes());
-        self.groups.encode(&self.table, &mut out);
+        self.groups.encode(&self.table, &self.configuration, &mut out);
         encode_names(self.names.iter().map(|name| &**name), &mut out);
         out
     }
@@ -141,6 +149,7 @@ impl State {
 mod tests {
     use super::*;
     use crate::records::{RunWriter, Stamp};
+    use chainring_ring::ids::{Incarnation, NodeId};
 
     fn body(turn: u64) -> Vec<u8> {
         let mut body = vec![0; 4096];
@@ -156,7 +165,8 @@ mod tests {
     /// What was read goes on as what was written, and is written the same.
     #[test]
     fn a_state_goes_on() {
-        let mut state = State::empty();
+        let voters = [NodeId(1), NodeId(2)].map(|node| (node, Incarnation(1)));
+        let mut state = State::empty(Configuration::first(voters));
         for turn in 0..5 {
             state.groups.deliver(&body(turn), |_| {}).unwrap();
         }

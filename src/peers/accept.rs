@@ -179,6 +179,7 @@ async fn handshake<H: Host>(
             return Ok(Greeted::Handed);
         }
     };
+    stream.tune_for(hello.purpose)?;
     if let Some(refused) = out_of_place(peers, &hello) {
         turn_away(peers, &stream, refused).await;
         return Ok(Greeted::Handed);

@@ -166,7 +166,7 @@ async fn attempt<H: Host>(
     let stream = connected
         .unwrap_or_else(|| Err(std::io::ErrorKind::TimedOut.into()))
         .map_err(unreachable)?;
-    stream.tune().map_err(StreamError::from)?;
+    stream.tune().and_then(|()| stream.tune_for(purpose)).map_err(StreamError::from)?;
     let hello = Hello { identity: peers.identity.get(), purpose, to };
     let called = peers.net.within(HANDSHAKE_TIME, call(&peers.net, &stream, &hello)).await;
     let welcome = called.ok_or(DialError::Silent)??;

@@ -1,5 +1,5 @@
-//! Finding single values: at their origin first, then at the other peers in turn. Who does not answer
-//! soon is not waited for: the next one is asked as well.
+//! Finding single values: at their origin first, then at the other peers in turn. Who does not
+//! answer soon is not waited for: the next one is asked as well.
 //!
 //! Invariants: one search a value, at most [`SEARCHES_MAX`] at a time and [`WAITING_MAX`] waiting.
 //! The shard hears [`Command::Value`] once for a search that finds, [`Command::NotHeld`] once for

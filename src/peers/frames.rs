@@ -22,6 +22,7 @@
 //! for, and its value frames are whole, verified, and in the order in which the entries name them.
 
 use crate::mail::Place;
+use crate::shard::checks::Check;
 use chainring_ring::codec::{
     CLAIM_BYTES, ORDER_BYTES, check_positions, claim_at, order_at, put_claim, put_order,
 };
@@ -157,6 +158,11 @@ impl Envelope {
         }
         .seal(&mut frame);
         frame
+    }
+
+    /// A frame of kind [`Kind::Check`].
+    pub fn check(&self, check: &Check) -> Vec<u8> {
+        self.seal(Kind::Check, &check.encode())
     }
 
     /// A frame of kind [`Kind::FetchEntries`].

@@ -10,6 +10,7 @@ use crate::mail::{Command, Note, Notice, Taken};
 use crate::peers::catch_up::probe;
 use crate::peers::net::Net;
 use crate::peers::{Host, Peers};
+use chainring_ring::codec::POSITION_MAX;
 use chainring_ring::ids::Instance;
 use chainring_ring::{mark, mutant};
 use std::cell::RefCell;
@@ -118,24 +119,22 @@ async fn ask_for_trim<H: Host>(peers: &Peers<H>, keeper: &RefCell<Keeper>) {
     if goal <= trimmed {
         return;
     }
-    let quorum = peers.nodes.len() / 2 + 1;
-    let mut kept: Vec<Instance> = probe(peers, Instance(u64::MAX >> 2), true)
+    let own = keeper.borrow().newest();
+    let mut kept: Vec<(Instance, u8)> = probe(peers, Instance(POSITION_MAX), true)
         .await
         .iter()
-        .map(|(_, standing)| standing.checkpoint)
+        .map(|(node, standing)| (standing.checkpoint, 1 << (node.0 - 1)))
         .collect();
-    kept.push(keeper.borrow().newest());
-    kept.sort_unstable_by_key(|position| std::cmp::Reverse(*position));
-    let Some(held) = kept.get(quorum - 1).copied().filter(|_| !mutant!(TrimAheadOfQuorum)) else {
-        if mutant!(TrimAheadOfQuorum) {
-            peers.host.send(Command::Trim { position: goal }).await;
-        }
-        return mark!(TrimWaitsForQuorum);
-    };
-    let position = goal.min(held);
+    kept.push((own, 1 << (peers.identity.get().node.0 - 1)));
+    kept.sort_unstable_by_key(|(position, _)| std::cmp::Reverse(*position));
+    // The core knows what a quorum is; this is as far as more than half of all have come.
+    let half = kept.get(peers.nodes.len() / 2).map_or(Instance(0), |(position, _)| *position);
+    let position = if mutant!(TrimAheadOfQuorum) { goal } else { goal.min(half) };
     if position > trimmed {
         mark!(TrimAsked);
-        peers.host.send(Command::Trim { position }).await;
+        let held = kept.iter().filter(|(kept, _)| *kept >= position);
+        let held = held.fold(0, |all, (_, bit)| all | bit);
+        peers.host.send(Command::Trim { position, held }).await;
     } else {
         mark!(TrimWaitsForQuorum);
     }

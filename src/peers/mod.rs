@@ -259,6 +259,11 @@ impl<H: Host> Peers<H> {
                     mesh.direct(self.net.now(), frame);
                 }
             }
+            Notice::Check(check) => {
+                let frame = self.envelope().check(&check);
+                let now = self.net.now();
+                self.meshes.values().for_each(|mesh| mesh.direct(now, frame.clone()));
+            }
             Notice::FetchValue { id } => fetch::fetch(self, id),
             Notice::CatchUp { from } => self.catching_up.start(from),
             other => return Some(other),

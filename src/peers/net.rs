@@ -4,6 +4,7 @@
 //! what happens and when, and equal decisions make equal runs. In production it is
 //! [`super::Tcp`].
 
+use chainring_net::hello::Purpose;
 use futures_lite::future::or;
 use std::future::Future;
 use std::io;
@@ -66,6 +67,21 @@ pub trait Stream: 'static {
     /// # Errors
     /// The connection is gone.
     fn tune(&self) -> io::Result<()>;
+
+    /// Ends soon once the other side acknowledges nothing: for connections whose reader never
+    /// stops for want of room.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    fn end_unheard(&self) -> io::Result<()>;
+
+    /// The options for what the connection is for.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    fn tune_for(&self, purpose: Purpose) -> io::Result<()> {
+        if purpose == Purpose::Data { Ok(()) } else { self.end_unheard() }
+    }
 
     /// Nothing more is written: the other side reads to the end.
     fn finish(&self);

@@ -133,9 +133,9 @@ async fn receive<H: Host>(peers: &Peers<H>, peer: NodeId) -> Option<(Claim, Vec<
 async fn install<H: Host>(peers: &Peers<H>, claim: Claim, state: State, bytes: Vec<u8>) -> bool {
     let host = &peers.host;
     let topics = state.topics();
-    let State { table, groups, .. } = state;
+    let State { table, configuration, groups, .. } = state;
     let Some(keeper) = host.keeper() else {
-        let arrival = Arrival { claim, table, groups, topics, checkpoint: None };
+        let arrival = Arrival { claim, table, configuration, groups, topics, checkpoint: None };
         return arrive(host, arrival).await;
     };
     while keeper.borrow().busy {
@@ -155,7 +155,8 @@ async fn install<H: Host>(peers: &Peers<H>, claim: Claim, state: State, bytes: V
             return false;
         };
         let checkpoint = Some((checksum, start.segment));
-        if !arrive(host, Arrival { claim, table, groups, topics, checkpoint }).await {
+        if !arrive(host, Arrival { claim, table, configuration, groups, topics, checkpoint }).await
+        {
             // The next start finds that it follows nothing, and removes it.
             return false;
         }

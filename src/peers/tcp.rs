@@ -6,7 +6,7 @@
 use crate::peers::PeersError;
 use crate::peers::net::{Net, Stream};
 use async_io::{Async, Timer};
-use chainring_net::socket::tune;
+use chainring_net::socket::{end_unheard, tune};
 use futures_lite::{AsyncReadExt, AsyncWriteExt};
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -85,6 +85,10 @@ impl Stream for Async<TcpStream> {
 
     fn tune(&self) -> io::Result<()> {
         tune(self.get_ref(), None).map(|_| ())
+    }
+
+    fn end_unheard(&self) -> io::Result<()> {
+        end_unheard(self.get_ref())
     }
 
     fn finish(&self) {

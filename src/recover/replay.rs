@@ -5,6 +5,7 @@
 
 use super::*;
 use crate::groups::State;
+use chainring_ring::configuration::Configuration;
 
 /// What the walk over the log collects.
 #[derive(Default)]
@@ -23,6 +24,7 @@ pub(super) type Held = (Vec<ValueId>, Vec<(Place, Vec<u8>)>);
 pub(super) struct Replayed {
     pub position: Instance,
     pub table: Sequences,
+    pub configuration: Configuration,
     pub groups: Groups,
     pub catalog: Catalog,
 }
@@ -51,8 +53,8 @@ impl Replay {
         from: State,
         catalog: Catalog,
     ) -> Result<Replayed, LogError> {
-        let State { position, table, groups, .. } = from;
-        let mut replayed = Replayed { position, table, groups, catalog };
+        let State { position, table, configuration, groups, .. } = from;
+        let mut replayed = Replayed { position, table, configuration, groups, catalog };
         while let Some(order) = self.orders.get(&replayed.position) {
             // A block vouches for all orders before it; behind damage an older order may have
             // become the newest one left, and the claim is a mere claim.
@@ -82,6 +84,10 @@ impl Replay {
     ) -> Result<bool, LogError> {
         let value = match order.entry {
             Entry::Value(id) if to.table.counts(&id) => Some(id),
+            Entry::Membership(change) => {
+                to.configuration.apply(&change);
+                None
+            }
             _ => None,
         };
         let Some(id) = value else {

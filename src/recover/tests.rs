@@ -29,6 +29,12 @@ fn store(name: &str) -> (TestDir, Config) {
     (TestDir(dir), config)
 }
 
+/// Opens it as a node does.
+fn open(config: &Config, preallocate: usize) -> Result<(DirLock, Opened), RecoverError> {
+    let lock = DirLock::acquire(&config.node.dir)?;
+    Ok((lock, open_on(&FileSystem::shared(), config, preallocate)?))
+}
+
 fn configured(dir: std::path::PathBuf) -> Config {
     let member = |id: u8| {
         let (address, http) =

@@ -38,6 +38,7 @@ impl<M: Machine> Shard<M> {
             Action::Deliver { order, counts } => {
                 self.deliver(order, counts);
                 self.machine.delivered(order.instance.next(), self.groups.digest());
+                self.note_digest(order.instance);
             }
             Action::Free { origin, below } => self.free_sessions(origin, below),
             Action::Prepare { to } => {
@@ -53,8 +54,9 @@ impl<M: Machine> Shard<M> {
                 self.outbox.push(Notice::Direct { to, frame });
             }
             Action::Open { to } => {
-                let frame = self.sender.open(&self.core);
-                self.outbox.push(Notice::Direct { to, frame });
+                if let Some(frame) = self.sender.open(&self.core) {
+                    self.outbox.push(Notice::Direct { to, frame });
+                }
             }
             Action::Present { to, asks } => {
                 let frame = self.sender.present(&self.core, asks);
@@ -145,7 +147,7 @@ impl<M: Machine> Shard<M> {
         }
         if let Err(error) = self.machine.write_superblock(&self.superblock) {
             mark!(SuperblockWriteFailed);
-            self.failure = Some(error);
+            self.failure = Some(error.into());
         }
     }
 

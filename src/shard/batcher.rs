@@ -5,6 +5,7 @@
 //! counted until every node has delivered them (a packet larger than that goes alone); records of
 //! a request keep their order; a request is answered once.
 
+use crate::config::Config;
 use crate::gauges::Queue;
 use crate::groups::producers::Fence;
 use crate::mail::{Append, Refusal};
@@ -37,6 +38,18 @@ pub struct BatchLimits {
     pub window_bytes: u32,
     /// Unit of alignment.
     pub block: u32,
+}
+
+impl BatchLimits {
+    /// As configured.
+    pub fn of(config: &Config) -> BatchLimits {
+        BatchLimits {
+            packet_bytes: config.limits.packet_bytes,
+            packet_max: config.packet_max(),
+            window_bytes: config.limits.window_bytes,
+            block: config.cluster.block,
+        }
+    }
 }
 
 /// Records of one request in one packet.

@@ -10,7 +10,7 @@ use crate::mail::{Append, Command, Notice, Refusal};
 use chainring_net::hello::{self, Purpose, Resume};
 use chainring_net::wire::LinkKind;
 use chainring_ring::actions::{ACTIONS_MAX, Input};
-use chainring_ring::header::Header;
+use chainring_ring::header::{Header, Kind};
 use chainring_ring::ids::{
     Durability, Entry, NODES_MAX, NodeId, Order, Sequence, Session, ValueId,
 };
@@ -99,7 +99,7 @@ impl<M: Machine> Shard<M> {
             Command::TakeState { token, buffer } => self.take_state(token, buffer),
             Command::Note { token, note } => self.note(token, note),
             Command::Arrive { token, arrival } => self.arrive(token, arrival),
-            Command::Trim { position } => self.step(Input::Trim(position)),
+            Command::Trim { position, held } => self.step(Input::Trim { position, held }),
             Command::Segment { number, handle } => self.take_segment(number, handle),
             Command::NoSegment => {
                 if let Some(journal) = &mut self.journal {
@@ -257,6 +257,9 @@ impl<M: Machine> Shard<M> {
         let parsed = Header::decode(frame, direct::DIRECT_MAX)
             .and_then(|header| Ok((header, header.check_body(frame)?)));
         let Ok((header, body)) = parsed else { return self.bad_frames += 1 };
+        if header.kind == Kind::Check {
+            return self.take_check(from, body);
+        }
         match direct::input(&header, from, body) {
             Ok(input) => self.step(input),
             Err(_) => self.bad_frames += 1,
@@ -352,7 +355,7 @@ impl<M: Machine> Shard<M> {
                 }
                 journal.full = false;
             }
-            Err(error) => self.failure = Some(error),
+            Err(error) => self.failure = Some(error.into()),
         }
     }
 

@@ -6,12 +6,15 @@
 
 use chainring_ring::actions::{Input, PromiseFrom};
 use chainring_ring::codec::{
-    CLAIM_BYTES, ORDER_BYTES, VOTE_BYTES, check_positions, claim_at, put_claim, put_order,
-    put_vote, vote_at,
+    CLAIM_BYTES, ORDER_BYTES, VOTE_BYTES, ballot_of, check_positions, claim_at, put_claim,
+    put_order, put_vote, vote_at,
 };
+use chainring_ring::coordinator::Role;
 use chainring_ring::core::Core;
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, u32_at, u64_at};
-use chainring_ring::ids::{Ballot, ClusterId, Epoch, Incarnation, Instance, NodeId, RingId};
+use chainring_ring::ids::{
+    Ballot, ClusterId, Epoch, Incarnation, Instance, NODES_MAX, NodeId, RingId,
+};
 use chainring_ring::layout::Layout;
 use chainring_ring::mutant;
 
@@ -26,8 +29,8 @@ const DAMAGED: u32 = 1;
 /// Bytes of the word that a node is there: vote, whom it hears 1, whether it asks 1,
 /// reserved 6.
 const PRESENT_BYTES: usize = VOTE_BYTES + 8;
-/// Bytes of the word that a ballot is open: layout 4, reserved 4, claim.
-const OPEN_BYTES: usize = 8 + CLAIM_BYTES;
+/// Bytes of the word that a ballot is open: layout 4, reserved 4, barrier 8, claim.
+const OPEN_BYTES: usize = 16 + CLAIM_BYTES;
 
 /// Whose frames they are.
 #[derive(Clone, Copy, Debug)]
@@ -77,12 +80,15 @@ impl Sender {
         self.frame(Kind::Reject, promised, &[])
     }
 
-    /// The own ballot is open.
-    pub fn open(&self, core: &Core) -> Vec<u8> {
+    /// The own ballot is open; `None` if it is not any more: the step that wanted this said may
+    /// have begun another one, which is not durable yet.
+    pub fn open(&self, core: &Core) -> Option<Vec<u8>> {
+        let Role::Coordinator(tip) = core.role() else { return None };
         let mut body = [0; OPEN_BYTES];
         body[..4].copy_from_slice(&core.layout().encode().to_le_bytes());
-        put_claim(&core.claim(), &mut body[8..]);
-        self.frame(Kind::Open, core.promised(), &body)
+        body[8..16].copy_from_slice(&tip.barrier.0.to_le_bytes());
+        put_claim(&core.claim(), &mut body[16..]);
+        Some(self.frame(Kind::Open, core.promised(), &body))
     }
 
     /// The own vote, and whom this node hears.
@@ -138,6 +144,8 @@ impl Sender {
 /// [`FrameError::Body`] if it is none.
 pub fn input<'a>(header: &Header, from: NodeId, body: &'a [u8]) -> Result<Input<'a>, FrameError> {
     match header.kind {
+        // The answer goes to the ballot's owner, and nobody speaks for another.
+        Kind::Prepare if header.ballot.node != from => Err(FrameError::Body),
         Kind::Prepare => Ok(Input::Prepare { ballot: header.ballot }),
         Kind::Reject => Ok(Input::Reject { promised: header.ballot }),
         Kind::Promise => {
@@ -145,11 +153,7 @@ pub fn input<'a>(header: &Header, from: NodeId, body: &'a [u8]) -> Result<Input<
                 return Err(FrameError::Body);
             }
             check_positions(&[u64_at(body, 24), u64_at(body, 32)])?;
-            let before = Ballot {
-                round: u32_at(body, 8),
-                node: NodeId(body[16]),
-                incarnation: Incarnation(u32_at(body, 12)),
-            };
+            let before = ballot_of(u32_at(body, 8), body[16], u32_at(body, 12))?;
             Ok(Input::Promise(PromiseFrom {
                 from,
                 incarnation: Incarnation(u32_at(body, 0)),
@@ -165,6 +169,10 @@ pub fn input<'a>(header: &Header, from: NodeId, body: &'a [u8]) -> Result<Input<
     }
 }
 
+fn is_node(id: u8) -> bool {
+    (1..=NODES_MAX as u8).contains(&id)
+}
+
 fn failover_input(
     kind: Kind,
     ballot: Ballot,
@@ -174,10 +182,12 @@ fn failover_input(
     match (kind, body.len()) {
         (Kind::Open, OPEN_BYTES) if body[4..8] == [0; 4] => {
             let layout = Layout::decode(u32_at(body, 0)).ok_or(FrameError::Body)?;
-            let claim = claim_at(&body[8..])?;
+            check_positions(&[u64_at(body, 8)])?;
+            let barrier = Instance(u64_at(body, 8));
+            let claim = claim_at(&body[16..])?;
             let opens = ballot.node == from && claim.ballot <= ballot;
             match opens && layout.nodes().first() == Some(&from) {
-                true => Ok(Input::Open { ballot, layout, claim }),
+                true => Ok(Input::Open { ballot, layout, claim, barrier }),
                 false => Err(FrameError::Body),
             }
         }
@@ -190,11 +200,42 @@ fn failover_input(
                 false => Err(FrameError::Body),
             }
         }
-        (Kind::Missed, 8) if body[1..] == [0; 7] => {
+        (Kind::Missed, 8) if is_node(body[0]) && body[1..] == [0; 7] => {
             Ok(Input::Missed { from, ballot, node: NodeId(body[0]) })
         }
         (Kind::Ask, 0) => Ok(Input::Ask { from, ballot }),
         (Kind::Lost, 0) => Ok(Input::Lost { from, ballot }),
         _ => Err(FrameError::Body),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: Sender = Sender { cluster: ClusterId(5), epoch: Epoch(1), node: NodeId(2) };
+
+    fn is_input(frame: &[u8], from: u8) -> bool {
+        let header = Header::decode(frame, DIRECT_MAX).expect("a frame");
+        let body = header.check_body(frame).expect("whole");
+        input(&header, NodeId(from), body).is_ok()
+    }
+
+    /// Nobody campaigns for another, and there is no node 0 or 8 to miss.
+    #[test]
+    fn impossible_frames_are_refused() {
+        let ballot = Ballot { round: 3, node: NodeId(2), incarnation: Incarnation(1) };
+        let prepare = ME.prepare(ballot);
+        assert!(is_input(&prepare, 2) && !is_input(&prepare, 3));
+        for (node, possible) in [(0, false), (1, true), (7, true), (8, false), (255, false)] {
+            assert_eq!(is_input(&ME.missed(ballot, NodeId(node)), 2), possible, "{node}");
+        }
+        let last = Ballot { round: u32::MAX, ..ballot };
+        let nobody = Ballot { node: NodeId(8), ..ballot };
+        for bad in [last, nobody] {
+            for frame in [ME.prepare(bad), ME.reject(bad), ME.missed(bad, NodeId(1))] {
+                assert_eq!(Header::decode(&frame, DIRECT_MAX), Err(FrameError::Body));
+            }
+        }
     }
 }

@@ -19,14 +19,15 @@ impl<M: Machine> Shard<M> {
         loop {
             // Without room only what makes room: the log moves on by writes that are done, and what
             // fills the outbox may wait for the log.
-            let event = match self.has_room() {
+            let room = self.has_room();
+            let event = match room {
                 true => self.machine.next_event(),
                 false => {
                     mark!(LoopHasNoRoom);
                     self.machine.next_done()
                 }
             };
-            let Some(event) = event else { return };
+            let Some(event) = event else { return self.listened |= room };
             self.inputs += 1;
             self.busy = true;
             match event {
@@ -114,7 +115,7 @@ impl<M: Machine> Shard<M> {
                 }
             }
             Ok(None) => {}
-            Err(error) => self.failure = Some(error),
+            Err(error) => self.failure = Some(error.into()),
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod actions;
 mod batcher;
+pub mod checks;
 mod commands;
 mod deliver;
 pub mod direct;
@@ -38,6 +39,7 @@ use chainring_ring::ids::{Ballot, Durability, NODES_MAX, NodeId, Sequence, Sessi
 use chainring_ring::lanes::lane_packets;
 use chainring_ring::{mark, mutant};
 use chainring_storage::{MemoryLog, Superblock};
+use checks::Checks;
 use direct::Sender;
 use forward::Forward;
 pub use journal::Journal;
@@ -45,7 +47,7 @@ use journal::JournalLimits;
 use links::ControlOut;
 use outbox::Outbox;
 use packets::{Home, PacketIx, Packets};
-pub use parts::{Ended, Room, ShardParts};
+pub use parts::{Ended, Failure, Room, ShardParts};
 use pools::{OwnPool, SidePool};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -105,13 +107,16 @@ pub struct Shard<M: Machine> {
     persist_lag: PersistLag,
     now_us: u64,
     next_tick_us: u64,
+    /// All that came was taken in since the last tick, at some moment.
+    listened: bool,
     idle_since_us: u64,
     times: Times,
     busy: bool,
     draining: bool,
     drained: bool,
     stop: Option<bool>,
-    failure: Option<chainring_storage::LogError>,
+    checks: Checks,
+    failure: Option<Failure>,
     bad_bodies: u64,
     bad_frames: u64,
     fetched: u64,
@@ -143,12 +148,7 @@ impl<M: Machine> Shard<M> {
         let (regions, room) = (parts.machine.regions(), parts.room);
         let durability = config.cluster.durability;
         let journal_limits = JournalLimits::of(config, room.log_items);
-        let batch = BatchLimits {
-            packet_bytes: limits.packet_bytes,
-            packet_max: config.packet_max(),
-            window_bytes: limits.window_bytes,
-            block: config.cluster.block,
-        };
+        let batch = BatchLimits::of(config);
         let memory_log = if room.sparse { MemoryLog::sparse } else { MemoryLog::new };
         let memory = (durability == Durability::Memory)
             .then(|| memory_log(limits.memory_log_bytes as usize));
@@ -193,12 +193,14 @@ impl<M: Machine> Shard<M> {
             persist_lag: PersistLag::of(limits),
             now_us: 0,
             next_tick_us: 0,
+            listened: false,
             idle_since_us: 0,
             times: Times::new(),
             busy: false,
             draining: false,
             drained: false,
             stop: None,
+            checks: Checks::new(),
             failure: None,
             bad_bodies: 0,
             bad_frames: 0,
@@ -315,7 +317,11 @@ impl<M: Machine> Shard<M> {
         if self.now_us >= self.next_tick_us {
             self.inputs += 1;
             self.next_tick_us = self.now_us + TICK_US;
+            if !std::mem::take(&mut self.listened) {
+                self.step(Input::Deaf);
+            }
             self.step(Input::Tick);
+            self.tell_digest();
             self.publish();
         }
     }
@@ -383,7 +389,7 @@ impl<M: Machine> Shard<M> {
         match submitted {
             Ok(true) => self.busy = true,
             Ok(false) => {}
-            Err(error) => return self.failure = Some(error),
+            Err(error) => return self.failure = Some(error.into()),
         }
         if !journal.is_idle() {
             self.idle_since_us = self.now_us;
@@ -394,7 +400,7 @@ impl<M: Machine> Shard<M> {
         if (seal || claim)
             && let Err(error) = journal.submit_seal(machine, core)
         {
-            self.failure = Some(error);
+            self.failure = Some(error.into());
         }
         if let Some(number) = journal.segment_to_ask() {
             self.outbox.push(Notice::NeedSegment { number });

@@ -1,5 +1,6 @@
 //! What a shard begins with, and how it ended.
 
+use super::checks::Divergence;
 use super::times::Times;
 use crate::device::Machine;
 use crate::gauges::Gauges;
@@ -62,6 +63,17 @@ impl Default for Room {
     }
 }
 
+/// What ends a shard that nobody told to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The log failed.
+    #[error("{0}; the node stopped, start it again to recover")]
+    Log(#[from] chainring_storage::LogError),
+    /// Nodes delivered different things.
+    #[error("{0}")]
+    Diverged(Divergence),
+}
+
 /// How a shard ended.
 pub struct Ended {
     /// True if everything is on stable media and the clean-stop mark is set.
@@ -69,7 +81,7 @@ pub struct Ended {
     /// Batcher to delivery at the origin, microseconds, of all own records.
     pub latency: Histogram<u64>,
     /// What made it stop, if it did not stop by command.
-    pub failure: Option<chainring_storage::LogError>,
+    pub failure: Option<Failure>,
 }
 
 impl Ended {

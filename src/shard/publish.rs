@@ -55,6 +55,7 @@ impl<M: Machine> Shard<M> {
         gauges.ballot_incarnation.set(u64::from(ballot.incarnation.0));
         let circle = if core.is_in_circle() { core.layout().encode() } else { 0 };
         gauges.circle.set(u64::from(circle));
+        gauges.ready.set(u64::from(core.is_ready()));
         gauges.received.set(core.received().0);
         gauges.durable.set(core.durable().0);
         gauges.decided.set(core.claim().position.0);

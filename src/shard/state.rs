@@ -30,7 +30,7 @@ impl<M: Machine> Shard<M> {
             return self.outbox.push(Notice::State { token, taken: Err(needed), buffer });
         }
         buffer.clear();
-        self.groups.encode(self.core.table(), &mut buffer);
+        self.groups.encode(self.core.table(), self.core.configuration(), &mut buffer);
         let claim = Claim { ballot: self.core.claim().ballot, position: self.core.delivered() };
         let damage = &self.superblock.damage;
         let start = self.journal.as_ref().map(|journal| journal.replay_from(&self.core, damage));
@@ -76,7 +76,8 @@ impl<M: Machine> Shard<M> {
 
     /// A peer's state lies here, durably.
     pub(super) fn arrive(&mut self, token: u64, mut arrival: Box<Arrival>) {
-        let (claim, table) = (arrival.claim, arrival.table.clone());
+        let Arrival { claim, configuration, .. } = *arrival;
+        let table = arrival.table.clone();
         let done = self.core.takes_jump(claim.position);
         if !done {
             return self.outbox.push(Notice::Arrived { token, arrival, done });
@@ -95,7 +96,7 @@ impl<M: Machine> Shard<M> {
         self.outbox.push(Notice::Arrived { token, arrival, done });
         self.machine.delivered(claim.position, self.groups.digest());
         let before = self.own_first();
-        self.step(Input::Jump { claim, table: &table });
+        self.step(Input::Jump { claim, table: &table, configuration: &configuration });
         self.let_go_of_past(before, claim.position);
     }
 

@@ -1,13 +1,16 @@
 //! The loop on a machine without a kernel: what leaves a shard whose disk fails.
 
+use super::checks::{CHECK_BYTES, CHECK_EVERY, Check};
 use super::packets::FORWARD;
 use super::*;
 use crate::device::{Device, Port, Probe};
 use crate::mail::Append;
+use crate::records::Digest;
 use chainring_net::mailbox::{Waker, channel};
 use chainring_net::wire::{Counters, Event, LinkKind, Refused};
 use chainring_ring::actions::Action;
 use chainring_ring::core::{Recovered, Settings};
+use chainring_ring::header::{HEADER_BYTES, Kind};
 use chainring_ring::ids::{Claim, ClusterId, Entry, Epoch, Incarnation, Instance, Order, RingId};
 use chainring_ring::window::WINDOW_MAX;
 use chainring_storage::{Identity, LogError};
@@ -21,6 +24,8 @@ struct Double {
     /// Superblocks written.
     written: u32,
     steps: u32,
+    /// Times that the core was told to be deaf.
+    deaf: u32,
     /// Superblocks that were written when a promise was asked for.
     promise_seen: Option<u32>,
 }
@@ -81,8 +86,9 @@ impl Device for Double {
 }
 
 impl Probe for Double {
-    fn stepped(&mut self, _: &Core, _: &Input<'_>, actions: &[Action]) {
+    fn stepped(&mut self, _: &Core, input: &Input<'_>, actions: &[Action]) {
         self.steps += 1;
+        self.deaf += u32::from(matches!(input, Input::Deaf));
         if actions.iter().any(|action| matches!(action, Action::WritePromise(_))) {
             self.promise_seen = Some(self.written);
         }
@@ -133,6 +139,7 @@ fn shard_with(fails: bool, room: Room) -> (Shard<Double>, Ends) {
         done: VecDeque::new(),
         written: 0,
         steps: 0,
+        deaf: 0,
         promise_seen: None,
     };
     let nodes = [1, 2, 3].map(NodeId).to_vec();
@@ -192,6 +199,32 @@ fn steps_are_seen_and_inputs_counted() {
     assert!(shard.machine().steps > steps);
     assert_eq!(shard.machine().promise_seen, Some(0), "seen before it was written");
     assert_eq!(shard.machine().written, 1);
+}
+
+/// What a loop without room leaves untaken is no silence: its core is told so before each tick.
+#[test]
+fn a_loop_without_room_says_that_it_is_deaf() {
+    let room = Room { packets: 129, notices: 8193, log_items: 0, sparse: true };
+    let (mut shard, (mut to_shard, mut told)) = shard_with(false, room);
+    let mut now = 0;
+    let mut tick = |shard: &mut Shard<Double>| {
+        now += TICK_US;
+        let before = shard.machine().deaf;
+        shard.turn(now);
+        shard.machine().deaf - before
+    };
+    assert_eq!(tick(&mut shard), 0);
+    // Each campaign has something to say, and nobody reads it.
+    for _ in 0..2000 {
+        let _ = to_shard.try_send(Command::Campaign);
+        tick(&mut shard);
+    }
+    assert_eq!((tick(&mut shard), tick(&mut shard)), (1, 1));
+    for _ in 0..20 {
+        while told.try_recv().is_some() {}
+        tick(&mut shard);
+    }
+    assert_eq!((tick(&mut shard), tick(&mut shard)), (0, 0));
 }
 
 /// A promise that did not reach the disk is not answered with, and ends the shard.
@@ -297,7 +330,8 @@ fn a_full_log_does_not_hold_up_the_end() {
     config.node.dir.clone_from(&dir);
     config.limits = Limits::small();
     crate::recover::format(&config).unwrap();
-    let (_lock, opened) = crate::recover::open(&config, 1).unwrap();
+    let disk = chainring_storage::FileSystem::shared();
+    let opened = crate::recover::open_on(&disk, &config, 1).unwrap();
     let (mut writer, _) = opened.log.unwrap();
     let noop = |instance| {
         let (ballot, base) = (Ballot::default(), Instance(0));
@@ -325,4 +359,32 @@ fn a_full_log_does_not_hold_up_the_end() {
     let clean = shard.finish();
     std::fs::remove_dir_all(&dir).unwrap();
     assert!(!clean && shard.now_us < 100_000, "{clean} {}", shard.now_us);
+}
+
+/// Who delivered something else than another node says so, and goes no further.
+#[test]
+fn a_digest_that_differs_ends_the_shard() {
+    for differs in [false, true] {
+        let (mut shard, (mut to_shard, mut told)) = shard(false);
+        let ballot = Ballot { round: 1, node: NodeId(1), incarnation: Incarnation(1) };
+        for at in (0..CHECK_EVERY).map(Instance) {
+            let (base, entry) = (Instance(0), Entry::Noop);
+            let order = Order { instance: at, ballot, base, entry, decided: true };
+            shard.step(Input::Decided { order, ballot });
+        }
+        let check = Check { position: Instance(CHECK_EVERY), digest: shard.groups.digest() };
+        assert!(shard.turn(2_000_000).is_some());
+        let mut notes = std::iter::from_fn(|| told.try_recv());
+        assert!(notes.any(|notice| matches!(notice, Notice::Check(told) if told == check)));
+        let digest = Digest(check.digest.0 + u128::from(differs));
+        let sender = Sender { cluster: ClusterId(5), epoch: Epoch(1), node: NodeId(3) };
+        let mut frame = vec![0; HEADER_BYTES + CHECK_BYTES];
+        frame[HEADER_BYTES..].copy_from_slice(&Check { digest, ..check }.encode());
+        let (size, length) = (frame.len() as u32, CHECK_BYTES as u32);
+        sender.header(Kind::Check, size, length).seal(&mut frame);
+        assert!(to_shard.try_send(Command::Direct { from: NodeId(3), frame }).is_ok());
+        assert_eq!(shard.turn(2_000_001).is_none(), differs);
+        let failure = shard.end().failure;
+        assert_eq!(matches!(failure, Some(Failure::Diverged(_))), differs, "{failure:?}");
+    }
 }

@@ -11,7 +11,7 @@ use crate::mail::{Command, Notice};
 use crate::node::{arena_plan, peer_identity};
 use crate::peers::{Peers, PeersOptions};
 use crate::recover::{self, Opened, RecoverError};
-use crate::shard::{Room, Shard, ShardParts, links};
+use crate::shard::{Failure, Room, Shard, ShardParts, links};
 use crate::sim::agenda::What;
 use crate::sim::clerk::{Clerk, ClerkHost, DiskReader};
 use crate::sim::disk::DiskHandle;
@@ -388,7 +388,9 @@ impl SimNode {
         self.placed = std::mem::take(&mut alive.ground.desk.borrow_mut().placed);
         self.placed.sort_unstable_by_key(|placed| placed.number);
         match (ended.failure, ended.clean) {
-            (Some(_), _) => Turned::Failed,
+            // The observer sees the difference itself; so it is the comparison that is wrong.
+            (Some(Failure::Diverged(divergence)), _) => panic!("{divergence}"),
+            (Some(Failure::Log(_)), _) => Turned::Failed,
             (None, true) => Turned::Clean,
             (None, false) => Turned::Unclean,
         }

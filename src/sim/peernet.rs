@@ -174,6 +174,10 @@ impl Stream for SimStream {
         Ok(())
     }
 
+    fn end_unheard(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn finish(&self) {
         self.lan.borrow_mut().shutdown_write(self.link.index, self.link.side);
     }

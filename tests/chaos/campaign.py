@@ -5,6 +5,7 @@ Invariant: every cluster that took a record is audited, also if a signal ends th
 
 import time
 
+import options
 import report
 from book import Book
 from clients import Clients
@@ -19,7 +20,7 @@ RECORDS = 100_000
 
 def run(chosen, stop):
     """All of it; what was found."""
-    program = binary()
+    program = binary(any(kind in options.DEVICE for kind in chosen.only))
     found = report.Report(chosen, program)
     ends = time.monotonic() + chosen.minutes * 60
     with Network(chosen.nodes) as lan:

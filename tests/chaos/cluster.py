@@ -10,10 +10,12 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import device
 import network
 import web
 from calm import Calm
@@ -24,16 +26,23 @@ LIMITS = {"record_bytes": 64 << 10, "packet_bytes": 64 << 10, "group_bytes": 256
 END_SECONDS = 30
 
 
-def binary():
-    """The release binary: `CHAINRING_BIN`, or this checkout's, made now."""
+def binary(device):
+    """The release binary: `CHAINRING_BIN`, or this checkout's, made now; with the device if some
+    fault needs it."""
     named = os.environ.get("CHAINRING_BIN")
     if named:
+        version = network.tool(named, "--version")
+        if device and "chaos" not in version.partition("features:")[2]:
+            sys.exit(f"{named} has no device for these faults: build it with `cargo build "
+                     "--profile chaos --features chaos`, or leave CHAINRING_BIN out")
         return named
     root = pathlib.Path(__file__).resolve().parents[2]
-    subprocess.run(["cargo", "build", "--release", "--locked", "--quiet", "--package", "chainring",
-                    "--bin", "chainring"], cwd=root, check=True)
+    profile = "chaos" if device else "release"
+    features = ["--features", "chaos"] if device else []
+    subprocess.run(["cargo", "build", "--profile", profile, "--locked", "--quiet", "--package",
+                    "chainring", "--bin", "chainring", *features], cwd=root, check=True)
     target = os.environ.get("CARGO_TARGET_DIR", root / "target")
-    return str(pathlib.Path(target) / "release" / "chainring")
+    return str(pathlib.Path(target) / profile / "chainring")
 
 
 class Cluster:
@@ -79,8 +88,9 @@ class Cluster:
     def config(self, node):
         return self.folder / str(node) / "chainring.toml"
 
-    def start(self, node):
-        """Starts a node that does not run. What it says goes to a file beside its directory."""
+    def start(self, node, orders=""):
+        """Starts a node that does not run. What it says goes to a file beside its directory.
+        `orders` are for its device, from the first moment on."""
         command = ["ip", "netns", "exec", self.lan.space(node), "setpriv", "--pdeathsig", "KILL",
                    self.program, "node", "--config", str(self.config(node))]
         with open(self.folder / f"{node}.out", "ab") as out:
@@ -88,7 +98,8 @@ class Cluster:
             out.flush()
             # A session of its own: Ctrl-C is for this process alone.
             self.processes[node] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
+                env={**os.environ, device.VARIABLE: device.always() + orders})
 
     def signal(self, node, number):
         self.processes[node].send_signal(number)
@@ -99,6 +110,34 @@ class Cluster:
             self.signal(node, signal.SIGKILL)
         for node in nodes:
             self.processes.pop(node).wait()
+
+    def cut_power(self, nodes, random, waits):
+        """The power of these fails at once; how many writes and names that altered, `None` for a
+        node that was not there to be cut. Half of the cuts come in the middle of a change."""
+        seeds = [random.getrandbits(63) for _ in nodes]
+        afters = [random.choice((0, random.randint(1, 30))) for _ in nodes]
+        folders = [self.folder / str(node) for node in nodes]
+        altered = device.cut_all(folders, seeds, afters, waits)
+        for node in nodes:
+            process = self.processes.pop(node)
+            process.kill()
+            process.wait()
+        return altered
+
+    def await_ends(self, nodes, seconds):
+        """Waits for the end of nodes that may end by themselves, and makes one after a while."""
+        deadline = time.monotonic() + seconds
+        for node in nodes:
+            process = self.processes.pop(node)
+            try:
+                process.wait(max(0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def order(self, node, line):
+        """Gives an order to a node's device; the answer."""
+        return device.order(self.folder / str(node), line)
 
     def terminate(self, node):
         """SIGTERM, and its end, which has to be a good one."""

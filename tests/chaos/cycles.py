@@ -41,12 +41,17 @@ class Cycles:
         if self.stop.is_set():
             return
         fault = self.draw(coordinator)
+        if fault.alone and self.early:
+            coordinator = self.load()
+            if self.stop.is_set():
+                return
         fresh = self.book.acknowledged() - self.at_strike
         self.at_strike = self.book.acknowledged()
         hit = fault.hits(coordinator or self.coordinator())
         measured = fault.measured and fault.victim == coordinator
         # Some strike into the recovery of the one before. Then nothing is measured.
-        self.early = self.chosen.aim == "any" and self.random.random() < 0.25
+        hurried = self.chosen.aim == "any" and self.random.random() < 0.25
+        self.early = hurried and not fault.alone
         took = self.strike(fault, measured)
         took |= self.hurry(fault) if self.early else self.heal(fault)
         counts = fault.took_effect and fresh >= ENOUGH

@@ -7,9 +7,12 @@ judged after the heal by what the kernel counted, where it counts.
 
 import time
 
+import corruption
 import shapes
 
 READY_SECONDS = 30
+# A cut that waits for the middle of a change waits so long; one in a start, so long for its end.
+CUT_SECONDS, AGAIN_SECONDS = 0.3, 1.0
 
 
 class Fault:
@@ -17,6 +20,8 @@ class Fault:
 
     name = ""
     measured = False
+    # Nothing else may be wrong before all nodes are whole again.
+    alone = False
     # Longest time that it lasts, seconds, beside what is measured.
     longest = 1.0
 
@@ -64,6 +69,91 @@ class KillAll(Fault):
 
     def strike(self):
         self.cluster.kill(self.cluster.nodes)
+
+    def heal(self):
+        for node in self.random.sample(self.cluster.nodes, len(self.cluster.nodes)):
+            self.cluster.start(node)
+
+
+class PowerCut(Fault):
+    """The power of one fails: of what its disk did not hold for good, any part is there."""
+
+    name = "powercut"
+    longest = 0.3
+
+    def __init__(self, *rest):
+        super().__init__(*rest)
+        self.victims, self.altered = [self.victim], []
+
+    def strike(self):
+        self.cut()
+        self.what += f", {sum(filter(None, self.altered))} writes altered"
+
+    def cut(self):
+        altered = self.cluster.cut_power(self.victims, self.random, CUT_SECONDS)
+        self.took_effect = None not in altered
+        self.altered += altered
+
+    def heal(self):
+        """Some lose power once more while they start."""
+        if self.random.random() < 0.25:
+            for node in self.victims:
+                self.cluster.start(node, "cut {} after {}".format(
+                    self.random.getrandbits(63), self.random.randint(1, 12)))
+            self.cluster.await_ends(self.victims, AGAIN_SECONDS)
+        for node in self.random.sample(self.victims, len(self.victims)):
+            self.cluster.start(node)
+
+
+class PowerCutAll(PowerCut):
+    """The power of all fails at once."""
+
+    longest = 0.2
+
+    def __init__(self, *rest):
+        super().__init__(*rest)
+        self.victims = self.cluster.nodes
+        self.able, self.what = [], "all nodes"
+
+    def hits(self, node):
+        return True
+
+
+class Corruption(Fault):
+    """One node ends in good order, and its log holds other bytes when it is started again."""
+
+    name, alone = "corruption", True
+    longest = 0.1
+
+    def strike(self):
+        self.cluster.terminate(self.victim)
+        self.told(corruption.minority(self.cluster.folder / str(self.victim), self.random))
+
+    def told(self, done):
+        self.took_effect = bool(done)
+        self.what += ": " + ", ".join(done[:4]) + (" and more" if len(done) > 4 else "")
+
+    def heal(self):
+        self.cluster.start(self.victim)
+
+
+class Helix(Corruption):
+    """All nodes end, and each log is hurt where another one is not."""
+
+    name = "helix"
+
+    def __init__(self, *rest):
+        super().__init__(*rest)
+        self.able, self.what = [], "all nodes"
+
+    def hits(self, node):
+        return True
+
+    def strike(self):
+        for node in self.cluster.nodes:
+            self.cluster.terminate(node)
+        folders = [self.cluster.folder / str(node) for node in self.cluster.nodes]
+        self.told(corruption.helix(folders, self.random))
 
     def heal(self):
         for node in self.random.sample(self.cluster.nodes, len(self.cluster.nodes)):
@@ -172,11 +262,13 @@ class Restart(Fault):
         self.what += f", ended within {self.end:.1f} s, ready within {self.ready:.1f} s"
 
 
-ONE = {fault.name: fault for fault in (Kill, Stop, Partition, Loss, Slow, Restart)}
+ONE = {fault.name: fault for fault in
+       (Kill, PowerCut, Corruption, Helix, Stop, Partition, Loss, Slow, Restart)}
+ALL = {"kill": KillAll, "powercut": PowerCutAll}
 
 
 def draw(name, cluster, random, victim, chosen):
-    """A fault of this name; half of all kills hit all nodes at once."""
-    if name == "kill" and chosen.aim == "any" and random.random() < 0.5:
-        return KillAll(cluster, random, victim)
+    """A fault of this name; half of all kills and power cuts hit all nodes at once."""
+    if name in ALL and chosen.aim == "any" and random.random() < 0.5:
+        return ALL[name](cluster, random, victim)
     return ONE[name](cluster, random, victim, chosen.shape)

@@ -28,7 +28,7 @@ class Report:
         self.clusters = self.needless = 0
         self.sent = self.refused = self.acknowledged = 0
         self.uncounted = self.at_coordinator = self.without_effect = 0
-        self.cycles = dict.fromkeys(options.KINDS + ("powercut", "corruption"), 0)
+        self.cycles = dict.fromkeys(options.KINDS + options.ASKED, 0)
         self.harms = dict.fromkeys(HARMS, 0)
         self.problems, self.lates, self.kept = [], [], []
         self.times = {"failover": {}, "cut": {}, "heal": {}, "whole": {}}

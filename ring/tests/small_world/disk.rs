@@ -93,6 +93,7 @@ impl Disk {
             orders: self.orders.range(delivered..).map(|(_, order)| *order).collect(),
             values: self.values.iter().copied().filter(|id| !table.is_past(id)).collect(),
             table,
+            configuration: None,
             damaged: self.damaged,
         };
         (recovered, log)

@@ -5,15 +5,17 @@
 //! direct messages are a bag.
 
 mod check;
+mod direct;
 mod links;
+mod members;
 mod node;
 mod random;
 
-use chainring_ring::actions::{Action, Input, PromiseFrom};
+use chainring_ring::actions::{Action, Input};
 use chainring_ring::codec::{ORDER_BYTES, put_order};
 use chainring_ring::coordinator::Role;
 use chainring_ring::ids::{
-    Ballot, Claim, Durability, Entry, Incarnation, Instance, NodeId, Order, ValueId,
+    Ballot, Claim, Durability, Incarnation, Instance, NodeId, Order, ValueId,
 };
 use chainring_ring::layout::Layout;
 use chainring_ring::votes::Vote;
@@ -27,6 +29,8 @@ use random::Random;
 pub struct Plan {
     pub seed: u64,
     pub nodes: usize,
+    /// How many of them the log begins with; if it is not all, members change.
+    pub founders: usize,
     pub durability: Durability,
     pub steps: usize,
     /// One step in this many, of each kind of fault.
@@ -45,7 +49,7 @@ enum Direct {
     Prepare(Ballot),
     Answer(Box<Answer>),
     Reject(Ballot),
-    Open(Ballot, Layout, Claim),
+    Open(Ballot, Layout, Claim, Instance),
     Present(Vote, u8, bool),
     Missed(NodeId, Ballot, NodeId),
     Ask(NodeId, Ballot),
@@ -131,6 +135,7 @@ impl World {
             94..=96 => self.resume(at),
             97 if self.random.one_in(calm) => self.step(at, Input::Campaign),
             98 => self.write(at),
+            99 if self.changes() => self.change_members(),
             _ => {}
         }
     }
@@ -146,9 +151,11 @@ impl World {
         for _ in 0..TICKS_TO_HEAL {
             (0..self.nodes.len()).for_each(|at| self.step(at, Input::Tick));
             self.settle();
+            self.readmit();
             if self.is_whole() {
                 self.mend();
-                self.check.finished(&self.nodes[0].log);
+                let member = self.members().expect("it is whole")[0];
+                self.check.finished(&self.nodes[member].log);
                 return;
             }
         }
@@ -160,13 +167,16 @@ impl World {
     /// One more ballot, and no log counts as damaged any more.
     fn mend(&mut self) {
         if self.nodes.iter().any(|node| node.core().is_damaged()) {
-            self.step(0, Input::Campaign);
+            let member = self.members().expect("it is whole")[0];
+            self.step(member, Input::Campaign);
             for _ in 0..4 {
                 (0..self.nodes.len()).for_each(|at| self.step(at, Input::Tick));
                 self.settle();
             }
         }
-        let damaged = self.nodes.iter().find(|node| node.core().is_damaged());
+        let members = self.members().expect("it is whole");
+        let damaged = |node: &&Node| node.core().is_damaged();
+        let damaged = members.iter().map(|at| &self.nodes[*at]).find(damaged);
         assert!(damaged.is_none(), "damaged for ever: {}", self.describe(damaged.expect("some")));
     }
 
@@ -185,8 +195,10 @@ impl World {
             .map(|lane| (lane.session().start, lane.first().0, lane.next().0))
             .collect();
         format!(
-            "{:?} {role} promised {:?} claim {:?} received {:?} durable {:?} delivered {:?} everywhere {:?} next {slot:?} proposed {:?} lanes {lanes:?} own {:?}",
+            "{:?} life {} {role} members {} promised {:?} claim {:?} received {:?} durable {:?} delivered {:?} everywhere {:?} next {slot:?} proposed {:?} lanes {lanes:?} own {:?}",
             node.id,
+            node.incarnation.0,
+            members::describe(core),
             core.promised(),
             core.claim(),
             core.received(),
@@ -217,8 +229,8 @@ impl World {
 
     fn is_whole(&self) -> bool {
         let longest = self.check.chosen.len() as u64;
-        let mut nodes = self.nodes.iter();
-        nodes.all(|node| {
+        let Some(members) = self.members() else { return false };
+        members.iter().map(|at| &self.nodes[*at]).all(|node| {
             let delivered = |id: &ValueId| self.check.is_done(id);
             let core = node.core();
             core.delivered() == Instance(longest)
@@ -277,22 +289,38 @@ impl World {
 
     fn crash(&mut self, at: usize) {
         let forgets = self.plan.durability != Durability::Sync;
-        if !self.nodes[at].up() || (forgets && !self.expendable.contains(&at)) {
+        let may = match self.changes() {
+            true => self.may_forget(at),
+            false => self.expendable.contains(&at),
+        };
+        if !self.nodes[at].up() || forgets && !may {
             return;
         }
+        self.fall(at);
+        let damaged = self.expendable.iter().take(self.plan.damaged).any(|k| *k == at);
+        let bearable = !self.changes() || self.may_forget(at);
+        if damaged && bearable && self.random.one_in(2) {
+            self.nodes[at].damage(&mut self.random);
+        }
+    }
+
+    /// True if the members change.
+    fn changes(&self) -> bool {
+        self.plan.founders < self.plan.nodes
+    }
+
+    /// The node stops from one moment to the next.
+    fn fall(&mut self, at: usize) {
         self.nodes[at].crash(&mut self.random);
         self.break_link(at);
         if let Some(before) = self.caller(at) {
             self.break_link(before);
         }
-        let damaged = self.expendable.iter().take(self.plan.damaged).any(|k| *k == at);
-        if damaged && self.random.one_in(2) {
-            self.nodes[at].damage(&mut self.random);
-        }
     }
 
     fn restart(&mut self, at: usize) {
-        self.nodes[at].start(&self.ids, self.plan.durability, self.plan.window);
+        let founders = &self.ids[..self.plan.founders];
+        self.nodes[at].start(founders, self.plan.durability, self.plan.window);
         self.check.recovered(&self.nodes[at]);
     }
 
@@ -358,7 +386,9 @@ impl World {
             Action::Relink => self.relink(at),
             Action::Open { to } => {
                 let core = self.nodes[at].core();
-                let open = Direct::Open(core.promised(), *core.layout(), core.claim());
+                let Role::Coordinator(tip) = core.role() else { return };
+                let (layout, claim, barrier) = (*core.layout(), core.claim(), tip.barrier);
+                let open = Direct::Open(core.promised(), layout, claim, barrier);
                 self.send(to, open);
             }
             Action::Present { to, asks } => {
@@ -417,101 +447,6 @@ impl World {
             delivered: core.delivered(),
             orders,
         }
-    }
-
-    fn send(&mut self, to: NodeId, message: Direct) {
-        if self.direct.len() < 256 {
-            self.direct.push((usize::from(to.0) - 1, message));
-        }
-    }
-
-    fn fetch(&mut self, at: usize, id: ValueId) {
-        let holds = |node: &&Node| {
-            let Some(core) = &node.core else { return false };
-            let logged =
-                |(order, counts): &(Order, bool)| *counts && order.entry == Entry::Value(id);
-            core.lanes().ticket(&id).is_some() || node.log.iter().any(logged)
-        };
-        if self.nodes.iter().any(|node| node.id != self.ids[at] && holds(&node)) {
-            self.send(self.ids[at], Direct::Value(id));
-        }
-    }
-
-    fn catch_up(&mut self, at: usize, from: Instance) {
-        let start = self.random.below(self.nodes.len() as u64) as usize;
-        let peers = (0..self.nodes.len()).map(|k| (start + k) % self.nodes.len());
-        let mut serving = peers.filter(|k| *k != at && self.nodes[*k].up());
-        let Some(peer) = serving.find(|k| self.nodes[*k].core().delivered() > from) else { return };
-        let entries = self.nodes[peer].log[from.0 as usize..].iter().map(|(order, _)| *order);
-        let limit = if self.healing { 4096 } else { 1 + self.random.below(16) as usize };
-        let entries = entries.take(limit).collect();
-        let ballot = self.nodes[peer].core().claim().ballot;
-        self.send(self.ids[at], Direct::Entries(entries, ballot));
-    }
-
-    fn arrive_run(&mut self, at: usize, most: u64) {
-        let mut left = most;
-        while left > 0 && self.arrive(at) {
-            left -= 1;
-        }
-    }
-
-    fn arrive_direct_run(&mut self, most: u64) {
-        let mut left = most;
-        while left > 0 && self.arrive_direct() {
-            left -= 1;
-        }
-    }
-
-    /// One direct message arrives, or is lost, or arrives and stays to arrive again.
-    fn arrive_direct(&mut self) -> bool {
-        if self.direct.is_empty() {
-            return false;
-        }
-        let index = self.random.below(self.direct.len() as u64) as usize;
-        let (at, message) = if !self.healing && self.random.one_in(8) {
-            self.direct[index].clone()
-        } else {
-            self.direct.swap_remove(index)
-        };
-        if !self.healing && self.random.one_in(10) {
-            return true;
-        }
-        match message {
-            Direct::Prepare(ballot) => self.step(at, Input::Prepare { ballot }),
-            Direct::Reject(promised) => self.step(at, Input::Reject { promised }),
-            Direct::Open(ballot, layout, claim) => {
-                self.step(at, Input::Open { ballot, layout, claim });
-            }
-            Direct::Present(vote, hears, asks) => {
-                self.step(at, Input::Present { vote, hears, asks });
-            }
-            Direct::Missed(from, ballot, node) => {
-                self.step(at, Input::Missed { from, ballot, node });
-            }
-            Direct::Ask(from, ballot) => self.step(at, Input::Ask { from, ballot }),
-            Direct::Lost(from, ballot) => self.step(at, Input::Lost { from, ballot }),
-            Direct::Value(id) => self.step(at, Input::Fetched(id)),
-            Direct::Entries(orders, ballot) => {
-                for order in orders {
-                    self.step(at, Input::Decided { order, ballot });
-                }
-            }
-            Direct::Answer(answer) => {
-                let promise = PromiseFrom {
-                    from: answer.from,
-                    incarnation: answer.incarnation,
-                    ballot: answer.ballot,
-                    before: answer.before,
-                    damaged: answer.damaged,
-                    first: answer.first,
-                    delivered: answer.delivered,
-                    orders: &answer.orders,
-                };
-                self.step(at, Input::Promise(promise));
-            }
-        }
-        true
     }
 }
 

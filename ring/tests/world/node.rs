@@ -5,6 +5,7 @@
 
 use super::random::Random;
 use chainring_ring::actions::Actions;
+use chainring_ring::configuration::Configuration;
 use chainring_ring::core::{Core, Recovered, Settings};
 use chainring_ring::ids::{
     Ballot, Claim, Durability, Entry, Incarnation, Instance, NodeId, Order, Session, ValueId,
@@ -95,7 +96,8 @@ impl Node {
         }
         self.disk.start += 1;
         let session = Session { incarnation: self.incarnation, start: self.disk.start };
-        let (recovered, log) = recover(&self.disk);
+        let first = Configuration::first(nodes.iter().map(|node| (*node, Incarnation(1))));
+        let (recovered, log) = recover(&self.disk, first);
         self.log = log;
         self.logged = recovered.claim;
         self.note_durable();
@@ -188,7 +190,7 @@ impl Node {
 }
 
 /// Reads the log as the production recovery does.
-fn recover(disk: &Disk) -> (Recovered, Vec<(Order, bool)>) {
+fn recover(disk: &Disk, first: Configuration) -> (Recovered, Vec<(Order, bool)>) {
     let (mut orders, mut values) = (BTreeMap::new(), BTreeSet::new());
     let (mut promised, mut claim) = (disk.promised, Claim::default());
     let mut vouched = Instance(0);
@@ -212,6 +214,7 @@ fn recover(disk: &Disk) -> (Recovered, Vec<(Order, bool)>) {
         }
     }
     let (mut table, mut log) = (Sequences::default(), Vec::new());
+    let mut configuration = first;
     let mut delivered = Instance(0);
     while let Some(order) = orders.get(&delivered) {
         let claimed = delivered < claim.position && (order.decided || order.ballot >= claim.ballot);
@@ -223,12 +226,17 @@ fn recover(disk: &Disk) -> (Recovered, Vec<(Order, bool)>) {
         if !authorised || !held {
             break;
         }
+        if let Entry::Membership(change) = order.entry {
+            configuration.apply(&change);
+        }
         log.push((*order, table.apply(&order.entry)));
         delivered = delivered.next();
     }
     let values = values.into_iter().filter(|id| !table.is_past(id)).collect();
     let orders = orders.range(delivered..).map(|(_, order)| *order).collect();
     let damaged = disk.damaged.is_some();
-    let recovered = Recovered { promised, claim, delivered, table, orders, values, damaged };
+    let configuration = Some(configuration);
+    let recovered =
+        Recovered { promised, claim, delivered, table, configuration, orders, values, damaged };
     (recovered, log)
 }

@@ -295,6 +295,10 @@ impl Stream for End {
         Ok(())
     }
 
+    fn end_unheard(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     fn finish(&self) {
         self.lan.0.borrow_mut().through(self.write, Event::Finish(self.write));
     }

@@ -55,7 +55,7 @@ impl Default for CrashPlan {
 }
 
 /// A crash by chance.
-pub(super) struct Chance<'a> {
+pub(crate) struct Chance<'a> {
     pub random: &'a mut Random,
     pub plan: CrashPlan,
     affected: bool,

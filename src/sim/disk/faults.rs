@@ -6,7 +6,7 @@
 use super::crash::{Chance, CrashPlan};
 use super::drive::Drive;
 use super::file::{Bytes, Pending, sectors};
-use super::image::SECTOR;
+use super::image::{Medium, SECTOR};
 use super::{Target, WriteId};
 use crate::sim::faults::Kind;
 use crate::sim::random::Random;

@@ -1,17 +1,18 @@
-//! A file of a simulated disk: what is on stable media, and what is not there yet.
+//! A file of a disk that can lose power: what is on stable media, and what is not there yet. Under
+//! the simulator the media are an [`Image`], under real processes (feature `chaos`) real files.
 //!
 //! Invariant: a read sees the writes that were reported as done, in their order; what is under way
 //! is seen by nobody before it is done or the power failed.
 
 use super::crash::{Fate, Fates};
 use super::faults::Bad;
-use super::image::{Image, PAGE, SECTOR, is_zero};
+use super::image::{Image, Medium, PAGE, SECTOR, is_zero};
 use core::ops::Range;
 use std::collections::BTreeSet;
 
 /// Bytes to be written: these, and behind them zeros.
 #[derive(Clone, Debug)]
-pub(super) struct Bytes {
+pub(crate) struct Bytes {
     some: Vec<u8>,
     length: u64,
 }
@@ -50,7 +51,7 @@ impl Bytes {
         (some, part.end - part.start - some.len() as u64)
     }
 
-    fn write(&self, part: Range<u64>, at: u64, image: &mut Image) {
+    fn write(&self, part: Range<u64>, at: u64, image: &mut impl Medium) {
         let (some, zeros) = self.part(&part);
         let behind = at + part.start + some.len() as u64;
         image.write(at + part.start, some);
@@ -78,7 +79,7 @@ impl Bytes {
     }
 
     /// Whether a part of them lies in an image already.
-    fn lie_in(&self, part: Range<u64>, at: u64, image: &Image) -> bool {
+    fn lie_in(&self, part: Range<u64>, at: u64, image: &impl Medium) -> bool {
         let (some, zeros) = self.part(&part);
         let behind = at + part.start + some.len() as u64;
         image.holds(at + part.start, some) && (zeros == 0 || image.is_zero(behind, zeros))
@@ -92,7 +93,7 @@ pub(super) fn sectors(at: u64, bytes: u64) -> Range<u64> {
 
 /// A write that is not on stable media, or not whole.
 #[derive(Clone, Debug)]
-pub(super) struct Pending {
+pub(crate) struct Pending {
     /// Number of a write under way; none of one in the cache, which is done but for a flush.
     pub id: Option<u64>,
     pub at: u64,
@@ -119,8 +120,8 @@ impl Pending {
 
 /// A file, by whatever name.
 #[derive(Clone, Debug, Default)]
-pub(super) struct File {
-    pub stable: Image,
+pub(crate) struct File<M = Image> {
+    pub stable: M,
     pub stable_length: u64,
     pub length: u64,
     /// Writes not on stable media, in the order in which they were made.
@@ -133,7 +134,15 @@ pub(super) struct File {
     pub bad: Option<(Range<u64>, Bad)>,
 }
 
-impl File {
+impl<M: Medium> File<M> {
+    /// A file as it lies on its media; real files alone are there before they are written.
+    #[cfg(feature = "chaos")]
+    pub fn over(stable: M, length: u64) -> File<M> {
+        let (latent, spoilt) = Default::default();
+        let (stable_length, pending, bad) = (length, Vec::new(), None);
+        File { stable, stable_length, length, pending, latent, spoilt, bad }
+    }
+
     /// How the place is bad that a read or write touches.
     pub fn bad_at(&self, at: u64, bytes: u64) -> Option<Bad> {
         let (place, bad) = self.bad.as_ref()?;
@@ -143,6 +152,11 @@ impl File {
     /// What a process reads; the length was looked at before.
     pub fn read(&self, at: u64, out: &mut [u8]) {
         self.stable.read(at, out);
+        self.overlay(at, out);
+    }
+
+    /// Puts what was written and is not on stable media over what was read there.
+    pub fn overlay(&self, at: u64, out: &mut [u8]) {
         let end = at + out.len() as u64;
         for pending in self.pending.iter().filter(|pending| pending.id.is_none()) {
             let (from, to) = (at.max(pending.at), end.min(pending.at + pending.bytes.len()));

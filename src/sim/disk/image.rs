@@ -20,15 +20,31 @@ struct Page {
     digest: OnceLock<u128>,
 }
 
+/// Stable media: bytes at positions, zeros where nothing is.
+pub(crate) trait Medium {
+    /// Fills `out` with what lies from `at` on.
+    fn read(&self, at: u64, out: &mut [u8]);
+    /// Puts bytes there.
+    fn write(&mut self, at: u64, bytes: &[u8]);
+    /// Puts zeros there.
+    fn zero(&mut self, at: u64, bytes: u64);
+    /// Whether these bytes lie there.
+    fn holds(&self, at: u64, bytes: &[u8]) -> bool;
+    /// Whether nothing but zeros lies there.
+    fn is_zero(&self, at: u64, bytes: u64) -> bool;
+    /// Forgets what lies at and behind a position.
+    fn truncate(&mut self, length: u64);
+}
+
 /// Bytes at positions, zeros where nothing is.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Image {
+pub(crate) struct Image {
     /// Pages by number, ascending.
     pages: Vec<(u32, Arc<Page>)>,
 }
 
-impl Image {
-    pub fn read(&self, at: u64, out: &mut [u8]) {
+impl Medium for Image {
+    fn read(&self, at: u64, out: &mut [u8]) {
         let mut held = self.pages[self.first(at)..].iter().peekable();
         for (page, within, piece) in pieces(at, out.len()) {
             let out = &mut out[piece];
@@ -39,7 +55,7 @@ impl Image {
         }
     }
 
-    pub fn write(&mut self, at: u64, bytes: &[u8]) {
+    fn write(&mut self, at: u64, bytes: &[u8]) {
         for (page, within, piece) in pieces(at, bytes.len()) {
             let bytes = &bytes[piece];
             match self.find(page) {
@@ -61,7 +77,7 @@ impl Image {
         }
     }
 
-    pub fn zero(&mut self, at: u64, bytes: u64) {
+    fn zero(&mut self, at: u64, bytes: u64) {
         const ZEROS: Bytes = [0; PAGE];
         let end = at + bytes;
         let (first, last) = (self.first(at), self.first(end.next_multiple_of(PAGE as u64)));
@@ -73,8 +89,7 @@ impl Image {
         }
     }
 
-    /// Whether these bytes lie here.
-    pub fn holds(&self, at: u64, bytes: &[u8]) -> bool {
+    fn holds(&self, at: u64, bytes: &[u8]) -> bool {
         pieces(at, bytes.len()).all(|(page, within, piece)| {
             let bytes = &bytes[piece];
             match self.find(page) {
@@ -84,8 +99,7 @@ impl Image {
         })
     }
 
-    /// Whether a range holds nothing but zeros.
-    pub fn is_zero(&self, at: u64, bytes: u64) -> bool {
+    fn is_zero(&self, at: u64, bytes: u64) -> bool {
         let end = at + bytes;
         self.pages[self.first(at)..]
             .iter()
@@ -97,6 +111,15 @@ impl Image {
             })
     }
 
+    fn truncate(&mut self, length: u64) {
+        let end = self.pages.last().map_or(0, |(page, _)| (u64::from(*page) + 1) * PAGE as u64);
+        if end > length {
+            self.zero(length, end - length);
+        }
+    }
+}
+
+impl Image {
     /// A digest of what it holds.
     pub fn digest(&self) -> u128 {
         let of = |(number, page): &(u32, Arc<Page>)| {
@@ -107,14 +130,6 @@ impl Image {
             })
         };
         self.pages.iter().map(of).fold(0, |all, page| all ^ page)
-    }
-
-    /// Forgets what lies at and behind a position.
-    pub fn truncate(&mut self, length: u64) {
-        let end = self.pages.last().map_or(0, |(page, _)| (u64::from(*page) + 1) * PAGE as u64);
-        if end > length {
-            self.zero(length, end - length);
-        }
     }
 
     /// The first page that is, from a position's on.

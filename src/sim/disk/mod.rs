@@ -10,11 +10,11 @@
 //! Invariants: nothing is stable before it was flushed; a process of a life that ended does nothing
 //! more; a fault counts only if it took effect.
 
-mod crash;
+pub(crate) mod crash;
 mod drive;
 mod faults;
-mod file;
-mod image;
+pub(crate) mod file;
+pub(crate) mod image;
 mod seam;
 #[cfg(test)]
 mod tests;
@@ -26,6 +26,7 @@ use chainring_storage::superfile::{COPIES, COPY_DISTANCE, superblock_path};
 use chainring_storage::{SharedDisk, Superblock, segment_path};
 use crash::Chance;
 use drive::Drive;
+use image::Medium;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};

@@ -191,17 +191,16 @@ impl Observer {
             let what = || format!("topic {}: {offset} acknowledged, not delivered", topic.0);
             return self.verdict.fail(rule, node, what);
         };
-        let holders = self.holders(run.instance);
-        let quorum = self.quorum();
-        let what = || format!("acknowledged {:?} rests on {holders} nodes", run.instance);
-        self.verdict.check(rule, node, holders >= quorum, what);
+        let rests = self.is_held_by_quorum(run.instance);
+        let what = || format!("acknowledged {:?} rests on too few nodes", run.instance);
+        self.verdict.check(rule, node, rests, what);
     }
 
-    /// Nodes that accepted a delivered instance, or hold it now: on stable media in sync.
-    fn holders(&self, instance: Instance) -> usize {
+    /// True if a quorum accepted a delivered instance, or holds it now: on stable media in sync.
+    fn is_held_by_quorum(&self, instance: Instance) -> bool {
         let sync = self.setup.durability == Durability::Sync;
-        let Some(delivered) = self.log.get(instance.0 as usize) else { return 0 };
-        let Some(cell) = self.history.cell(instance) else { return 0 };
+        let Some(delivered) = self.log.get(instance.0 as usize) else { return false };
+        let Some(cell) = self.history.cell(instance) else { return false };
         let value = |node| match delivered.entry {
             Entry::Value(id) => self.values.is_held(&id, node),
             _ => true,
@@ -212,9 +211,9 @@ impl Observer {
                 true => self.is_stable(node, instance),
                 false => same().any(|p| p.held.has(node)) && value(node),
             };
-            now || same().any(|p| p.voted.has(node))
+            now || same().any(|p| p.has_voted(node))
         };
-        self.setup.nodes.iter().filter(|node| holds(**node)).count()
+        self.history.governing.at(instance).is_quorum(|node, _| holds(node))
     }
 
     /// A node served a record to a reader.

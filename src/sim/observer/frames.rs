@@ -105,9 +105,10 @@ impl Observer {
     fn promise_leaves(&mut self, node: NodeId, promise: &PromiseFrom<'_>) {
         self.shows(node, promise.ballot);
         let state = &self.nodes[usize::from(node.0)];
-        let voter = state.is_voter() && promise.incarnation == state.incarnation;
-        self.verdict.check(A8, node, voter, || {
-            format!("1B of incarnation {}, lives {}", promise.incarnation.0, state.incarnation.0)
+        let (life, lives) = (promise.incarnation, state.incarnation);
+        let named = self.history.governing.is_named(node, life) && life > state.forgotten;
+        self.verdict.check(A8, node, named && life == lives, || {
+            format!("1B of incarnation {}, lives {}, was it admitted? {named}", life.0, lives.0)
         });
         let chosen_to = self.history.chosen_to;
         let decided = promise.first.max(promise.delivered) <= chosen_to;
@@ -150,8 +151,9 @@ impl Observer {
                 // Decided here: at which ballot it is reported does not matter.
                 due.push((at, Ballot::ZERO));
             } else if let Some(cell) = self.history.cell(at) {
-                let held = cell.held_by(node).filter(|held| cell.is_voted(node, &held.entry));
-                let held = held.filter(|held| held.ballot >= mended);
+                let held = cell.held_by(node).filter(|held| held.ballot >= mended);
+                // What it voted for below that may be lost: the ballot's barrier answers for it.
+                let held = held.filter(|held| cell.is_voted(node, &held.entry, mended));
                 let owed = cell.owed(node).map(|(_, ballot)| ballot);
                 due.extend(held.map(|held| held.ballot).max(owed).map(|ballot| (at, ballot)));
             }

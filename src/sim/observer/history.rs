@@ -2,17 +2,21 @@
 //!
 //! Invariants: proposals and votes are never forgotten, whatever becomes of the nodes; `held` and
 //! `stable` say what lies in a node's memory and on its disk now. An instance is chosen as soon as
-//! a quorum's true votes at one ballot cover it.
+//! a quorum's true votes at one ballot cover it:
+//! of the configuration that governs it (`members.rs`), by node and life.
 
 use super::invariant::Invariant::{A1, A3, A4, A5, L3};
+use super::members::Governing;
 use super::verdict::{Nodes, Verdict};
-use chainring_ring::ids::{Ballot, Entry, Instance, NodeId, Order};
+use chainring_ring::ids::{Ballot, Entry, Incarnation, Instance, NODES_MAX, NodeId, Order};
 
 /// Instances that may be open beyond the last one delivered, in windows.
 const WINDOWS_OPEN: u64 = 4;
 
+type Past = Vec<(NodeId, Incarnation)>;
+
 /// An entry at an instance and a ballot.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Proposal {
     pub(super) ballot: Ballot,
     pub(super) entry: Entry,
@@ -20,8 +24,17 @@ pub(super) struct Proposal {
     pub(super) held: Nodes,
     /// Nodes with the order on stable media.
     pub(super) stable: Nodes,
-    /// Acceptors whose true vote covered it, ever.
+    /// Acceptors whose true vote covered it, in the life that they remember.
     pub(super) voted: Nodes,
+    /// The same of lives that are forgotten.
+    past: Past,
+}
+
+impl Proposal {
+    /// True if a vote of the node covered it, of whichever life.
+    pub(super) fn has_voted(&self, node: NodeId) -> bool {
+        self.voted.has(node) || self.past.iter().any(|(voter, _)| *voter == node)
+    }
 }
 
 /// What was proposed for one instance. Nearly always one proposal.
@@ -62,9 +75,10 @@ impl Cell {
         self.proposals().any(|p| p.stable.has(node) && p.entry == *entry)
     }
 
-    /// True if the node's vote covered this entry, at whatever ballot.
-    pub(super) fn is_voted(&self, node: NodeId, entry: &Entry) -> bool {
-        self.proposals().any(|p| p.voted.has(node) && p.entry == *entry)
+    /// True if the node's vote covered this entry, at whatever ballot from this one on.
+    pub(super) fn is_voted(&self, node: NodeId, entry: &Entry, from: Ballot) -> bool {
+        let mut known = self.proposals().filter(|p| p.ballot >= from && p.entry == *entry);
+        known.any(|p| p.voted.has(node))
     }
 
     /// What was chosen and at which ballot, if it was chosen by the node's vote as well: an
@@ -111,14 +125,36 @@ pub(super) struct History {
     openings: Vec<Opening>,
     /// Everything below is chosen.
     pub(super) chosen_to: Instance,
-    quorum: usize,
+    pub(super) governing: Governing,
+    /// By node, the life whose votes `voted` names.
+    lives: [Incarnation; NODES_MAX + 1],
     window: u64,
 }
 
 impl History {
-    pub(super) fn new(quorum: usize, window: u64) -> History {
-        let (cells, openings) = (Vec::new(), Vec::new());
-        History { cells, openings, chosen_to: Instance(0), quorum, window }
+    pub(super) fn new(nodes: &[NodeId], window: u64) -> History {
+        History {
+            cells: Vec::new(),
+            openings: Vec::new(),
+            chosen_to: Instance(0),
+            governing: Governing::new(nodes),
+            lives: [Incarnation(1); NODES_MAX + 1],
+            window,
+        }
+    }
+
+    /// A node votes in this life from now on: the votes of one before are not its own any more.
+    pub(super) fn lives(&mut self, node: NodeId, incarnation: Incarnation) {
+        let before = std::mem::replace(&mut self.lives[usize::from(node.0)], incarnation);
+        if before == incarnation {
+            return;
+        }
+        for proposal in self.cells.iter_mut().flat_map(Cell::proposals_mut) {
+            if proposal.voted.has(node) {
+                proposal.voted.remove(node);
+                proposal.past.push((node, before));
+            }
+        }
     }
 
     pub(super) fn cell(&self, instance: Instance) -> Option<&Cell> {
@@ -193,7 +229,11 @@ impl History {
             held: Nodes::default(),
             stable: Nodes::default(),
             voted: Nodes::default(),
+            past: Vec::new(),
         });
+        if let Entry::Membership(change) = order.entry {
+            self.governing.proposed(&change);
+        }
     }
 
     /// The order is the newest that the node has in memory.
@@ -220,20 +260,34 @@ impl History {
         instance: Instance,
         ballot: Ballot,
     ) {
-        let quorum = self.quorum;
-        let Some(cell) = self.cell_mut(instance) else { return };
+        let History { cells, governing, lives, .. } = self;
+        let cell = usize::try_from(instance.0).ok().and_then(|index| cells.get_mut(index));
+        let Some(cell) = cell else { return };
         let Some(proposal) = cell.at_mut(ballot) else { return };
         proposal.voted.add(node);
-        if proposal.voted.count() < quorum {
+        let entry = proposal.entry;
+        let voted = |node: NodeId, life| {
+            let now = proposal.voted.has(node) && lives[usize::from(node.0)] == life;
+            now || proposal.past.contains(&(node, life))
+        };
+        let members = governing.at(instance);
+        let after = match entry {
+            Entry::Membership(change) => members.after(&change),
+            _ => None,
+        };
+        if !members.is_quorum(voted) || after.is_some_and(|after| !after.is_quorum(voted)) {
             return;
         }
-        let entry = proposal.entry;
         if let Some((first, at)) = cell.chosen {
             return verdict.check(A4, node, first == entry, || {
                 format!("{instance:?}: {first:?} at {at:?} and {entry:?} at {ballot:?}")
             });
         }
         cell.chosen = Some((entry, ballot));
+        if let Entry::Membership(change) = entry {
+            governing.chosen(instance, &change);
+        }
+        let Some(cell) = self.cells.get(instance.0 as usize) else { return };
         let other = cell.proposals().find(|p| p.ballot > ballot && p.entry != entry);
         if let Some(other) = other {
             verdict.fail(A5, node, || format!("{instance:?}: {entry:?} chosen below {other:?}"));

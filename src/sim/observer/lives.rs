@@ -41,6 +41,8 @@ impl Observer {
         });
         if incarnation != state.incarnation {
             (state.shown, state.stable_promised) = (Ballot::ZERO, Ballot::ZERO);
+            state.mended = Ballot::ZERO;
+            self.history.lives(node, incarnation);
         }
         let misread = std::mem::take(&mut state.misread);
         let honest = !core.is_damaged() || state.harmed || misread;
@@ -105,12 +107,13 @@ impl Observer {
     fn found(&mut self, node: NodeId, core: &Core) {
         let state = &mut self.nodes[usize::from(node.0)];
         let lied = std::mem::take(&mut state.lied);
-        let excused = core.is_damaged() || lied == Some(0) || !state.is_voter();
-        let delivered = core.delivered();
+        let excused = core.is_damaged() || lied == Some(0);
+        let (delivered, mended) = (core.delivered(), state.mended);
         if !excused {
             for index in delivered.0 as usize..self.history.cells.len() {
                 let cell = &self.history.cells[index];
-                let kept = cell.held_by(node).filter(|kept| cell.is_voted(node, &kept.entry));
+                let kept = cell.held_by(node);
+                let kept = kept.filter(|kept| cell.is_voted(node, &kept.entry, mended));
                 let kept = kept.map(|kept| (kept.entry, kept.ballot));
                 let at = Instance(index as u64);
                 let slot = core.window().get(at);

@@ -10,6 +10,7 @@
 //! | file | what it watches |
 //! |---|---|
 //! | `history.rs` | what was proposed, accepted, chosen |
+//! | `members.rs` | who votes where |
 //! | `values.rs` | packets, and which occurrence of a value counts |
 //! | `node.rs`, `lives.rs` | what a node must still know when it comes back; stable media |
 //! | `steps.rs` | every step of a core |
@@ -24,6 +25,7 @@ mod frames;
 mod history;
 mod invariant;
 mod lives;
+mod members;
 mod node;
 mod producers;
 mod steps;
@@ -82,10 +84,9 @@ pub struct Observer {
 impl Observer {
     /// An observer of a cluster that has not begun.
     pub fn new(setup: Setup) -> Observer {
-        let quorum = setup.nodes.len() / 2 + 1;
         Observer {
             verdict: verdict::Verdict::default(),
-            history: history::History::new(quorum, setup.window),
+            history: history::History::new(&setup.nodes, setup.window),
             values: values::Values::default(),
             nodes: Default::default(),
             log: Vec::new(),
@@ -105,10 +106,6 @@ impl Observer {
     #[inline]
     pub fn now(&mut self, us: u64) {
         self.verdict.now_us = us;
-    }
-
-    fn quorum(&self) -> usize {
-        self.setup.nodes.len() / 2 + 1
     }
 }
 

@@ -8,9 +8,6 @@ use chainring_ring::ids::{Ballot, Incarnation, Instance, NodeId, Order, Session,
 use chainring_ring::votes::Vote;
 use std::collections::BTreeMap;
 
-/// The incarnation that votes: until membership, the first of every node.
-pub(super) const VOTER: Incarnation = Incarnation(1);
-
 /// A commit group or seal that is on stable media.
 #[derive(Clone, Copy, Debug)]
 pub struct Written<'a> {
@@ -105,11 +102,6 @@ pub(super) struct Node {
 }
 
 impl Node {
-    /// True while its votes count.
-    pub(super) fn is_voter(&self) -> bool {
-        self.incarnation == VOTER && self.forgotten < VOTER
-    }
-
     /// True if the vote was published by this node, or less than it.
     pub(super) fn has_published(&self, vote: &Vote) -> bool {
         let of = |mine: &&Vote| mine.incarnation == vote.incarnation && mine.ballot == vote.ballot;

@@ -208,11 +208,11 @@ impl Observer {
         let state = &self.nodes[usize::from(node.0)];
         let sync = self.setup.durability == Durability::Sync;
         let held = self.history.cell(instance).and_then(|cell| cell.at(vote.ballot));
-        let held = held.filter(|proposal| proposal.held.has(node)).copied();
+        let held = held.filter(|proposal| proposal.held.has(node)).cloned();
         if instance < state.delivered {
             let stable = !sync || self.is_stable(node, instance);
             self.verdict.check(D1, node, stable, || format!("{vote:?}: {instance:?} is volatile"));
-        } else if let Some(proposal) = held {
+        } else if let Some(proposal) = &held {
             if let Entry::Value(id) = proposal.entry
                 && !state.counting.is_past(&id)
                 && !delivers(actions, &id)
@@ -233,8 +233,7 @@ impl Observer {
             let what = || format!("{vote:?} without the order of {instance:?}");
             return self.verdict.check(A7, node, decided, what);
         }
-        let counts = self.nodes[usize::from(node.0)].is_voter() && held.is_some();
-        if counts && self.verdict.violation.is_none() {
+        if held.is_some() && self.verdict.violation.is_none() {
             self.history.vote(&mut self.verdict, node, instance, vote.ballot);
         }
     }

@@ -42,7 +42,7 @@ fn a1_one_entry_at_a_ballot() {
 
 #[test]
 fn a1_a_ballot_is_not_taken_up_by_a_later_life() {
-    let mut history = History::new(2, 64);
+    let mut history = History::new(&[1, 2, 3].map(NodeId), 64);
     let mut verdict = Verdict::default();
     for (instance, life, fault) in [(0, 1, false), (1, 1, false), (2, 2, true)] {
         let order = order(instance, ballot(1, 1), Entry::Noop);
@@ -129,7 +129,7 @@ fn a3_a_vote_may_move_before_the_promise_of_the_same_step() {
 }
 
 fn proposed(verdict: &mut Verdict, all: &[(Ballot, Entry)]) -> History {
-    let mut history = History::new(2, 64);
+    let mut history = History::new(&[1, 2, 3].map(NodeId), 64);
     for (life, (ballot, entry)) in (1..).zip(all) {
         history.order(verdict, ballot.node, &order(0, *ballot, *entry), Some(life));
     }

@@ -151,6 +151,7 @@ impl Ring {
             claim: core.claim(),
             delivered: core.delivered(),
             table: core.table().clone(),
+            configuration: Some(*core.configuration()),
             values: orders.iter().filter_map(value).collect(),
             orders,
             damaged: false,

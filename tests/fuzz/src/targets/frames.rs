@@ -9,6 +9,7 @@ use chainring_ring::codec::{
     CLAIM_BYTES, ORDER_BYTES, POSITION_MAX, VOTE_BYTES, claim_at, order_at, put_claim, put_order,
     put_vote, vote_at,
 };
+use chainring_ring::configuration::{Change, Step};
 use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, VERSION};
 use chainring_ring::ids::{
     Claim, Entry, Incarnation, Instance, NODES_MAX, NodeId, Order, RingId, Sequence, Session,
@@ -159,7 +160,7 @@ pub(crate) fn check_order(order: &Order) {
         }
         Entry::Close { origin, .. } => origin,
         Entry::Trim(position) => return assert!(position <= order.instance),
-        Entry::Noop | Entry::Barrier(_) => return,
+        Entry::Noop | Entry::Barrier(_) | Entry::Membership(_) => return,
     };
     assert!((1..=NODES_MAX).contains(&usize::from(origin.0)), "nobody holds values of {origin:?}");
 }
@@ -210,7 +211,8 @@ fn run_direct(bytes: &[u8]) -> bool {
             assert!(promise.first.max(promise.delivered).0 <= POSITION_MAX);
             promise.orders.chunks(ORDER_BYTES).flat_map(order_at).for_each(|o| check_order(&o));
         }
-        Ok(Input::Open { ballot, layout, claim }) => {
+        Ok(Input::Open { ballot, layout, claim, barrier }) => {
+            assert!(barrier.0 <= POSITION_MAX);
             assert_eq!((ballot.node, layout.nodes().first()), (from, Some(&from)));
             assert_eq!(Layout::decode(layout.encode()), Some(*layout));
             assert!(claim.position.0 <= POSITION_MAX && claim.ballot <= *ballot);
@@ -248,8 +250,15 @@ pub(crate) fn orders() -> Vec<Order> {
         Entry::Value(ValueId { origin: NodeId(2), session, sequence: Sequence(sequence) })
     };
     let close = Entry::Close { origin: NodeId(3), below: session };
+    let change = |step| Entry::Membership(Change { version: 7, step });
+    let (node, incarnation) = (NodeId(4), Incarnation(2));
+    let admit = change(Step::Admit { node, incarnation, instead: Some(NodeId(1)) });
+    let joint = change(Step::Joint { voters: 0b1110, fresh: 0b1000 });
+    let [dismiss, leave] = [Step::Dismiss { node }, Step::Leave].map(change);
+    let members = [admit, joint, dismiss, leave];
     let trim = Entry::Trim(Instance(17));
     let entries = [value(9), Entry::Noop, Entry::Barrier(BALLOT), close, value(10), trim];
+    let entries = entries.into_iter().chain(members);
     let order = |(instance, entry)| Order {
         instance: Instance(instance),
         ballot: BALLOT,
@@ -297,9 +306,9 @@ fn frame_of_votes() -> Vec<u8> {
 /// What failover says: a ballot is open, a node is there, a neighbour or the coordinator is missed.
 fn failover() -> [Vec<u8>; 5] {
     let direct = |kind, body: &[u8]| sealed(header(kind, 0, 0), body, 1);
-    let mut open = vec![0; 8 + CLAIM_BYTES];
+    let mut open = vec![0; 16 + CLAIM_BYTES];
     open[..4].copy_from_slice(&0x312u32.to_le_bytes());
-    put_claim(&Claim { ballot: BALLOT, position: Instance(9) }, &mut open[8..]);
+    put_claim(&Claim { ballot: BALLOT, position: Instance(9) }, &mut open[16..]);
     let mut present = vec![0; VOTE_BYTES + 8];
     put_vote(&Vote { node: NodeId(2), ballot: BALLOT, ..Vote::default() }, &mut present);
     [
