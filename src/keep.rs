@@ -24,6 +24,9 @@ use std::path::PathBuf;
 /// Instances after which a checkpoint is due, however few bytes they took: an index of 6 MiB.
 const INSTANCES: u64 = 1 << 16;
 
+/// Reads of a checkpoint that does not verify.
+const READS: u32 = 8;
+
 /// A checkpoint on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {
@@ -170,10 +173,12 @@ pub fn load(
         };
         let useful = whole && position >= found.base;
         let used = useful
-            && read_checkpoint(&dir, limits, position).is_ok_and(|(read, checksum)| {
-                // What a segment held that is gone is found out, and repaired, by the walk.
-                named(checksum) && loaded.take(read, checksum, gap)
-            });
+            && read_again(&dir, limits, position, position == found.base)?.is_some_and(
+                |(read, checksum)| {
+                    // What a segment held that is gone is found out, and repaired, by the walk.
+                    named(checksum) && loaded.take(read, checksum, gap)
+                },
+            );
         if !used {
             if useful {
                 mark!(CheckpointTorn);
@@ -190,6 +195,29 @@ pub fn load(
         return Err(LogError::NoCheckpoint { dir, base: found.base.0 });
     }
     Ok(loaded)
+}
+
+/// Reads a checkpoint, more than once if need be: a read may fail for once. `None` if it is damaged,
+/// or cannot be read.
+///
+/// # Errors
+/// [`LogError::Io`] for the one where the log begins: without it records would be given up.
+fn read_again(
+    dir: &std::path::Path,
+    limits: &LogConfig,
+    position: Instance,
+    first: bool,
+) -> Result<Option<(Checkpoint, u128)>, LogError> {
+    for _ in 1..READS {
+        if let Ok(read) = read_checkpoint(dir, limits, position) {
+            return Ok(Some(read));
+        }
+    }
+    match read_checkpoint(dir, limits, position) {
+        Ok(read) => Ok(Some(read)),
+        Err(error @ LogError::Io { .. }) if first => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// The first segment that is missing below one that is there.

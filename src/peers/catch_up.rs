@@ -14,7 +14,7 @@ use crate::peers::problems::About;
 use crate::peers::wait::{Bell, Later, all};
 use crate::peers::{Host, Peers, state};
 use chainring_ring::ids::{Instance, NodeId};
-use chainring_ring::mark;
+use chainring_ring::{mark, mutant};
 use futures_lite::future::or;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -102,6 +102,11 @@ async fn catch_up<H: Host>(peers: &Peers<H>, from: Instance) {
         }
         peers.catching_up.asking.set(Some(next));
         let standings = probe(peers, next, false).await;
+        if mutant!(JumpsBack)
+            && let Some((peer, _)) = standings.first()
+        {
+            state::fetch(peers, *peer, next).await;
+        }
         let Some(peer) = choose(&standings, next, avoid) else {
             if standings.is_empty() {
                 mark!(CatchUpReachesNobody);

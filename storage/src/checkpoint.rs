@@ -214,6 +214,7 @@ pub fn remove_partial(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
         if partial {
             let path = dir.join(&name);
             disk.remove(&path).map_err(|source| LogError::io("removal of", &path, source))?;
+            sync_dir(disk, dir)?;
         }
     }
     Ok(())
@@ -226,10 +227,9 @@ pub fn remove_partial(disk: &dyn Disk, dir: &Path) -> Result<(), LogError> {
 pub fn remove_checkpoint(disk: &dyn Disk, dir: &Path, position: Instance) -> Result<(), LogError> {
     let path = checkpoint_path(dir, position);
     match disk.remove(&path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            Err(LogError::io("removal of", &path, source))
-        }
-        _ => Ok(()),
+        Ok(()) => sync_dir(disk, dir),
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(LogError::io("removal of", &path, source)),
     }
 }
 

@@ -65,6 +65,9 @@ pub fn remove_segments(disk: &dyn Disk, dir: &Path, first: u32) -> Result<usize,
         disk.remove(&path).map_err(|source| LogError::io("removal of", &path, source))?;
         removed += 1;
     }
+    if removed > 0 {
+        sync_dir(disk, dir)?;
+    }
     Ok(removed)
 }
 

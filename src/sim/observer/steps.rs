@@ -5,7 +5,7 @@
 
 use super::Observer;
 use super::invariant::Invariant;
-use super::invariant::Invariant::{A1, A2, A3, A4, A6, A7, B2, B3, B4, D1};
+use super::invariant::Invariant::{A1, A2, A3, A4, A6, A7, B2, B3, B4, D1, D5};
 use chainring_ring::actions::{Action, Input};
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Ballot, Durability, Entry, Instance, NodeId, Order, ValueId};
@@ -84,6 +84,7 @@ impl Observer {
         }
         (state.delivered, state.settled) = (position, position.max(state.settled));
         state.claimed = state.claimed.max(position);
+        state.jumped = position;
         if more == 0 {
             state.counting.judge(verdict, node, core);
         }
@@ -107,8 +108,13 @@ impl Observer {
     }
 
     fn appends(&mut self, node: NodeId, order: &Order) {
-        let state = &self.nodes[usize::from(node.0)];
         let owner = order.ballot.node == node && !order.decided;
+        if let Entry::Trim(position) = order.entry
+            && owner
+        {
+            self.trims(node, position);
+        }
+        let state = &self.nodes[usize::from(node.0)];
         if !order.decided {
             let legal = order.ballot == state.promised;
             self.verdict.check(A3, node, legal, || {
@@ -120,6 +126,17 @@ impl Observer {
         self.verdict.check(A1, node, !foreign, || format!("of an earlier life: {order:?}"));
         self.history.order(&mut self.verdict, node, order, life);
         self.history.hold(node, order);
+    }
+
+    /// A coordinator orders that what lies below be let go: a quorum of those that govern what is
+    /// delivered has the state there, or later, on stable media. (Who takes its place orders it
+    /// again.)
+    fn trims(&mut self, node: NodeId, position: Instance) {
+        let has = |node: NodeId| self.nodes[usize::from(node.0)].checkpoint >= position;
+        let holders = self.setup.nodes.iter().filter(|node| has(**node)).count();
+        let quorum = self.setup.nodes.len() / 2 + 1;
+        let what = || format!("trims to {position:?}, which {holders} nodes have checkpoints for");
+        self.verdict.check(D5, node, holders >= quorum, what);
     }
 
     /// The node's own entry in its vector, if it changed: every position that it names is true.
@@ -301,7 +318,10 @@ impl Observer {
                 format!("delivers {order:?}, chosen is {entry:?}")
             }),
         }
-        log.push(delivered);
+        if let Entry::Trim(position) = order.entry {
+            self.trimmed = self.trimmed.max(position);
+        }
+        self.log.push(delivered);
     }
 }
 
