@@ -270,6 +270,10 @@ struct ToControl {
     read: Option<SharedDisk>,
     limits: Option<chainring_storage::LogConfig>,
     keeper: Option<crate::keep::Keeper>,
+    /// For the look over the log.
+    files: Option<chainring_storage::scrub::Log>,
+    /// Ranges of it that are damaged for good.
+    damage: Vec<std::ops::Range<u64>>,
 }
 
 fn split(
@@ -290,8 +294,15 @@ fn split(
         .map_err(RecoverError::Log)?;
     }
     let read = log.is_some().then(|| ground.disk());
+    let files = limits.as_ref().map(|limits| chainring_storage::scrub::Log {
+        disk: ground.disk(),
+        dir: config.node.dir.clone(),
+        identity: limits.identity,
+        development: limits.development,
+    });
+    let damage = opened.superblock.damage.iter().map(|damage| damage.from..damage.to).collect();
     let (catalog, keeper) = (opened.catalog, opened.keeper);
-    let to_control = ToControl { catalog, identity, read, limits, keeper };
+    let to_control = ToControl { catalog, identity, read, limits, keeper, files, damage };
     let store = ShardStore {
         file: opened.file,
         superblock: opened.superblock,

@@ -152,6 +152,9 @@ mod planted {
         JumpsBack: "B2 B3", "design: trim", "a snapshot below what is delivered is taken";
         LiveValueFreed: "A5 D3 D5", "design: trim", "a segment is freed with a value that is not delivered";
         CheckpointNotDurable: "D5", "rule F5", "a checkpoint is named before it is on stable media";
+        SlowNotSeen: "L5", "design: layout", "a node that holds the others up is not noticed";
+        SlowTakenAnyway: "L5", "design: layout", "a slow node is taken into the next circle, for it answers";
+        SlowOneClings: "L5", "design: layout", "a coordinator whose own disk is slow stays";
         ForwardedToOrigin: "L4", "pitfall 29", "a value is passed on to its origin";
     }
 }

@@ -93,6 +93,7 @@ kinds! {
     Absent, Macro, "a node is down while all else is healed";
     StartPower, Macro, "a machine loses power in the middle of a start";
     CopyBad, Storage, "a copy of a superblock is bad for good";
+    Drag, Other, "a disk is slow for seconds, and all else is well";
 }
 
 /// A fault that took effect: its kind, and its place among the draws of that kind.
