@@ -52,6 +52,14 @@ limits! {
     segment_bytes: u32 = 64 << 20,
     /// All segments of the log together. 256 GiB = 4096 segments of 64 MiB.
     log_bytes: u64 = 256 << 30,
+    /// The state is written down after so much log: a start replays about that much. 256 MiB, a
+    /// second or two of a full gigabit link. Several segments, or it is written for each.
+    checkpoint_bytes: u64 = 256 << 20,
+    /// Keep at least so much log and let go of what is older; 0 keeps all, until log_bytes is
+    /// reached and appends are refused. The coordinator's counts.
+    retention_bytes: u64 = 0,
+    /// Let go of what is older than this, by the coordinator's clock; 0 keeps all.
+    retention_seconds: u64 = 0,
     /// One write to the log takes up to this, and one packet more. 1 MiB: beyond, only the
     /// latency grows.
     group_bytes: u32 = 1 << 20,

@@ -6,15 +6,17 @@
 //! answer going out and [`REQUESTS_MAX`] requests.
 
 use crate::mail::Command;
-use crate::peers::frames::{Ask, Envelope, Gather, Standing, decode_ask, decode_id, has_frame};
+use crate::peers::frames::{
+    Ask, AskPart, Envelope, Gather, Standing, decode_ask, decode_ask_part, decode_id, has_frame,
+};
 use crate::peers::net::Net;
 use crate::peers::problems::About;
 use crate::peers::stream::{StreamError, read_frame, write};
 use crate::peers::wait::Bell;
-use crate::peers::{Host, Peers, StreamOf};
+use crate::peers::{Host, Peers, StreamOf, state};
 use chainring_net::hello::Purpose;
 use chainring_ring::header::{HEADER_BYTES, Kind};
-use chainring_ring::ids::{Entry, NodeId, ValueId};
+use chainring_ring::ids::{Entry, Instance, NodeId, ValueId};
 use chainring_ring::mark;
 use futures_lite::future::or;
 use std::cell::{Cell, RefCell};
@@ -29,6 +31,7 @@ pub const REQUESTS_MAX: usize = 256;
 enum Request {
     Entries(Ask),
     Value(ValueId),
+    Part(AskPart),
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +80,7 @@ async fn listen<H: Host>(
             }
             Kind::FetchEntries => decode_ask(body).map(Request::Entries),
             Kind::FetchValue => decode_id(body).map(Request::Value),
+            Kind::FetchState => decode_ask_part(body).map(Request::Part),
             kind => return StreamError::Unexpected { code: kind as u8 },
         };
         match request {
@@ -96,6 +100,7 @@ async fn answer<H: Host>(peers: &Peers<H>, stream: &StreamOf<H>, desk: &Desk) ->
         let frame = match request {
             Request::Entries(ask) => entries(peers, ask).await,
             Request::Value(id) => value(peers, id).await,
+            Request::Part(ask) => state::part(peers, ask).await,
         };
         peers.bucket.keep_ahead(peers.net.now(), peers.gauges.bytes.get());
         peers.bucket.take(&peers.net, frame.len()).await;
@@ -135,7 +140,9 @@ fn is_value_of(envelope: &Envelope, frame: &[u8], entry: Entry) -> bool {
 }
 
 fn standing<H: Host>(host: &H) -> Standing {
-    Standing { claim: host.claim(), first: host.first(), delivered: host.delivered() }
+    let checkpoint = host.keeper().map_or(Instance(0), |keeper| keeper.borrow().newest());
+    let (claim, first, delivered) = (host.claim(), host.first(), host.delivered());
+    Standing { claim, first, delivered, checkpoint }
 }
 
 /// A value's frame, from the log or from what the shard still holds, or "not held".
