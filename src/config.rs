@@ -357,6 +357,11 @@ impl Config {
         if l.log_bytes < 2 * u64::from(l.segment_bytes) {
             return Err(value("limits.log_bytes", l.log_bytes, "two segments or more"));
         }
+        let weekly = l.log_bytes.div_ceil(7 * 24 * 3600);
+        if l.scrub_bytes_per_s < weekly {
+            let wanted = format!("{weekly} or more: all of limits.log_bytes once a week");
+            return Err(value("limits.scrub_bytes_per_s", l.scrub_bytes_per_s, wanted));
+        }
         // A quarter is for answers; the first record of one may need three packets.
         let answer = u64::from(l.http_answer_bytes).max(3 * u64::from(self.packet_max()));
         if u64::from(l.http_memory_bytes) < 4 * answer {

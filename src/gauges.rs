@@ -103,6 +103,16 @@ gauges! {
     side_packets,
     /// Values fetched from peers.
     fetched,
+    /// Bytes of full segments that were looked over.
+    scrubbed_bytes,
+    /// How often all of them were.
+    scrub_rounds,
+    /// Delivered values that did not verify when they were read.
+    damaged_values,
+    /// Of these, values that were put back as a peer had them.
+    repaired_values,
+    /// Groups of the log whose orders are gone.
+    damaged_groups,
 }
 
 /// How full a queue is: its name, what it holds, and the most that it may hold.

@@ -268,6 +268,10 @@ struct ToControl {
     /// Where delivered frames are read; without a log from memory.
     read: Option<SharedDisk>,
     limits: Option<chainring_storage::LogConfig>,
+    /// For the look over the log.
+    files: Option<chainring_storage::scrub::Log>,
+    /// Ranges of it that are damaged for good.
+    damage: Vec<std::ops::Range<u64>>,
 }
 
 fn split(
@@ -288,7 +292,14 @@ fn split(
         .map_err(RecoverError::Log)?;
     }
     let read = log.is_some().then(|| ground.disk());
-    let to_control = ToControl { catalog: opened.catalog, identity, read, limits };
+    let files = limits.as_ref().map(|limits| chainring_storage::scrub::Log {
+        disk: ground.disk(),
+        dir: config.node.dir.clone(),
+        identity: limits.identity,
+        development: limits.development,
+    });
+    let damage = opened.superblock.damage.iter().map(|damage| damage.from..damage.to).collect();
+    let to_control = ToControl { catalog: opened.catalog, identity, read, limits, files, damage };
     let store = ShardStore {
         file: opened.file,
         superblock: opened.superblock,

@@ -228,8 +228,6 @@ impl Core {
             mark!(PrepareRaisedPromise);
             self.promise(ballot, out);
             self.answer_due = Some((ballot, self.appended));
-            // Once: a candidate that goes on asking, and hears nobody, is missed like any other.
-            self.heard_coordinator();
             return;
         }
         self.prepared_again();

@@ -1,17 +1,17 @@
 //! Which nodes the circle of the next ballot has, in which order, and when a coordinator opens one
 //! for the sake of its circle.
 //!
-//! Who answered is in it, unless it would hold the window back; who was not in the last one comes
+//! Who answered is in it, unless it would hold the others up; who was not in the last one comes
 //! at the tail; links that did not carry are not used. Invariant: a circle has a quorum of voters,
 //! whatever that costs.
 
 use crate::actions::{Action, Actions};
 use crate::coordinator::Role;
 use crate::core::Core;
-use crate::failover::bit;
-use crate::ids::{Ballot, NodeId};
+use crate::failover::{bit, index};
+use crate::ids::{Ballot, Instance, NodeId};
 use crate::layout::Layout;
-use crate::mark;
+use crate::{mark, mutant};
 
 /// Ticks more for who comes back.
 const RETURN_PATIENCE: u32 = 5;
@@ -27,6 +27,7 @@ impl Core {
                 && self.failover.answers(**node)
                 && !waits
                 && !self.is_far_behind(**node)
+                && self.failover.pace.keeps_up(index(**node))
                 && self.circle(bit(**node)).contains(**node)
         };
         let Role::Coordinator(tip) = &self.role else { return false };
@@ -42,7 +43,34 @@ impl Core {
     /// Nodes whose answers are worth waiting for: those of the circle, and who would come back.
     pub(crate) fn is_awaited(&self, node: NodeId) -> bool {
         let known = self.layout.contains(node) || self.failover.answers(node);
-        known && !self.failover.is_missed(node)
+        known && !self.failover.is_missed(node) && !self.is_slow(node)
+    }
+
+    fn is_slow(&self, node: NodeId) -> bool {
+        self.failover.pace.is_slow(index(node))
+    }
+
+    /// Measures how far each node is behind what a quorum has delivered; not while the coordinator
+    /// is silent: then nothing moves, and what the others say comes late.
+    pub(crate) fn keep_pace(&mut self) {
+        let leads = matches!(self.role, Role::Coordinator(_));
+        if !self.is_in_circle() || !(leads || self.hears_coordinator()) {
+            return;
+        }
+        let of = |node| self.votes.of(node).map_or(Instance(0), |vote| vote.delivered);
+        let front = self.reached(0, |node, _| Some(of(node))).unwrap_or_default();
+        for node in &self.settings.nodes {
+            let inside = self.layout.contains(*node);
+            self.failover.pace.tick(index(*node), of(*node), front, inside);
+        }
+    }
+
+    /// A node of the circle that holds the others up, if they are enough without it.
+    fn holds_up(&self) -> Option<NodeId> {
+        let nodes = self.layout.nodes();
+        let slow = nodes.iter().copied().find(|node| self.is_slow(*node))?;
+        let others = Layout::new(nodes.iter().copied().filter(|node| *node != slow));
+        self.has_quorum(&others).then_some(slow)
     }
 
     /// Ticks for which a candidate with a quorum waits for these: a little longer for who would
@@ -65,7 +93,10 @@ impl Core {
             }
         }
         let mut near = 0;
-        let close = self.settings.nodes.iter().filter(|node| !self.is_far_behind(**node));
+        let close = |node: &&NodeId| {
+            !self.is_far_behind(**node) && (!self.is_slow(**node) || mutant!(SlowTakenAnyway))
+        };
+        let close = self.settings.nodes.iter().filter(close);
         close.for_each(|node| near |= bit(*node));
         let circle = self.circle_of(here & near);
         match self.has_quorum(&circle) {
@@ -149,10 +180,17 @@ impl Core {
         if !self.failover.may_open() {
             return;
         }
-        mark!(CircleBroken);
         // Which end of it is to blame, if one is, the answers will show.
         self.failover.dead_links.suspect(from, to);
-        self.campaign(out);
+        let there = self.settings.nodes.iter().filter(|node| self.failover.is_there(**node));
+        let circle = self.circle(there.fold(0, |all, node| all | bit(*node)));
+        if self.has_quorum(&circle) {
+            mark!(CircleBroken);
+            return self.campaign(out);
+        }
+        // A ballot would have the same circle: nothing helps but that the link is made again.
+        mark!(CircleHasNoOther);
+        self.failover.dead_links.acquit(from, to);
     }
 
     /// What a coordinator does at a tick.
@@ -170,6 +208,17 @@ impl Core {
             && self.failover.predecessor.is_lost()
         {
             return self.mend_circle(predecessor, me, out);
+        }
+        if self.failover.may_open()
+            && let Some(slow) = self.holds_up()
+        {
+            if slow != me {
+                mark!(SlowLeftOut);
+                self.failover.leave_out(slow);
+                return self.campaign(out);
+            } else if !mutant!(SlowOneClings) {
+                return self.resign(out);
+            }
         }
         let above = self.votes.iter().any(|vote| vote.ballot > self.promised);
         let above = above || self.failover.above;

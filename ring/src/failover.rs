@@ -17,6 +17,7 @@ use crate::dead_links::DeadLinks;
 use crate::ids::{Ballot, Claim, NODES_MAX, NodeId};
 use crate::layout::Layout;
 use crate::mark;
+use crate::pace::Pace;
 use crate::votes::Vote;
 use crate::watch::{CANDIDATE_TICKS, NEW_TICKS, SILENCE_MAX, Watch};
 
@@ -28,6 +29,8 @@ const TELL_TICKS: u64 = 5;
 const STAGGER_TICKS: u32 = 3;
 /// Ticks by which who is not next to the coordinator asks later.
 const LATER_TICKS: u32 = 10;
+/// Ticks for which who resigned leaves the office to others.
+const RESIGNED_TICKS: u32 = 50;
 /// Doublings of the wait between attempts, most.
 const ATTEMPTS_MAX: u32 = 2;
 /// Who said something within so many ticks is there.
@@ -37,7 +40,7 @@ const RETURN_TICKS: u64 = 10;
 /// Ticks after which one time less is remembered.
 const FORGET_TICKS: u64 = 6000;
 /// Doublings of that, most.
-const RETURNS_MAX: u32 = 4;
+const RETURNS_MAX: u32 = 5;
 
 /// Whom a node misses, and whom it knows to be there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +71,7 @@ pub struct Failover {
     /// By node, the tick from which on it may come back, and how often it was left out.
     returns: [(u64, u32); NODES_MAX],
     pub(crate) dead_links: DeadLinks,
+    pub(crate) pace: Pace,
 }
 
 impl Default for Failover {
@@ -89,6 +93,7 @@ impl Default for Failover {
             deaf_ones: 0,
             returns: Default::default(),
             dead_links: Default::default(),
+            pace: Pace::default(),
         }
     }
 }
@@ -102,9 +107,11 @@ pub(crate) fn bit(node: NodeId) -> u8 {
 }
 
 impl Failover {
-    fn tick(&mut self) {
+    /// True if what others say was taken in.
+    fn tick(&mut self) -> bool {
         self.ticks += 1;
-        if core::mem::take(&mut self.deaf) {
+        let deaf = core::mem::take(&mut self.deaf);
+        if deaf {
             // What was not listened to has said nothing of who is there.
             self.gone.iter_mut().for_each(|gone| *gone += 1);
         } else {
@@ -114,10 +121,16 @@ impl Failover {
         if self.ticks.is_multiple_of(FORGET_TICKS) {
             self.returns.iter_mut().for_each(|(_, times)| *times = times.saturating_sub(1));
         }
+        !deaf
     }
 
     pub(crate) fn is_there(&self, node: NodeId) -> bool {
         self.ticks < self.gone[index(node)]
+    }
+
+    /// True if the node said something directly not long ago: it may be waiting for its log.
+    pub(crate) fn was_there(&self, node: NodeId) -> bool {
+        self.ticks < self.gone[index(node)] + u64::from(SILENCE_MAX)
     }
 
     /// Nobody waits for the node, and it waits before it comes back.
@@ -168,7 +181,8 @@ impl Core {
     /// A higher ballot is promised: its owner has yet to show that it is there.
     pub(crate) fn awaits_coordinator(&mut self) {
         self.failover.coordinator.begin(CANDIDATE_TICKS);
-        (self.failover.lost, self.failover.asks_at) = (0, 0);
+        (self.failover.asks_at, self.failover.attempts) = (0, 0);
+        (self.failover.lost, self.failover.asked) = (0, 0);
     }
 
     /// Something came on the control link.
@@ -217,7 +231,9 @@ impl Core {
 
     /// A tick: signs of life, and what follows from those that are missed.
     pub(crate) fn watch(&mut self, out: &mut Actions) {
-        self.failover.tick();
+        if self.failover.tick() {
+            self.keep_pace();
+        }
         let tell = self.failover.ticks.is_multiple_of(TELL_TICKS);
         if self.failover.ticks.is_multiple_of(BEAT_TICKS) {
             // To the successor: it watches this node.
@@ -287,6 +303,16 @@ impl Core {
         self.campaign_if_lost(out);
     }
 
+    /// A coordinator that holds the others up makes room for another one.
+    pub(crate) fn resign(&mut self, out: &mut Actions) {
+        mark!(CoordinatorResigned);
+        self.role = Role::Follower;
+        self.failover.pace.forget(index(self.settings.me));
+        self.failover.coordinator.give_up();
+        self.failover.asks_at = SILENCE_MAX + RESIGNED_TICKS;
+        self.tell_others(|to| Action::Ask { to }, out);
+    }
+
     /// How many nodes of the circle come before this one, behind the coordinator that is missed.
     fn place_behind_coordinator(&self) -> u32 {
         let circle = self.layout.from(self.promised.node);
@@ -299,7 +325,7 @@ impl Core {
         mark!(CandidateReachesTooFew);
         self.role = Role::Follower;
         self.answer_due = None;
-        self.failover.coordinator.silence = SILENCE_MAX;
+        self.failover.coordinator.give_up();
         self.failover.asks_at = 0;
     }
 
@@ -322,15 +348,18 @@ impl Core {
         self.is_there(from);
         match &self.role {
             Role::Coordinator(_) => out.push(Action::Open { to: from }),
-            // It is at work: fetching, catching up, waiting for its log.
-            Role::Candidate(campaign)
-                if self.is_quorum(|node, life| campaign.answered(node, life)) =>
-            {
+            // It is at work: waiting for answers, fetching, catching up.
+            Role::Candidate(campaign) if campaign.prepared => {
                 mark!(CandidateAnswersAsk);
                 out.push(Action::Prepare { to: from });
             }
             Role::Follower if !self.hears_coordinator() => {
                 out.push(Action::Lost { to: from, ballot })
+            }
+            Role::Follower if from == ballot.node && ballot == self.promised => {
+                mark!(CoordinatorGaveUp);
+                self.failover.coordinator.give_up();
+                out.push(Action::Lost { to: from, ballot });
             }
             Role::Follower if self.settings.nodes.contains(&from) => {
                 mark!(AskedWhileHearing);
@@ -402,6 +431,10 @@ impl Core {
         }
         self.is_there(ballot.node);
         self.heard_coordinator();
+        if self.layout_ballot != ballot {
+            // Its signs of life go round the circle, once the links of that are made.
+            self.failover.coordinator.begin(NEW_TICKS);
+        }
         self.enter(layout, out);
         self.learn(claim, out);
     }
@@ -413,6 +446,7 @@ impl Core {
             self.layout = layout;
             // The new neighbour has the time to call.
             self.failover.predecessor.begin(NEW_TICKS);
+            self.failover.pace.begin();
             out.push(Action::Relink);
         }
     }

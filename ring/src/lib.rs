@@ -30,6 +30,7 @@ pub mod liveness;
 pub mod marks;
 mod membership;
 pub mod mutants;
+mod pace;
 pub mod proposer;
 mod quorum;
 mod ready;

@@ -166,8 +166,12 @@ list! {
     OpenBelowPromise: "a coordinator's word was below the promise";
     OpenRaisedPromise: "a coordinator's word raised the promise";
     CircleBroken: "a coordinator opened a ballot for a link that carries nothing";
+    CircleHasNoOther: "a link carries nothing and no circle can do without it";
     CircleLeavesOut: "a ballot's circle left a node out";
     CircleTakesAll: "a circle took who is behind, for there was no quorum without";
+    SlowLeftOut: "a node that held the others up was left out";
+    CoordinatorResigned: "a coordinator that held the others up made room for another";
+    CoordinatorGaveUp: "the owner of a ballot said that it coordinates no more";
     NodeReturns: "a node outside the circle was taken back";
     BallotAbove: "a coordinator opened a ballot above one that somebody had promised";
     // The core: timers.

@@ -151,6 +151,9 @@ mod planted {
         RepeatMoved: "B4 B5", "design: exactly once", "a repeated request is answered with the end of the topic";
         OldEpochAppended: "B4 B5", "design: exactly once", "records of an older epoch of a producer count";
         ProducersNotReplayed: "B1 D6", "pitfall 27", "a restart forgets which records of producers are there";
+        SlowNotSeen: "L5", "design: layout", "a node that holds the others up is not noticed";
+        SlowTakenAnyway: "L5", "design: layout", "a slow node is taken into the next circle, for it answers";
+        SlowOneClings: "L5", "design: layout", "a coordinator whose own disk is slow stays";
         ForwardedToOrigin: "L4", "pitfall 29", "a value is passed on to its origin";
     }
 }

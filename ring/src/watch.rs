@@ -6,7 +6,7 @@
 /// A silence is never judged before so many ticks...
 const SILENCE_MIN: u32 = 15;
 /// ...and always after so many.
-pub(crate) const SILENCE_MAX: u32 = 60;
+pub(crate) const SILENCE_MAX: u32 = 36;
 /// Of a new neighbour: a link that is refused once or twice takes as long.
 pub(crate) const NEW_TICKS: u32 = 30;
 /// Of a candidate: one that is at work answers who asks for it.
@@ -48,6 +48,11 @@ impl Watch {
         (self.silence, self.new) = (0, patience);
     }
 
+    /// It said itself that it is not what it is watched for.
+    pub(crate) fn give_up(&mut self) {
+        self.silence = SILENCE_MAX;
+    }
+
     pub(crate) fn heard(&mut self) {
         let silence = core::mem::take(&mut self.silence).min(SILENCE_MAX);
         // What passed before somebody new said its first word is no pause.
@@ -58,7 +63,7 @@ impl Watch {
 
     pub(crate) fn patience(&self) -> u32 {
         match self.new {
-            0 => (3 * self.pause / PAUSE_UNIT + 6).clamp(SILENCE_MIN, SILENCE_MAX),
+            0 => (2 * self.pause / PAUSE_UNIT + 8).clamp(SILENCE_MIN, SILENCE_MAX),
             // Nothing is known of it yet.
             patience => patience,
         }
@@ -94,10 +99,10 @@ mod tests {
         (0..25).for_each(|_| watch.tick());
         watch.heard();
         assert_eq!(left(&watch), SILENCE_MIN, "its first word came late, no more");
-        (0..8).for_each(|_| watch.tick());
+        (0..10).for_each(|_| watch.tick());
         watch.heard();
         let patience = left(&watch);
-        assert!((28..=30).contains(&patience), "{patience}");
+        assert!((26..=28).contains(&patience), "{patience}");
         watch.begin(CANDIDATE_TICKS);
         assert_eq!(left(&watch), CANDIDATE_TICKS);
         assert_eq!(left(&Watch::silent()), 0);

@@ -18,6 +18,8 @@ const NODES: u8 = 3;
 struct Node {
     core: Core,
     out: Actions,
+    /// Its disk writes nothing any more.
+    stands: bool,
 }
 
 fn ballot(round: u32, node: u8) -> Ballot {
@@ -37,7 +39,7 @@ impl Node {
             seed: 7,
             patience: 5,
         };
-        Node { core: Core::new(settings, Recovered::default()), out: Actions::new() }
+        Node { core: Core::new(settings, Recovered::default()), out: Actions::new(), stands: false }
     }
 
     /// What a step brings; what it writes is durable at once.
@@ -54,7 +56,7 @@ impl Node {
             all.extend(actions);
             if let Some(ballot) = promised {
                 self.core.step(Input::Promised(ballot), &mut self.out);
-            } else {
+            } else if !self.stands {
                 let appended = self.core.appended();
                 self.core.step(Input::Persisted(appended), &mut self.out);
             }
@@ -108,6 +110,19 @@ impl Node {
         }
         assert_eq!(self.circle(), [1, 2, 3]);
         assert!(self.core.delivered() > Instance(0), "the barrier is delivered");
+    }
+
+    /// A value of this node's, which these nodes vote for and deliver.
+    fn propose(&mut self, voters: &[u8]) {
+        let before = self.core.received();
+        let id = self.core.next_own_id().expect("an open session");
+        self.step(Input::Value(id));
+        assert!(self.core.received() > before);
+        let all = self.core.received();
+        for node in voters {
+            let vote = Vote { received: all, durable: all, delivered: all, ..self.vote_of(*node) };
+            self.step(Input::Vote(vote));
+        }
     }
 
     fn circle(&self) -> Vec<u8> {
@@ -174,13 +189,20 @@ fn a_candidate_at_work_answers_who_asks_for_it() {
     let mut node = Node::new(1);
     node.step(Input::Campaign);
     let ask = Input::Ask { from: NodeId(3), ballot: node.core.promised() };
-    assert!(node.step(ask).is_empty(), "it has no quorum");
+    let heard = [Action::Prepare { to: NodeId(3) }];
+    assert_eq!(node.step(ask), heard);
+    // Who asks is there, and may only be waiting for its log: another ballot would not help.
+    (0..5).for_each(|_| {
+        node.ticks(40);
+        assert_eq!(node.step(ask), heard);
+    });
+    assert!(matches!(node.core.role(), Role::Candidate(_)));
     let id = ValueId { origin: NodeId(2), session: Session::FIRST, sequence: Sequence(0) };
     let (instance, entry, base) = (Instance(0), Entry::Value(id), Instance(0));
     node.answer(2, &[Order { instance, ballot: ballot(1, 2), base, entry, decided: false }]);
     node.ticks(10);
     assert!(matches!(node.core.role(), Role::Candidate(_)), "it fetches");
-    assert_eq!(node.step(ask), [Action::Prepare { to: NodeId(3) }]);
+    assert_eq!(node.step(ask), heard);
 }
 
 #[test]
@@ -236,8 +258,10 @@ fn a_link_of_a_node_that_was_gone_is_used_again() {
     node.lead();
     node.misses_two(&[3]);
     assert_eq!(node.circle(), [1, 3]);
-    let vote = node.vote_of(3);
-    node.step(Input::Vote(vote));
+    for _ in 0..2 {
+        let vote = node.vote_of(3);
+        node.step(Input::Vote(vote));
+    }
     node.quiet(25);
     let vote = Vote { node: NodeId(2), ..node.vote_of(3) };
     // It hears nobody: it would not answer.
@@ -259,4 +283,93 @@ fn a_link_of_a_node_that_was_gone_is_used_again() {
     node.answer(2, &[]);
     node.answer(3, &[]);
     assert_eq!(node.circle(), [1, 2, 3]);
+}
+
+/// A node that stands while the others deliver is left out; it comes back once it has kept up for
+/// a time.
+#[test]
+fn who_holds_the_others_up_is_left_out() {
+    let mut node = Node::new(1);
+    node.lead();
+    let behind = node.vote_of(3);
+    node.propose(&[2]);
+    assert!(node.core.delivered() > behind.delivered);
+    node.quiet(40);
+    assert!(matches!(node.core.role(), Role::Coordinator(_)), "it may be a moment's");
+    node.quiet(30);
+    assert!(matches!(node.core.role(), Role::Candidate(_)));
+    node.answer(2, &[]);
+    // It is not waited for, and not taken though it answers.
+    assert_eq!(node.circle(), [1, 2]);
+    let level = node.vote_of(2);
+    node.step(Input::Vote(level));
+    let level = Vote { node: NodeId(3), ..level };
+    for _ in 0..18 {
+        node.step(Input::Present { vote: level, hears: 0b111, asks: true });
+        node.quiet(5);
+        assert_eq!(node.circle(), [1, 2], "it has not kept up for long");
+    }
+    let returns = (0..50).any(|_| {
+        node.step(Input::Present { vote: level, hears: 0b111, asks: true });
+        node.quiet(1);
+        matches!(node.core.role(), Role::Candidate(_))
+    });
+    assert!(returns);
+    node.answer(2, &[]);
+    node.answer(3, &[]);
+    assert_eq!(node.circle(), [1, 2, 3]);
+}
+
+/// A coordinator whose own disk stands makes room, and leaves the others the time to take over.
+#[test]
+fn a_coordinator_that_holds_the_others_up_resigns() {
+    let mut node = Node::new(1);
+    node.lead();
+    node.stands = true;
+    node.propose(&[2, 3]);
+    let mut said = Vec::new();
+    let mut ticks = 0;
+    while matches!(node.core.role(), Role::Coordinator(_)) {
+        said = node.step(Input::Tick);
+        let (ballot, beat) = node.core.newest_beat();
+        node.step(Input::Beat { ballot, beat });
+        ticks += 1;
+    }
+    assert!((50..80).contains(&ticks), "{ticks}");
+    assert!(matches!(node.core.role(), Role::Follower) && asks(&said));
+    assert!(!asks(&node.ticks(45)));
+}
+
+/// Who owns the ballot and asks for its coordinator is none: nobody waits to see it silent.
+#[test]
+fn a_coordinator_that_asks_for_itself_is_lost() {
+    let mut node = follower(2);
+    let ballot = node.core.promised();
+    let lost = Action::Lost { to: NodeId(1), ballot };
+    assert_eq!(node.step(Input::Ask { from: NodeId(1), ballot }), [lost]);
+    assert_eq!(node.ticks_to_ask(), 1);
+    let mut node = follower(2);
+    assert!(node.step(Input::Ask { from: NodeId(3), ballot }).is_empty(), "it is heard");
+    assert!(node.ticks_to_ask() > 10);
+}
+
+/// Where no other circle is possible another ballot is of no use.
+#[test]
+fn a_link_that_no_circle_can_do_without_opens_no_ballot() {
+    let mut node = Node::new(1);
+    node.lead();
+    node.misses_two(&[3]);
+    assert_eq!(node.circle(), [1, 3]);
+    let missed = |node: &mut Node| {
+        let (from, ballot, missed) = (NodeId(3), node.core.promised(), NodeId(1));
+        node.step(Input::Missed { from, ballot, node: missed });
+    };
+    node.quiet(25);
+    missed(&mut node);
+    assert_eq!(node.circle(), [1, 3]);
+    // Now there is one who could take the place.
+    let vote = Vote { node: NodeId(2), ..node.vote_of(3) };
+    node.step(Input::Present { vote, hears: 0b101, asks: true });
+    missed(&mut node);
+    assert!(matches!(node.core.role(), Role::Candidate(_)));
 }

@@ -40,6 +40,8 @@ pub struct ChaosKernel {
     /// Completions of its own.
     own: VecDeque<(Token, i32)>,
     held: Vec<Held>,
+    /// Files of such writes, open until they are done.
+    lent: Vec<(Token, OwnedFd)>,
     /// Under way in the uring.
     writes: Vec<(Token, Write)>,
     /// The files that the shard writes to, for the device's own use.
@@ -53,6 +55,7 @@ impl ChaosKernel {
             uring,
             own: VecDeque::new(),
             held: Vec::new(),
+            lent: Vec::new(),
             writes: Vec::new(),
             files: BTreeMap::new(),
         }
@@ -87,6 +90,7 @@ impl ChaosKernel {
             if over {
                 let Held { file, from, offset, durable, token, .. } = self.held.remove(at);
                 Kernel::write(&mut self.uring, &file, &from, offset, durable, token);
+                self.lent.push((token, file));
             } else {
                 at += 1;
             }
@@ -170,6 +174,7 @@ impl Kernel for ChaosKernel {
         }
         let (token, result) = Kernel::next_completion(&mut self.uring)?;
         self.writes.retain(|(under_way, _)| *under_way != token);
+        self.lent.retain(|(under_way, _)| *under_way != token);
         Some((token, result))
     }
     fn enters(&self) -> (u64, u64) {

@@ -69,6 +69,9 @@ limits! {
     /// Catch-up and fetch for one peer, bytes per second. 200 MB/s leaves a 10 gigabit link
     /// free for the ring.
     fetch_bytes_per_s: u64 = 200_000_000,
+    /// The log is looked over for damage at this rate, again and again, bytes per second. 4 MB/s:
+    /// little for any disk, and all of 256 GiB in 18 hours; a week is the most.
+    scrub_bytes_per_s: u64 = 4_000_000,
     /// An append that is not delivered by then is answered with 504, outcome unknown.
     append_timeout_ms: u32 = 10_000,
     /// A node that stops waits so long for what is open.

@@ -223,6 +223,26 @@ impl Catalog {
         self.entry(values[index.ok()?].2)
     }
 
+    /// Delivered values that lie, with any byte, in a range of the log.
+    pub fn values_in(&self, range: &core::ops::Range<u64>) -> Vec<(ValueId, Place)> {
+        let inside = |place: &Place| {
+            place.bytes > 0
+                && place.at < range.end
+                && range.start < place.at + u64::from(place.bytes)
+        };
+        let value = |(order, place): &(Order, Place)| match order.entry {
+            Entry::Value(id) if inside(place) => Some((id, *place)),
+            _ => None,
+        };
+        self.entries.iter().filter_map(value).collect()
+    }
+
+    /// The last segment in which a delivered value lies: those before it are full.
+    pub fn last_segment(&self) -> u32 {
+        let last = self.entries.iter().rev().find(|(_, place)| place.bytes > 0);
+        last.map_or(0, |(_, place)| (place.at >> 32) as u32)
+    }
+
     /// Id of a topic.
     pub fn topic(&self, name: &str) -> Option<TopicId> {
         self.names.get(name).copied()

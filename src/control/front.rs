@@ -223,7 +223,8 @@ impl Control {
             }
             if frame_at != Some(run.place.at) {
                 frame_at = Some(run.place.at);
-                if !self.read(run.place, &mut frame).await || !run.is_in(&frame) {
+                let intact = self.read(run.place, &mut frame).await && run.is_in(&frame);
+                if !intact && !self.repair(run.id, run.place, &mut frame).await {
                     return self.unreadable(topic, answer);
                 }
                 yield_now().await;

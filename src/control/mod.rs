@@ -12,6 +12,7 @@ pub mod front;
 mod members;
 mod producer;
 mod refusal;
+mod scrub;
 pub mod status;
 pub mod wait;
 
@@ -130,6 +131,7 @@ pub struct Control {
     problems: Problems,
     /// The last failure to read the log.
     read_error: RefCell<Option<String>>,
+    damage: scrub::Damage,
 }
 
 impl Control {
@@ -161,6 +163,7 @@ impl Control {
             on_node: RefCell::default(),
             problems: RefCell::default(),
             read_error: RefCell::default(),
+            damage: scrub::Damage::default(),
         })
     }
 
@@ -184,6 +187,7 @@ impl Control {
         let of_peers = self.problems.borrow().as_ref().map(|problems| problems());
         let mut problems = of_peers.unwrap_or_default();
         problems.extend(self.read_error.borrow().clone());
+        problems.extend(self.damage.told());
         problems
     }
 
@@ -241,6 +245,14 @@ impl Control {
         match &self.read {
             ReadPath::Disk(read) => read(place, buffer).is_ok(),
             ReadPath::Memory => self.read(place, buffer).await,
+        }
+    }
+
+    /// Reads the frame of a delivered value off the disk, as it is.
+    fn read_once(&self, place: Place, buffer: &mut Vec<u8>) -> Result<(), String> {
+        match &self.read {
+            ReadPath::Disk(read) => read(place, buffer),
+            ReadPath::Memory => Err("there is no log on disk".to_owned()),
         }
     }
 

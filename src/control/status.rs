@@ -36,6 +36,11 @@ const COUNTERS: &[&str] = &[
     "log_bytes",
     "enters",
     "fetched",
+    "scrubbed_bytes",
+    "scrub_rounds",
+    "damaged_values",
+    "repaired_values",
+    "damaged_groups",
 ];
 
 /// Name of a state, as in JSON.
@@ -264,6 +269,11 @@ fn log_json(g: &Gauges) -> Value {
         "behind_bytes": g.log_behind_bytes.get(),
         "behind_us": g.log_behind_us.get(),
         "full": g.log_full.get() != 0,
+        "scrubbed_bytes": g.scrubbed_bytes.get(),
+        "scrub_rounds": g.scrub_rounds.get(),
+        "damaged_values": g.damaged_values.get(),
+        "repaired_values": g.repaired_values.get(),
+        "damaged_groups": g.damaged_groups.get(),
     })
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use super::{Request, Source, State, ToControl, read_path, system};
 use crate::mail::Place;
-use crate::peers::{Host, LogSource, Peers, Tcp};
+use crate::peers::{Host, LogSource, Peers, Tcp, find};
 use async_executor::LocalExecutor;
 use async_io::Timer;
 use chainring_ring::ids::{Ballot, Claim, Instance, Order, ValueId};
@@ -172,6 +172,12 @@ fn prepare(start: Start) -> Result<Run, NodeError> {
         Notice::Drained => seen.set(true),
         _ => {}
     });
+    if let Some(log) = parts.files {
+        let from = Rc::clone(&peers);
+        let finder = move |id| Box::pin(find(Rc::clone(&from), id)) as _;
+        control.mend(log, parts.damage, Box::new(finder));
+        executor.spawn(Rc::clone(&control).scrub()).detach();
+    }
     control.start(&executor, http);
     let source = Cell::new(source);
     Ok(Run { control, peers, executor, source, drained, making, request, gauges, drain })

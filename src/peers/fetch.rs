@@ -86,6 +86,14 @@ async fn work<H: Host>(peers: Rc<Peers<H>>) {
     fetches.running.set(fetches.running.get() - 1);
 }
 
+/// A value as some other node has it; none if nobody has, or who has cannot be asked.
+pub async fn find<H: Host>(peers: Rc<Peers<H>>, id: ValueId) -> Option<Vec<u8>> {
+    match peers.net.within(SEARCH_TIME, search(&peers, id)).await {
+        Some(Command::Value { frame }) => Some(frame),
+        _ => None,
+    }
+}
+
 async fn search<H: Host>(peers: &Peers<H>, id: ValueId) -> CommandOf<H> {
     wait_if_lately_not_held(peers, id).await;
     let net = &peers.net;

@@ -35,6 +35,7 @@ mod view;
 pub mod wait;
 
 pub use accept::{HALF_OPEN_MAX, HANDSHAKE_TIME};
+pub use fetch::find;
 pub use mesh::DIRECTS_MAX;
 pub use net::{Net, Stream};
 pub use tcp::{Tcp, listen};

@@ -301,7 +301,7 @@ impl SimKernel {
     fn write_time(&mut self) -> u64 {
         let storage = &self.ground.storage;
         let jitter = self.random.exponential(u64::from(storage.jitter_us) + 1);
-        let mut time = u64::from(storage.write_us) + jitter;
+        let mut time = u64::from(storage.write_us) + jitter + self.ground.disk.drag_us();
         let mut faults = self.ground.shared.faults.borrow_mut();
         if faults.draw(Kind::Slow, storage.slow) {
             let now = self.ground.shared.agenda.borrow().now();

@@ -7,11 +7,12 @@
 
 use crate::config::{Cluster, Config, Limits, Member, Node, durability_name};
 use crate::sim::disk::Rates;
+use crate::sim::faults::Kind;
 use crate::sim::lan::{BUFFER_BYTES, Spells, Weather};
 use crate::sim::random::Random;
 use chainring_net::wire::FORWARDS_MAX;
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NodeId};
-use strikes::{add_bad_copies, add_changes, strikes};
+use strikes::{add_bad_copies, add_changes, drags, strikes};
 
 mod relay;
 mod strikes;
@@ -121,6 +122,8 @@ pub const EVENTS: u64 = 200_000;
 pub const STOP_US: u64 = 200_000;
 /// One world of so many is without faults.
 const CALM: u64 = 32;
+/// ...and of those that may, one of so many has slow disks and nothing else.
+const DRAG: u64 = 12;
 /// The time in which they should have happened, at most.
 const SAFETY_US: u64 = 4_000_000_000;
 
@@ -189,8 +192,26 @@ impl Plan {
         plan.absent = plan.absentees();
         if Random::stream(seed, "calm").below(CALM) == 0 {
             plan.calm();
+        } else if plan.may_drag() {
+            plan.calm();
+            plan.strikes = drags(&plan);
         }
         plan
+    }
+
+    /// One world of so many has nothing but disks that are slow now and then, one at a time: where
+    /// answers wait for disks, and a quorum is enough.
+    fn may_drag(&self) -> bool {
+        let some = Random::stream(self.seed, "drag").below(DRAG) == 0;
+        some && self.durability == Durability::Sync && self.nodes >= 3 && !self.beyond
+    }
+
+    /// True if nothing but slow disks goes wrong.
+    pub fn is_drag(&self) -> bool {
+        let dragged = !self.strikes.is_empty();
+        let mut rest = self.clone();
+        rest.strikes.retain(|strike| strike.kind != Kind::Drag);
+        dragged && rest.is_fault_free()
     }
 
     /// In half of the worlds some of the minority are absent.

@@ -2,8 +2,9 @@
 //! log that serves readers in memory durability.
 //!
 //! The bytes are in `docs/FORMAT.md`, section "On disk". Three rules carry everything here:
-//! * No block that holds acknowledged bytes is written again. Only a cut zeroes anything, and it is
-//!   recorded in the superblock first.
+//! * No block that holds acknowledged bytes is written again, but with the bytes that lay there
+//!   when a value in it was damaged ([`scrub`]). Only a cut zeroes anything, and it is recorded in
+//!   the superblock first.
 //! * A group is acknowledged only when it and every group before it are complete, and a later group
 //!   says so (`sealed`). So damage at or below the highest seal is corruption and is never cut;
 //!   damage above it is a write that power failure tore.
@@ -24,6 +25,7 @@ pub mod memory;
 pub mod reader;
 pub mod recover;
 pub mod scan;
+pub mod scrub;
 pub mod segment;
 pub mod superblock;
 pub mod superfile;

@@ -3,11 +3,17 @@
 `python3 -m unittest discover --start-directory tests/chaos --pattern '*_tests.py'`
 """
 
+import pathlib
+import struct
+import tempfile
 import time
+import types
 import unittest
 
 import book
 import clients
+import corruption
+import errors
 import shapes
 
 
@@ -64,6 +70,65 @@ class Judge(unittest.TestCase):
         self.assertEqual(self.judge(all_of), {})
         self.assertEqual(self.judge([*self.sent, self.unknown[0], *sent]), {"moved": 1})
         self.assertFalse(page.acknowledge(first, 3, 20, 21))
+
+
+class Errors(unittest.TestCase):
+    """What a node does behind a failed operation is judged by its cell."""
+
+    def judge(self, must, code, met=True):
+        told = []
+        cell = errors.Cell("log", "EIO", "load", must)
+        running = types.SimpleNamespace(poll=lambda: code)
+        cluster = types.SimpleNamespace(processes={1: running}, said=lambda *_: [])
+        trial = errors.Trial(cluster, 1, cell, told.append)
+        trial.met = met
+        trial.judge()
+        return bool(told)
+
+    def test_who_has_to_end_ends_with_one(self):
+        self.assertFalse(self.judge("end", 1))
+        for code in (None, 0, 2, -9, -6):
+            self.assertTrue(self.judge("end", code), code)
+        self.assertFalse(self.judge("end", None, met=False))
+
+    def test_who_can_go_on_does(self):
+        self.assertFalse(self.judge("run", None))
+        self.assertTrue(self.judge("run", 1))
+        self.assertTrue(self.judge("any", -6))
+
+    def test_there_are_sixty_cells_and_none_twice(self):
+        self.assertGreaterEqual(len(set(errors.cells())), 60)
+        self.assertEqual(len(set(errors.cells())), len(errors.cells()))
+
+
+class Corruption(unittest.TestCase):
+    """Groups are found where they lie, and a helix spares each stretch somewhere."""
+
+    def test_groups_of_a_segment(self):
+        def group(orders, values, size):
+            head = bytearray(size)
+            head[54] = corruption.ORDER_BLOCK
+            struct.pack_into("<I", head, 56, size)
+            struct.pack_into("<III", head, 192, len(orders), values, 1024)
+            for at, instance in enumerate(orders):
+                struct.pack_into("<Q", head, 208 + 48 * at + 32, instance)
+            whole = bytes(head) + b"v" * 1024
+            return whole + bytes(-len(whole) % corruption.ALIGN)
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "segment-00000000.log"
+            path.write_bytes(bytes(4096) + group([5, 6], 1, 512) + group([7], 1, 4096) + bytes(8192))
+            found = corruption.groups(path)
+            self.assertEqual([(one.at, one.bytes, one.instances) for one in found],
+                             [(4096, 1536, [5, 6]), (8192, 5120, [7])])
+            path.write_bytes(path.read_bytes()[:9000])
+            self.assertEqual(len(corruption.groups(path)), 1)
+
+    def test_a_helix_spares_every_stretch_on_one_node(self):
+        for instance in range(0, 1000, 7):
+            group = corruption.Group("", 0, 0, [instance])
+            spared = [index for index in range(3) if corruption.spared(group, index, 3)]
+            self.assertEqual(len(spared), 1)
 
 
 class Pauses(unittest.TestCase):

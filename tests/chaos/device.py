@@ -32,6 +32,8 @@ def order(folder, line, seconds=SECONDS):
             answer = stream.makefile().readline().strip()
         except OSError as error:
             raise NoDevice(f"{line}: {error}") from error
+    if not answer:
+        raise NoDevice(f"{line}: no answer")
     if answer.startswith("error"):
         raise ValueError(f"{line}: {answer}")
     return answer

@@ -8,11 +8,13 @@ judged after the heal by what the kernel counted, where it counts.
 import time
 
 import corruption
+import errors
 import shapes
 
 READY_SECONDS = 30
 # A cut that waits for the middle of a change waits so long; one in a start, so long for its end.
 CUT_SECONDS, AGAIN_SECONDS = 0.3, 1.0
+FULL_SECONDS = 60
 
 
 class Fault:
@@ -160,6 +162,69 @@ class Helix(Corruption):
             self.cluster.start(node)
 
 
+class InputOutput(Fault):
+    """One operation of a node's disk fails: the next cell of the matrix."""
+
+    name, alone = "eio", True
+    longest = 0.05
+
+    def __init__(self, cluster, random, victim, chosen):
+        super().__init__(cluster, random, victim)
+        if not chosen.cells:
+            chosen.cells = random.sample(errors.cells(), len(errors.cells()))
+        self.trial = errors.Trial(cluster, victim, chosen.cells.pop(), cluster.on_problem)
+        self.what += f", {self.trial.told()}"
+
+    def strike(self):
+        self.took_effect = self.trial.run()
+        self.what += f": {self.trial.code if self.trial.code is not None else 'goes on'}"
+
+    def heal(self):
+        self.trial.heal()
+
+
+class Full(Fault):
+    """No disk has room for another segment: appends are refused, until there is room again."""
+
+    name, alone = "full", True
+    longest = 0.5
+
+    def __init__(self, *rest):
+        super().__init__(*rest)
+        self.able, self.what = [], "all disks"
+
+    def hits(self, node):
+        return True
+
+    def strike(self):
+        for node in self.cluster.nodes:
+            self.cluster.order(node, "fail create:segment ENOSPC")
+        self.took_effect = errors.fill(self.cluster, FULL_SECONDS)
+
+    def heal(self):
+        for node in self.cluster.nodes:
+            self.cluster.order(node, "calm")
+
+
+class Throttle(Fault):
+    """The disk of one takes few bytes a second."""
+
+    name = "throttle"
+    longest = 4.0
+
+    def __init__(self, *rest):
+        super().__init__(*rest)
+        self.rate = self.random.choice((20_000, 100_000, 400_000))
+        self.what += f" at {self.rate} bytes/s"
+
+    def strike(self):
+        self.cluster.order(self.victim, f"fail log rate {self.rate}")
+
+    def heal(self):
+        self.took_effect = self.cluster.order(self.victim, "hits") != "hits 0"
+        self.cluster.order(self.victim, "calm")
+
+
 class Stop(Fault):
     """SIGSTOP, and SIGCONT later."""
 
@@ -263,7 +328,8 @@ class Restart(Fault):
 
 
 ONE = {fault.name: fault for fault in
-       (Kill, PowerCut, Corruption, Helix, Stop, Partition, Loss, Slow, Restart)}
+       (Kill, PowerCut, Corruption, Helix, InputOutput, Full, Throttle, Stop, Partition, Loss,
+        Slow, Restart)}
 ALL = {"kill": KillAll, "powercut": PowerCutAll}
 
 
@@ -271,4 +337,5 @@ def draw(name, cluster, random, victim, chosen):
     """A fault of this name; half of all kills and power cuts hit all nodes at once."""
     if name in ALL and chosen.aim == "any" and random.random() < 0.5:
         return ALL[name](cluster, random, victim)
-    return ONE[name](cluster, random, victim, chosen.shape)
+    more = {"eio": chosen, "partition": chosen.shape}
+    return ONE[name](cluster, random, victim, more.get(name))

@@ -8,7 +8,7 @@ import os
 import time
 
 # They need the device in the binary (feature `chaos`).
-DEVICE = ("powercut",)
+DEVICE = ("powercut", "eio", "full", "throttle")
 # The ring stands still after it, for all its nodes are damaged: only if asked for.
 ASKED = ("helix",)
 KINDS = ("kill", "stop", "partition", "loss", "slow", "restart", "corruption") + DEVICE
@@ -16,7 +16,8 @@ KINDS = ("kill", "stop", "partition", "loss", "slow", "restart", "corruption") +
 ABOUT = """\
 tests/chaos/run: real nodes in network namespaces of their own, clients that remember every
 record, and one fault after another: kill -9 of one node or of all at once, SIGSTOP, partitions
-of eight shapes, random loss, slow links, rolling restarts. At the end of each cluster the whole
+of eight shapes, random loss, slow links, rolling restarts, corruption of closed files; and by a
+device in the binary power cuts, I/O errors, full and slow disks. At the end of each cluster the whole
 log is read from every node: acknowledged means present, once, at its offset, at every node.
 Needs root, Linux with nft, ip and tc, and Python 3. Not part of .ci/run."""
 
@@ -55,6 +56,8 @@ def parse(arguments):
     import shapes
     if chosen.shape not in (None, *shapes.NAMES):
         parser.error("--shape: one of " + ", ".join(shapes.NAMES))
+    # Of the matrix of errors those that are still to come.
+    chosen.cells = []
     return chosen
 
 

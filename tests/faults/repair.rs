@@ -1,7 +1,11 @@
-//! Damage below the seal: fetched from peers, written again, and not called unknown any more.
+//! Damage below the seal: fetched from peers, written again, and not called unknown any more; and
+//! damage under a running node.
 
 use crate::amnesia::SMALL;
 use crate::cluster::{Cluster, json};
+use serde_json::Value;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 #[test]
 fn a_flipped_byte_is_named_repaired_and_then_whole() {
@@ -41,4 +45,70 @@ fn a_flipped_byte_is_named_repaired_and_then_whole() {
     let said = &cluster.said(2)[before..];
     assert!(!said.contains("damage"), "the superblock says that it is repaired: {said}");
     cluster.stop_all();
+}
+
+/// Bends one byte of the record `needle` in the first segment of a node, behind its back. Returns
+/// the segment as it was.
+fn bend(cluster: &Cluster, node: usize, needle: &[u8]) -> (PathBuf, Vec<u8>) {
+    let segment = PathBuf::from(format!("{}/log/segment-00000000.log", cluster.dir(node)));
+    let bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(needle.len()).position(|window| window == needle).expect("it is there");
+    let file = std::fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    file.write_all_at(&[bytes[at] ^ 1], at as u64).unwrap();
+    file.sync_all().unwrap();
+    (segment, bytes)
+}
+
+/// A log of more than one segment; what is in it.
+fn fill(cluster: &Cluster) -> Vec<u8> {
+    let filler = "x".repeat(1000);
+    let mut whole = Vec::new();
+    for body in 0..12 {
+        let line = |n| format!("record {:05} {filler}\n", 1000 * body + n).into_bytes();
+        let body: Vec<u8> = (0..1000).flat_map(line).collect();
+        assert_eq!(cluster.post(1, "t", &body).unwrap().status, 200);
+        whole.extend(body);
+    }
+    whole
+}
+
+#[test]
+fn a_running_node_repairs_what_it_or_a_reader_finds_and_serves_none_of_it() {
+    let limits = [&SMALL[..], &[("log_bytes", 1 << 30)]].concat();
+    let mut cluster = Cluster::new("scrub", 3, "sync", &limits);
+    cluster.set_limit(2, "scrub_bytes_per_s", 100_000_000);
+    // Node 3 comes to it in an hour: its readers are first.
+    cluster.set_limit(3, "scrub_bytes_per_s", 2_000);
+    cluster.start_all();
+    let whole = fill(&cluster);
+    cluster.await_equal();
+    for node in [2, 3] {
+        let (segment, before) = bend(&cluster, node, b"record 01234");
+        if node == 3 {
+            assert!(cluster.read_all(node, "t") == whole, "a reader gets what was written");
+        }
+        let repaired = |status: &Value| status["log"]["repaired_values"] == 1;
+        let status = cluster.await_status(node, repaired);
+        assert_eq!(status["log"]["damaged_values"], 1, "{status:#}");
+        let told = status["reasons"].to_string();
+        assert!(told.contains("segment 0 byte ") && told.contains("repaired"), "{told}");
+        assert!(std::fs::read(segment).unwrap() == before, "node {node}: every byte is back");
+        assert!(cluster.read_all(node, "t") == whole);
+    }
+    cluster.stop_all();
+}
+
+#[test]
+fn who_is_alone_serves_an_error_in_the_place_of_damage() {
+    let mut cluster = Cluster::new("alone", 1, "sync", &SMALL);
+    cluster.start_all();
+    let whole = fill(&cluster);
+    let read = |offset| cluster.get(1, &format!("/v1/logs/t?offset={offset}&limit=1")).unwrap();
+    assert_eq!(read(1234).body, whole[1234 * 1014..1235 * 1014]);
+    bend(&cluster, 1, b"record 01234");
+    let answer = read(1234);
+    assert_eq!(answer.status, 500, "{}", String::from_utf8_lossy(&answer.body));
+    assert_eq!(read(9000).body, whole[9000 * 1014..9001 * 1014], "the rest is served");
+    let told = String::from_utf8(cluster.get(1, "/status").unwrap().body).unwrap();
+    assert!(told.contains("a value that no peer has; it is not served"), "{told}");
 }

@@ -64,6 +64,8 @@ pub(super) struct Drive {
     pub operations: u64,
     /// The operation at which the power fails.
     pub fuse: Option<u64>,
+    /// What a write to the log takes more, microseconds.
+    pub drag_us: u64,
     pub dark: bool,
     pub next_write: u64,
     pub rates: Rates,
@@ -89,6 +91,7 @@ impl Drive {
             capacity: u64::MAX,
             operations: 0,
             fuse: None,
+            drag_us: 0,
             dark: false,
             next_write: 0,
             rates: Rates::default(),

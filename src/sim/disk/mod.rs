@@ -231,6 +231,16 @@ impl DiskHandle {
         self.drive().capacity = bytes;
     }
 
+    /// Writes to the log take so much longer.
+    pub fn drag(&self, us: u64) {
+        self.drive().drag_us = us;
+    }
+
+    /// What they take more.
+    pub fn drag_us(&self) -> u64 {
+        self.drive().drag_us
+    }
+
     /// Leaves room for so many bytes more.
     pub fn leave_room(&self, bytes: u64) {
         let mut drive = self.drive();

@@ -4,7 +4,7 @@
 //! that its producer repeats, the first one.
 
 use super::Observer;
-use super::invariant::Invariant::{B1, B3, B4, B5, D1, D2, D7, R2};
+use super::invariant::Invariant::{B1, B3, B4, B5, D1, D2, D7, L5, R2};
 use super::producers::Producers;
 use crate::mail::TopicId;
 use crate::records::Stamp;
@@ -35,6 +35,10 @@ pub fn record_hash(record: &[u8]) -> u128 {
     xxhash_rust::xxh3::xxh3_128(record)
 }
 
+/// Requests of others end so soon while one disk is slow: it is found out within a second, and a
+/// ballot follows.
+const SOON_US: u64 = 3_000_000;
+
 #[derive(Debug)]
 pub(super) struct Op {
     pub(super) id: OpId,
@@ -45,6 +49,8 @@ pub(super) struct Op {
     pub(super) count: usize,
     /// Offsets acknowledged in the topic before it began lie below.
     pub(super) after: u64,
+    /// When it began.
+    pub(super) at_us: u64,
     pub(super) answer: Option<Answer>,
     /// Of a producer's: its first record, and the request that carried the same records first.
     pub(super) stamp: Option<(Stamp, usize)>,
@@ -116,7 +122,9 @@ impl Observer {
         }
         assert!(clients.by_id.insert(op, index).is_none(), "request {op:?} comes twice");
         let (answer, stamp, told, chances) = (None, None, None, 1);
-        let op = Op { id: op, node, topic, first, count, after, answer, stamp, told, chances };
+        let at_us = self.verdict.now_us;
+        let op =
+            Op { id: op, node, topic, first, count, after, at_us, answer, stamp, told, chances };
         clients.ops.push(op);
     }
 
@@ -130,12 +138,28 @@ impl Observer {
         let before = self.clients.ops[index].answer.replace(answer);
         let what = || format!("{op:?} answered {answer:?} after {before:?}");
         self.verdict.check(B5, node, before.is_none(), what);
+        self.ended_soon(index);
         match answer {
             Answer::Appended(first, last) => self.acknowledged(index, first, last),
             Answer::Refused => self.refused(index),
             Answer::Fenced => self.fenced(index),
             Answer::Unknown | Answer::Registered(_) => {}
         }
+    }
+
+    /// One slow disk holds up nobody but who is at that node.
+    fn ended_soon(&mut self, index: usize) {
+        let Op { id, node, at_us, .. } = self.clients.ops[index];
+        let took = self.verdict.now_us - at_us;
+        if self.setup.drag && node != self.dragged {
+            let what = || format!("{id:?} took {took} us, the disk of {:?} is slow", self.dragged);
+            self.verdict.check(L5, node, took <= SOON_US, what);
+        }
+    }
+
+    /// The disk of this node is slow from now on, and no other one.
+    pub fn dragged(&mut self, node: NodeId) {
+        self.dragged = node;
     }
 
     fn acknowledged(&mut self, index: usize, first: u64, last: u64) {

@@ -53,6 +53,7 @@ invariants! {
     L2 "when the faults end, few ballots are opened",
     L3 "no queue grows beyond its cap",
     L4 "without faults a value crosses each of its links once",
+    L5 "one slow disk holds up nobody else for long",
     L6 "the same seed gives the same run",
     R2 "what is acknowledged before another request begins has the lower offset",
 }

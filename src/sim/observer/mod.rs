@@ -50,6 +50,8 @@ pub struct Setup {
     pub window: u64,
     /// No fault will be injected: L4 is watched, until the circle changes.
     pub fault_free: bool,
+    /// Nothing goes wrong but slow disks, one at a time: L5 is watched.
+    pub drag: bool,
 }
 
 /// How a life ended.
@@ -79,6 +81,8 @@ pub struct Observer {
     clients: clients::Clients,
     /// Ballots that may still be opened, once the faults are over.
     ballots_left: Option<u32>,
+    /// Whose disk is slow, or was last.
+    dragged: NodeId,
 }
 
 impl Observer {
@@ -93,6 +97,7 @@ impl Observer {
             topics: delivery::Topics::default(),
             clients: clients::Clients::default(),
             ballots_left: None,
+            dragged: NodeId(0),
             setup,
         }
     }

@@ -71,7 +71,9 @@ impl Observer {
         let Op { topic, first: record, count, after, stamp, .. } = clients.ops[first];
         assert!(stamp.is_some_and(|(_, index)| index == first), "{of:?} is no producer's first");
         let (first, answer, told, chances) = (record, None, None, 0);
-        let again = Op { id: op, node, topic, first, count, after, answer, stamp, told, chances };
+        let at_us = self.verdict.now_us;
+        let again =
+            Op { id: op, node, topic, first, count, after, at_us, answer, stamp, told, chances };
         assert!(clients.by_id.insert(op, clients.ops.len()).is_none(), "{op:?} comes twice");
         clients.ops.push(again);
     }

@@ -11,6 +11,12 @@ use crate::sim::random::Random;
 /// So often a node campaigns that insists: more than a peer's direct messages that wait.
 const INSIST: u64 = DIRECTS_MAX as u64 + 16;
 
+/// All links are up by then.
+const DRAG_AFTER_US: u64 = 8_000_000;
+/// From the beginning of a slow disk to that of the next, at least.
+const DRAG_EVERY_US: u64 = 25_000_000;
+const DRAGS_MAX: usize = 8;
+
 /// A large fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strike {
@@ -184,4 +190,20 @@ pub(super) fn add_bad_copies(plan: &mut Plan) {
         plan.strikes.push(strike);
     }
     plan.strikes.sort_by_key(|strike| strike.at);
+}
+
+/// Disks that are slow for some seconds, one after another: each write takes a tenth of a second or
+/// more. Between two of them there is time to become whole.
+pub(super) fn drags(plan: &Plan) -> Vec<Strike> {
+    let mut random = Random::stream(plan.seed, "drags");
+    let mut at = DRAG_AFTER_US;
+    let strike = |_| {
+        at += random.exponential(DRAG_EVERY_US / 4);
+        let (node, detail) = (random.below(u64::from(plan.nodes)) as u8, random.bits());
+        let lasts = 3_000_000 + random.below(6_000_000);
+        let strike = Strike { at, lasts, kind: Kind::Drag, node, detail };
+        at += DRAG_EVERY_US;
+        strike
+    };
+    (0..DRAGS_MAX).map(strike).collect()
 }

@@ -138,7 +138,8 @@ impl World {
     /// Every client has its first call.
     pub(super) fn start_clients(&mut self) {
         // A link that is not up yet is no fault, but what is sent then goes another way.
-        let from = if self.plan.is_fault_free() { ALL_LINKED_US } else { 50_000 };
+        let calm = self.plan.is_fault_free() || self.plan.is_drag();
+        let from = if calm { ALL_LINKED_US } else { 50_000 };
         for client in 0..self.clients.list.len() as u16 {
             let at = from + self.clients.random.below(200_000);
             self.shared.agenda.borrow_mut().put(at, What::Client { client });

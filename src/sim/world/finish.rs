@@ -75,6 +75,7 @@ impl World {
         for sim in &mut self.nodes {
             sim.disk.set_rates(Rates::default());
             sim.disk.set_capacity(u64::MAX);
+            sim.disk.drag(0);
             sim.aim = None;
             sim.paused_until = sim.paused_until.min(now);
             sim.recall(&self.shared);

@@ -144,6 +144,7 @@ impl World {
             durability: plan.durability,
             window: u64::from(plan.limits.window_instances),
             fault_free: plan.is_fault_free(),
+            drag: plan.is_drag(),
         })));
         let eyes = Rc::new(RefCell::new(Frames(Rc::clone(&observer))));
         let weather = plan.weather.clone();

@@ -83,6 +83,12 @@ impl World {
             Kind::Campaign if up && self.nodes[usize::from(node)].paused_until <= self.now() => {
                 self.nodes[usize::from(node)].order(&self.shared, Command::Campaign);
             }
+            Kind::Drag => {
+                // A tenth of a second to almost a second each.
+                sim.disk.drag(100_000 + strike.detail % 800_000);
+                self.shared.observer.borrow_mut().dragged(sim.id());
+                self.mend_later(strike, index);
+            }
             Kind::Clock if up => {
                 self.nodes[usize::from(node)].clock.ahead += 1 + strike.detail % 5_000_000;
             }
@@ -210,6 +216,7 @@ impl World {
         match strike.kind {
             Kind::Full => self.nodes[usize::from(strike.node)].disk.set_capacity(u64::MAX),
             Kind::Mistake => self.correct(strike.node),
+            Kind::Drag => self.nodes[usize::from(strike.node)].disk.drag(0),
             _ => {
                 let mut lan = self.shared.lan.borrow_mut();
                 self.plan.cut_by(&strike).for_each(|(from, to)| lan.mend(from, to));

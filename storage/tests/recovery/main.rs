@@ -5,4 +5,5 @@ mod damage;
 mod faults;
 mod files;
 mod samples;
+mod scrub;
 mod torn;

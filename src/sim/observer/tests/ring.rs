@@ -71,8 +71,13 @@ impl Ring {
     }
 
     pub(super) fn blank(durability: Durability, fault_free: bool) -> Ring {
-        let setup =
-            Setup { nodes: (0..3).map(node).collect(), durability, window: WINDOW, fault_free };
+        let setup = Setup {
+            nodes: (0..3).map(node).collect(),
+            durability,
+            window: WINDOW,
+            fault_free,
+            drag: true,
+        };
         let identity = |at| Identity {
             cluster: ClusterId(1),
             epoch: Epoch(1),

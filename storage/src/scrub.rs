@@ -1,0 +1,248 @@
+//! A look over the segments that are full, group by group, beside the node that writes behind
+//! them; and the one repair in place.
+//!
+//! Invariants: the look changes nothing; a frame is put back only if it is the one that lay there,
+//! intact and of the same size, and what it shares a block with is written as it was read, twice
+//! alike, so that a torn write leaves neighbours as they are; what was put back is read again.
+
+use crate::block::{self, Block, Values, identity_of};
+use crate::config::{GROUP_ALIGN, Identity, Place, address, offset_of, segment_of};
+use crate::direct::AlignedBuf;
+use crate::disk::{Access, DiskFile, SharedDisk};
+use crate::error::LogError;
+use crate::segment::{list_segments, segment_path};
+use chainring_ring::header::{FrameError, Header, Kind};
+use chainring_ring::ids::ValueId;
+use core::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// One step in search of the next group, bytes.
+const SEARCH_BYTES: u32 = 1 << 20;
+
+/// Where a log lies.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// The file system.
+    pub disk: SharedDisk,
+    /// Data directory.
+    pub dir: PathBuf,
+    /// Whose log.
+    pub identity: Identity,
+    /// Without O_DIRECT.
+    pub development: bool,
+}
+
+/// What a step saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing wrong.
+    Intact,
+    /// Value frames in a range of addresses do not verify, or are not those of their group.
+    Values(Range<u64>),
+    /// No group where one was: what it ordered here is lost to the next start.
+    Group(Range<u64>),
+}
+
+/// A walk that goes round for ever.
+#[derive(Debug)]
+pub struct Scrub {
+    log: Log,
+    /// Address of the next group.
+    at: u64,
+    /// Of the last group seen: number, and checksum unless something was missing behind it.
+    last: (u64, Option<u128>),
+    /// Number and bytes of the open segment.
+    file: Option<(u32, u32, Box<dyn DiskFile>)>,
+    /// Where no group follows: from here on, and whether something else than zeros lies there.
+    gap: Option<(u64, bool)>,
+    buf: AlignedBuf,
+}
+
+impl Scrub {
+    /// A walk from the beginning of the log.
+    pub fn new(log: Log) -> Scrub {
+        let buf = AlignedBuf::new(SEARCH_BYTES as usize);
+        Scrub { log, at: 0, last: (0, None), file: None, gap: None, buf }
+    }
+
+    /// Looks at the next group of a segment below `end`: what it saw and how many bytes it read.
+    /// `None` once all were seen; the next step begins anew.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] if the directory cannot be listed or a segment not opened.
+    pub fn step(&mut self, end: u32) -> Result<Option<(Seen, u64)>, LogError> {
+        let segments = list_segments(&*self.log.disk, &self.log.dir)?;
+        let ahead = |(number, _): &&(u32, u32)| *number >= segment_of(self.at) && *number < end;
+        let Some((number, bytes)) = segments.iter().find(ahead).copied() else {
+            (self.at, self.last, self.file, self.gap) = (0, (0, None), None, None);
+            return Ok(None);
+        };
+        if number != segment_of(self.at) || offset_of(self.at) < GROUP_ALIGN {
+            self.at = address(number, GROUP_ALIGN);
+        }
+        if self.file.as_ref().is_none_or(|(open, ..)| *open != number) {
+            let path = segment_path(&self.log.dir, number);
+            let file = self.log.disk.open(&path, Access::Read, self.log.development);
+            let file = file.map_err(|source| LogError::io("open of", &path, source))?;
+            self.file = Some((number, bytes, file));
+        }
+        let offset = offset_of(self.at);
+        let Some(block) = self.block_at(offset) else { return Ok(Some(self.search(offset))) };
+        let group = block.group_bytes() as u32;
+        let follows = self.last.1.is_none_or(|last| [last, 0].contains(&block.previous));
+        let gap = self.gap.take();
+        let seen = match self.bad_value(offset, &block) {
+            _ if gap.is_some() || !follows => self.lost(gap.map_or(self.at, |gap| gap.0)..self.at),
+            Some(bad) => Seen::Values(address(number, bad.start)..address(number, bad.end)),
+            None => Seen::Intact,
+        };
+        self.last = (block.number, Some(block.checksum));
+        self.go_to(offset + group.next_multiple_of(GROUP_ALIGN));
+        Ok(Some((seen, u64::from(group))))
+    }
+
+    fn go_to(&mut self, offset: u32) {
+        let (number, bytes, _) = self.file.as_ref().expect("a step opens it");
+        let at_end = bytes.saturating_sub(offset) < GROUP_ALIGN;
+        self.at = if at_end { address(number + 1, 0) } else { address(*number, offset) };
+    }
+
+    /// Reads a range of the open segment; what cannot be read is none of a group's bytes.
+    fn read(&mut self, offset: u32, bytes: u32) -> Option<&[u8]> {
+        let (_, limit, file) = self.file.as_ref().expect("a step opens it");
+        let length = bytes.next_multiple_of(GROUP_ALIGN);
+        if u64::from(offset) + u64::from(bytes) > u64::from(*limit) {
+            return None;
+        }
+        self.buf.grow(length as usize);
+        let buf = &mut self.buf[..length as usize];
+        file.read_exact_at(buf, u64::from(offset)).ok()?;
+        Some(&buf[..bytes as usize])
+    }
+
+    /// The intact block of a group of ours that is newer than the last one.
+    fn block_at(&mut self, offset: u32) -> Option<Block> {
+        let (identity, last) = (self.log.identity, self.last.0);
+        let header = block::peek(self.read(offset, GROUP_ALIGN)?).ok()?;
+        if identity_of(&header, None) != identity {
+            return None;
+        }
+        let block = block::decode(&header, self.read(offset, header.size)?).ok()?;
+        (block.number > last).then_some(block)
+    }
+
+    /// Goes on where no group is: a step further, to what is no zeros, or to the end. Zeros to the
+    /// end are what the next group did not fit into; whether they are, its chain tells.
+    fn search(&mut self, offset: u32) -> (Seen, u64) {
+        let limit = self.file.as_ref().expect("a step opens it").1;
+        let bytes = SEARCH_BYTES.min(limit - offset);
+        let pages = self.read(offset, bytes).map(|held| held.chunks(GROUP_ALIGN as usize));
+        let zeros = pages.map(|mut pages| {
+            pages.position(|page| page.iter().any(|byte| *byte != 0)).map(|page| page as u32)
+        });
+        let ahead = match zeros {
+            Some(None) => bytes,
+            // Garbage, or what cannot be read.
+            Some(Some(0)) | None => GROUP_ALIGN,
+            Some(Some(pages)) => pages * GROUP_ALIGN,
+        };
+        let gap = self.gap.get_or_insert((self.at, false));
+        gap.1 |= matches!(zeros, Some(Some(0)) | None);
+        let (from, dirty) = *gap;
+        self.go_to(offset + ahead);
+        if offset + ahead < limit {
+            return (Seen::Intact, u64::from(bytes));
+        }
+        self.gap = None;
+        (if dirty { self.lost(from..self.at) } else { Seen::Intact }, u64::from(bytes))
+    }
+
+    fn lost(&mut self, range: Range<u64>) -> Seen {
+        self.last.1 = None;
+        Seen::Group(range)
+    }
+
+    /// The bytes of a group's values that are not as they were written.
+    fn bad_value(&mut self, offset: u32, block: &Block) -> Option<Range<u32>> {
+        let (identity, size) = (self.log.identity, block.group_bytes() as u32);
+        let Some(group) = self.read(offset, size) else {
+            return Some(offset + block.bytes..offset + size);
+        };
+        let (mut values, mut at) = (Values::default(), block.bytes);
+        let mut bad: Option<Range<u32>> = None;
+        while at < size {
+            let rest = &group[at as usize..];
+            let end = match verify_header(rest, &identity) {
+                Ok(header) => {
+                    values.push(rest);
+                    if header.check_body(&rest[..header.size as usize]).is_ok() {
+                        at += header.size;
+                        continue;
+                    }
+                    at + header.size
+                }
+                Err(_) => size,
+            };
+            let first = bad.map_or(at, |bad| bad.start);
+            (bad, at) = (Some(first..end), end);
+        }
+        let as_written = bad.is_some() || values == block.values;
+        let bad = bad.or((!as_written).then_some(block.bytes..size));
+        bad.map(|bad| offset + bad.start..offset + bad.end)
+    }
+}
+
+fn verify_header(frame: &[u8], identity: &Identity) -> Result<Header, FrameError> {
+    let header = Header::decode(frame, frame.len() as u32)?;
+    header.check_cluster(identity.cluster, identity.epoch)?;
+    if header.kind == Kind::Value { Ok(header) } else { Err(FrameError::Body) }
+}
+
+/// Whether `frame` is the value `id` of this log, whole and of the size of its place.
+///
+/// # Errors
+/// [`LogError::Frame`].
+pub fn check(log: &Log, place: Place, id: ValueId, frame: &[u8]) -> Result<(), LogError> {
+    let wrong = |source| LogError::Frame { at: place.at, source };
+    let header = verify_header(frame, &log.identity).map_err(wrong)?;
+    let size = header.size == place.bytes && frame.len() == place.bytes as usize;
+    if !size || header.value_id() != id {
+        return Err(wrong(FrameError::Body));
+    }
+    header.check_body(frame).map(drop).map_err(wrong)
+}
+
+/// Puts the value `id` back to where it lay in a segment that nobody writes to any more.
+///
+/// # Errors
+/// As [`check`]; [`LogError::Io`] if what shares a block with it cannot be read, twice alike, or
+/// the write is not there when read.
+pub fn put_back(log: &Log, place: Place, id: ValueId, frame: &[u8]) -> Result<(), LogError> {
+    check(log, place, id, frame)?;
+    let path = segment_path(&log.dir, place.segment());
+    write_back(log, &path, place, frame).map_err(|source| LogError::io("repair of", &path, source))
+}
+
+fn write_back(log: &Log, path: &Path, place: Place, frame: &[u8]) -> std::io::Result<()> {
+    let (offset, align) = (u64::from(offset_of(place.at)), u64::from(GROUP_ALIGN));
+    let start = offset / align * align;
+    let length = ((offset + frame.len() as u64).next_multiple_of(align) - start) as usize;
+    let file = log.disk.open(path, Access::WriteDurable, log.development)?;
+    let [mut blocks, mut again] = [(); 2].map(|()| AlignedBuf::new(length));
+    let own = (offset - start) as usize..(offset - start) as usize + frame.len();
+    // Where the frame fills its blocks alone nothing else has to be readable.
+    if own.len() < length {
+        file.read_exact_at(&mut blocks, start)?;
+        file.read_exact_at(&mut again, start)?;
+    }
+    if blocks[..own.start] != again[..own.start] || blocks[own.end..] != again[own.end..] {
+        return Err(std::io::Error::other("two reads brought different bytes"));
+    }
+    blocks[own].copy_from_slice(frame);
+    file.write_all_at(&blocks, start)?;
+    file.read_exact_at(&mut again, start)?;
+    match *again == *blocks {
+        true => Ok(()),
+        false => Err(std::io::Error::other("the disk does not hold what was written")),
+    }
+}
