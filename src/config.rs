@@ -13,6 +13,7 @@ use chainring_ring::ids::{ClusterId, Durability, Epoch, NODES_MAX, NodeId};
 use chainring_ring::lanes::lane_packets;
 use chainring_ring::window::{WINDOW_MAX, WINDOW_MIN};
 use chainring_storage::block::ORDERS_PER_GROUP_MAX;
+use chainring_storage::config::PREALLOCATE_MAX;
 pub use limits::Limits;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -300,7 +301,7 @@ impl Config {
         let l = &self.limits;
         let mut zero = None;
         l.each(|key, value, _| {
-            if value == 0 {
+            if value == 0 && !key.starts_with("limits.retention_") {
                 zero = Some(key);
             }
         });
@@ -431,6 +432,12 @@ impl Config {
             + u64::from(self.limits.side_pool_bytes)
             + (u64::from(self.limits.groups_in_flight) + 1) * order_block
             + (4 << 20)
+    }
+
+    /// Segments that a log can have at a time, and some that are made while others are freed.
+    pub fn segments_max(&self) -> usize {
+        let limits = &self.limits;
+        (limits.log_bytes / u64::from(limits.segment_bytes)) as usize + 2 * PREALLOCATE_MAX
     }
 
     /// Hash over what must be equal on all nodes beside cluster id and epoch: the nodes that the

@@ -151,8 +151,13 @@ mod planted {
         RepeatMoved: "B4 B5", "design: exactly once", "a repeated request is answered with the end of the topic";
         OldEpochAppended: "B4 B5", "design: exactly once", "records of an older epoch of a producer count";
         ProducersNotReplayed: "B1 D6", "pitfall 27", "a restart forgets which records of producers are there";
+        ProducersNotInState: "B1 B4 D6", "pitfall 27", "a checkpoint leaves out the producers";
+        TrimAheadOfQuorum: "D5", "reliability list", "a trim does not wait for the checkpoints of a quorum";
+        JumpsBack: "B2 B3", "design: trim", "a snapshot below what is delivered is taken";
+        LiveValueFreed: "A5 D3 D5", "design: trim", "a segment is freed with a value that is not delivered";
+        CheckpointNotDurable: "D5", "rule F5", "a checkpoint is named before it is on stable media";
         SlowNotSeen: "L5", "design: layout", "a node that holds the others up is not noticed";
-        SlowTakenAnyway: "L5", "design: layout", "a slow node is taken into the next circle, for it answers";
+        OutsideHoldsBack: "L5", "design: layout", "credits wait for who is outside the circle, too";
         SlowOneClings: "L5", "design: layout", "a coordinator whose own disk is slow stays";
         ForwardedToOrigin: "L4", "pitfall 29", "a value is passed on to its origin";
     }

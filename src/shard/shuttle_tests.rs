@@ -288,6 +288,7 @@ fn life(durability: Durability, formatted: &DiskHandle, end: End) {
             groups: opened.groups,
             superblock: opened.superblock,
             log,
+            segments: opened.segments,
             held: opened.held,
             commands,
             notices,

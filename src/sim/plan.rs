@@ -183,6 +183,7 @@ impl Plan {
             beyond: false,
             absent: vec![false; usize::from(nodes)],
         };
+        plan.keep();
         plan.go_beyond(&mut random);
         let least = plan.config(0).side_pool_least() as u32;
         plan.limits.side_pool_bytes = least << random.below(2);
@@ -197,6 +198,19 @@ impl Plan {
             plan.strikes = drags(&plan);
         }
         plan
+    }
+
+    /// How often the state is written down, and what is let go; of a stream of its own.
+    fn keep(&mut self) {
+        let mut random = Random::stream(self.seed, "keep");
+        let segment = u64::from(self.limits.segment_bytes);
+        self.limits.checkpoint_bytes = (segment / 4) << random.below(4);
+        if random.coin() {
+            self.limits.retention_bytes = segment << random.below(4);
+        }
+        if random.below(4) == 0 {
+            self.limits.retention_seconds = 1 + random.below(100);
+        }
     }
 
     /// One world of so many has nothing but disks that are slow now and then, one at a time: where

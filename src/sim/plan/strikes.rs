@@ -192,8 +192,8 @@ pub(super) fn add_bad_copies(plan: &mut Plan) {
     plan.strikes.sort_by_key(|strike| strike.at);
 }
 
-/// Disks that are slow for some seconds, one after another: each write takes a tenth of a second or
-/// more. Between two of them there is time to become whole.
+/// Disks that are slow for some seconds, one after another: each write takes a second or more.
+/// Between two of them there is time to become whole.
 pub(super) fn drags(plan: &Plan) -> Vec<Strike> {
     let mut random = Random::stream(plan.seed, "drags");
     let mut at = DRAG_AFTER_US;
