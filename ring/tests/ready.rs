@@ -92,6 +92,8 @@ fn a_node_alone_is_ready_behind_its_own_barrier() {
     step(&mut core, Input::Tick);
     let promised = core.promised();
     step(&mut core, Input::Promised(promised));
+    let appended = core.appended();
+    step(&mut core, Input::Persisted(appended));
     assert!(core.is_ready(), "in memory its own vote is a quorum");
     assert_eq!(core.delivered(), Instance(1));
 }

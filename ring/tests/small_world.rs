@@ -10,6 +10,7 @@ mod small_world {
     pub mod search;
     mod witness;
 
+    use chainring_ring::configuration::Step;
     use chainring_ring::ids::Durability;
 
     /// What a search covers.
@@ -39,9 +40,12 @@ mod small_world {
         /// Votes say what is delivered and which session is open.
         pub sessions: bool,
         pub catch_up: [bool; 3],
+        /// Changes that a coordinator proposes, each at most once in its life.
+        pub changes: &'static [Step],
     }
 }
 
+use chainring_ring::configuration::Step;
 use chainring_ring::ids::Durability::{Memory, Sync};
 use small_world::Scope;
 use small_world::search::{Found, Search};
@@ -68,12 +72,18 @@ const PLAIN: Scope = Scope {
     claims: NONE,
     sessions: false,
     catch_up: NONE,
+    changes: &[],
 };
+
+/// Node 3 goes: from then on both of the others are needed.
+const THREE_GOES: &[Step] = &[Step::Joint { voters: 0b011, fresh: 0 }, Step::Leave];
 
 fn scopes() -> Vec<Scope> {
     let memory = Scope { durability: Memory, ..PLAIN };
     let crash = |name, node| Scope { name, crashes: 1, crashing: node, ..PLAIN };
     let idle = [0; 3];
+    let two = [true, true, false];
+    let change = Scope { votes: two, changes: THREE_GOES, ..memory.clone() };
     let damage = |name, campaigns| Scope { campaigns, damage: true, ..crash(name, TWO) };
     vec![
         Scope { name: "two coordinators", ..memory.clone() },
@@ -94,6 +104,8 @@ fn scopes() -> Vec<Scope> {
         Scope { slow: THREE, fine: true, seals: true, votes: THREE, ..crash("items", THREE) },
         Scope { sessions: true, votes: ALL, ..crash("sessions", ONE) },
         Scope { durability: Memory, sessions: true, votes: ALL, ..crash("amnesia", THREE) },
+        Scope { name: "a node is removed", values: idle, ..change.clone() },
+        Scope { name: "a node is removed, and claims are heard", claims: ALL, ..change },
     ]
 }
 
@@ -152,10 +164,11 @@ mod mutants {
 
     const BALLOTS: &str = "two coordinators";
     const LEARNS: &str = "the second coordinator learns";
+    const REMOVED: &str = "a node is removed";
     const DAMAGE: &str = "a log of one order is damaged";
 
     /// Planted faults, and the scope that is searched for each.
-    const FOUND: [(Mutant, &str); 21] = [
+    const FOUND: [(Mutant, &str); 22] = [
         (Mutant::AcceptBelowPromise, BALLOTS),
         (Mutant::AcceptorSubstitutes, BALLOTS),
         (Mutant::HolesFilledBlindly, BALLOTS),
@@ -177,6 +190,7 @@ mod mutants {
         (Mutant::VotesMergeAcrossBallots, LEARNS),
         (Mutant::AmnesiacAnswers, "amnesia"),
         (Mutant::AmnesiacVotesCount, "amnesia"),
+        (Mutant::ChangeByOldQuorum, REMOVED),
     ];
 
     /// Found by an invariant, not by an assertion of the core.
@@ -189,7 +203,9 @@ mod mutants {
             plant(Some(mutant));
             let found = Search::new(scope).run(states(1_000_000));
             plant(None);
-            let (broken, steps) = found.violation.expect(mutant.name());
+            let Some((broken, steps)) = found.violation else {
+                panic!("{}: {}", mutant.name(), told(&found));
+            };
             println!(
                 "{}: {} in {} steps, {} states, {name}",
                 mutant.name(),

@@ -81,7 +81,7 @@ pub struct Divergence {
 
 /// This node's notes, and the newest of each other node.
 #[derive(Debug)]
-pub(super) struct Checks {
+pub struct Checks {
     own: VecDeque<Check>,
     /// By node; those of positions not delivered here yet.
     others: [Option<Check>; NODES_MAX],
@@ -89,9 +89,15 @@ pub(super) struct Checks {
     told: Instance,
 }
 
+impl Default for Checks {
+    fn default() -> Checks {
+        Checks::new()
+    }
+}
+
 impl Checks {
     /// No notes.
-    pub(super) fn new() -> Checks {
+    pub fn new() -> Checks {
         let own = VecDeque::with_capacity(KEPT);
         Checks { own, others: [None; NODES_MAX], told_us: 0, told: Instance(0) }
     }
@@ -139,7 +145,7 @@ impl Checks {
     }
 
     /// The note to tell now, if it is time and there is a new one.
-    fn tell_next(&mut self, now_us: u64) -> Option<Check> {
+    fn take_due(&mut self, now_us: u64) -> Option<Check> {
         let newest = *self.own.back()?;
         if now_us < self.told_us + TELL_US || newest.position == self.told {
             return None;
@@ -170,7 +176,7 @@ impl<M: Machine> Shard<M> {
 
     /// Tells the others how this node's digest stands.
     pub(super) fn tell_digest(&mut self) {
-        if let Some(check) = self.checks.tell_next(self.now_us) {
+        if let Some(check) = self.checks.take_due(self.now_us) {
             self.outbox.push(Notice::Check(check));
         }
     }
@@ -219,14 +225,14 @@ mod tests {
     #[test]
     fn the_newest_note_is_told_now_and_then() {
         let mut checks = Checks::new();
-        assert_eq!(checks.tell_next(5 * TELL_US), None);
+        assert_eq!(checks.take_due(5 * TELL_US), None);
         deliver(&mut checks, CHECK_EVERY, 1);
         deliver(&mut checks, 2 * CHECK_EVERY, 2);
-        assert_eq!(checks.tell_next(5 * TELL_US), Some(check(2 * CHECK_EVERY, 2)));
-        assert_eq!(checks.tell_next(9 * TELL_US), None, "nothing new");
+        assert_eq!(checks.take_due(5 * TELL_US), Some(check(2 * CHECK_EVERY, 2)));
+        assert_eq!(checks.take_due(9 * TELL_US), None, "nothing new");
         deliver(&mut checks, 3 * CHECK_EVERY, 3);
-        assert_eq!(checks.tell_next(5 * TELL_US + 9), None, "too soon");
-        assert_eq!(checks.tell_next(6 * TELL_US), Some(check(3 * CHECK_EVERY, 3)));
+        assert_eq!(checks.take_due(5 * TELL_US + 9), None, "too soon");
+        assert_eq!(checks.take_due(6 * TELL_US), Some(check(3 * CHECK_EVERY, 3)));
     }
 
     #[test]

@@ -37,6 +37,7 @@ use chainring_ring::actions::{ACTIONS_MAX, Actions, Input, STEP_ROOM};
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Ballot, Durability, NODES_MAX, NodeId, Sequence, Session, ValueId};
 use chainring_ring::lanes::lane_packets;
+use chainring_ring::layout::Layout;
 use chainring_ring::{mark, mutant};
 use chainring_storage::{MemoryLog, Superblock};
 use checks::Checks;
@@ -155,7 +156,10 @@ impl<M: Machine> Shard<M> {
         let segments = parts.segments.reserve(config.segments_max());
         let journal =
             parts.log.map(|log| Journal::new(log, segments, journal_limits, regions.blocks));
-        let neighbours = [parts.core.predecessor(), parts.core.successor()];
+        // The control thread begins with the circle of all that are listed; by now it may be another.
+        let all = Layout::new(config.cluster.nodes.iter().map(|member| member.id));
+        let me = config.node.id;
+        let neighbours = [all.predecessor(me), all.successor(me)];
         let mut shard = Shard {
             sender: Sender {
                 cluster: config.cluster.id,
@@ -184,7 +188,7 @@ impl<M: Machine> Shard<M> {
             judged: None,
             promise_written: None,
             session_taken: None,
-            relink: false,
+            relink: true,
             neighbours,
             taken: None,
             entries: VecDeque::with_capacity(commands::ENTRIES_MAX),

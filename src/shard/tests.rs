@@ -9,6 +9,7 @@ use crate::records::Digest;
 use chainring_net::mailbox::{Waker, channel};
 use chainring_net::wire::{Counters, Event, LinkKind, Refused};
 use chainring_ring::actions::Action;
+use chainring_ring::configuration::Configuration;
 use chainring_ring::core::{Recovered, Settings};
 use chainring_ring::header::{HEADER_BYTES, Kind};
 use chainring_ring::ids::{Claim, ClusterId, Entry, Epoch, Incarnation, Instance, Order, RingId};
@@ -122,6 +123,10 @@ fn shard(fails: bool) -> (Shard<Double>, Ends) {
 }
 
 fn shard_with(fails: bool, room: Room) -> (Shard<Double>, Ends) {
+    shard_of(fails, room, Recovered::default())
+}
+
+fn shard_of(fails: bool, room: Room, recovered: Recovered) -> (Shard<Double>, Ends) {
     let config = config();
     let side = Range { offset: 0, bytes: 1 << 16 };
     let none = Range::default();
@@ -161,7 +166,7 @@ fn shard_with(fails: bool, room: Room) -> (Shard<Double>, Ends) {
     let (notices, told) = channel(1024);
     let parts = ShardParts {
         machine,
-        core: Core::new(settings, Recovered::default()),
+        core: Core::new(settings, recovered),
         groups: Groups::new(),
         superblock: Superblock::new(identity, Durability::Sync, 512, 3),
         log: None,
@@ -174,6 +179,25 @@ fn shard_with(fails: bool, room: Room) -> (Shard<Double>, Ends) {
         room,
     };
     (Shard::new(&config, parts), (to_shard, told))
+}
+
+/// The control thread begins with the circle of all that the configuration lists; where the log says
+/// that one of them is gone, it is told at once (seed 52 of the simulator stood still).
+#[test]
+fn who_is_gone_is_no_neighbour_after_a_restart() {
+    let neighbours = |voters: &[u8]| {
+        let voters = voters.iter().map(|id| (NodeId(*id), Incarnation(1)));
+        let configuration = Some(Configuration::first(voters));
+        let recovered = Recovered { configuration, ..Recovered::default() };
+        let (mut shard, (_commands, mut told)) = shard_of(false, Room::default(), recovered);
+        shard.turn(1);
+        std::iter::from_fn(|| told.try_recv()).find_map(|notice| match notice {
+            Notice::Neighbours { predecessor, successor } => Some((predecessor, successor)),
+            _ => None,
+        })
+    };
+    assert_eq!(neighbours(&[1, 2, 3]), None, "it knows");
+    assert_eq!(neighbours(&[2, 3]), Some((Some(NodeId(3)), Some(NodeId(3)))));
 }
 
 /// With places for fewer than may be undelivered, or than two windows, it would stand for ever.

@@ -153,14 +153,11 @@ fn three_become_five_and_three_others_are_left() {
     assert!(offsets.len() > 100, "{} records", offsets.len());
     (1..=3).for_each(|node| cluster.kill(node));
     for node in 4..=6 {
-        let url = vec![cluster.url(node)];
+        let url = cluster.url(node);
         let sequence = offsets.len() + node;
-        assert!(append_anew(&url[0], sequence), "node {node} takes records");
+        assert!(append_anew(&url, sequence), "node {node} takes records");
     }
     for node in 4..=6 {
-        let end = offsets.len();
-        let text = String::from_utf8(cluster.read_all(node, "t")).unwrap();
-        assert!(text.lines().count() >= end);
         check(&cluster, node, &offsets);
     }
 }
@@ -186,22 +183,26 @@ fn a_node_whose_store_is_gone_comes_back_as_another_life() {
     let mut at = 0;
     let urls: Vec<String> = (1..=3).map(|node| cluster.url(node)).collect();
     let mut offsets: Vec<u64> = (0..20).map(|n| append(&urls, &mut at, n)).collect();
-    for node in [2, 3] {
+    let rounds = std::env::var("CHAINRING_WIPE_ROUNDS").ok();
+    let rounds = rounds.map_or(2, |text| text.parse().expect("CHAINRING_WIPE_ROUNDS is a number"));
+    for round in 0..rounds {
+        let (node, life) = (1 + (round + 1) % 3, 2 + round / 3);
+        let left: Vec<usize> = (1..=3).filter(|other| *other != node).collect();
         cluster.kill(node);
         std::fs::remove_dir_all(format!("{}/log", cluster.dir(node))).unwrap();
-        let (left, id) = (if node == 2 { [1, 3] } else { [1, 2] }, node.to_string());
-        let said = member(&cluster, &left, &["replace", &id]);
-        let life = said["planned"]["admitted"]["incarnation"].as_u64().unwrap();
-        assert_eq!(life, 2);
-        store(&cluster, node, life);
+        let said = member(&cluster, &left, &["replace", &node.to_string()]);
+        assert_eq!(said["planned"]["admitted"]["incarnation"], life as u64);
+        store(&cluster, node, life as u64);
         cluster.start(node);
         cluster.await_status(node, |status| {
-            status["votes"] == true && status["incarnation"] == life && status["ready"] == true
+            status["votes"] == true && status["incarnation"] == life as u64
         });
+        cluster.await_ready(node);
+        await_voters(&cluster, &left, &[1, 2, 3]);
         let next = offsets.len();
         offsets.extend((next..next + 20).map(|n| append(&urls, &mut at, n)));
-        await_voters(&cluster, &[1], &[1, 2, 3]);
     }
+    println!("{rounds} stores lost, {} records acknowledged and there", offsets.len());
     cluster.await_equal();
     (1..=3).for_each(|node| check(&cluster, node, &offsets));
     cluster.stop_all();

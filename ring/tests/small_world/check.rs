@@ -1,7 +1,8 @@
 //! What must be true of every state of the world: a function of what the nodes ever said and did.
 
-use super::local::{Local, Violation};
-use chainring_ring::ids::{Ballot, Entry, Instance};
+use super::local::{At, Local, Violation};
+use chainring_ring::configuration::Configuration;
+use chainring_ring::ids::{Ballot, Entry, Incarnation, Instance, NodeId};
 
 /// Checks one state.
 pub fn check(nodes: [&Local; 3]) -> Result<(), Violation> {
@@ -12,12 +13,28 @@ pub fn check(nodes: [&Local; 3]) -> Result<(), Violation> {
     logs_are_equal(nodes, &chosen)
 }
 
-/// What two of the three voted for at one ballot.
-fn chosen(nodes: [&Local; 3]) -> Vec<(Instance, Ballot, Entry)> {
-    let mut chosen = Vec::new();
-    for (one, other) in [(0, 1), (0, 2), (1, 2)] {
-        let other = &nodes[other].accepted;
-        chosen.extend(nodes[one].accepted.iter().filter(|at| other.binary_search(at).is_ok()));
+/// What a quorum voted for at one ballot: of the configuration that governs the instance, and of a
+/// change also of the one that it leads to.
+fn chosen(nodes: [&Local; 3]) -> Vec<At> {
+    let mut voted: Vec<At> = nodes.iter().flat_map(|node| node.accepted.iter().copied()).collect();
+    voted.sort_unstable();
+    voted.dedup();
+    let mut governing = Configuration::first((1..=3).map(|id| (NodeId(id), Incarnation(1))));
+    let (mut chosen, mut next) = (Vec::new(), governing);
+    for (index, at) in voted.iter().enumerate() {
+        // Changes govern what lies behind them.
+        if index > 0 && voted[index - 1].0 != at.0 {
+            governing = next;
+        }
+        let votes = |node: NodeId, _| nodes[usize::from(node.0) - 1].accepted.contains(at);
+        let after = match at.2 {
+            Entry::Membership(change) => governing.after(&change).ok(),
+            _ => None,
+        };
+        if governing.is_quorum(votes) && after.is_none_or(|after| after.is_quorum(votes)) {
+            chosen.push(*at);
+            next = after.unwrap_or(next);
+        }
     }
     chosen
 }

@@ -1,7 +1,8 @@
 //! What survives a crash, and what a node makes of it.
 
+use chainring_ring::configuration::Configuration;
 use chainring_ring::core::Recovered;
-use chainring_ring::ids::{Ballot, Claim, Entry, Instance, Order, ValueId};
+use chainring_ring::ids::{Ballot, Claim, Entry, Incarnation, Instance, NodeId, Order, ValueId};
 use chainring_ring::sequences::Sequences;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,6 +71,8 @@ impl Disk {
     /// Reads the log as the production recovery does: what the core gets, and what was delivered.
     pub fn recover(&self) -> (Recovered, Vec<(Entry, bool)>) {
         let (mut table, mut log) = (Sequences::default(), Vec::new());
+        let voters = (1..=3).map(|id| (NodeId(id), Incarnation(1)));
+        let mut configuration = Configuration::first(voters);
         let mut delivered = Instance(0);
         // Behind damage an older order may have become the newest one left.
         let vouched = if self.damaged { Instance(0) } else { self.claim.position };
@@ -83,6 +86,9 @@ impl Disk {
             if !(delivered < vouched || claimed) || !held {
                 break;
             }
+            if let Entry::Membership(change) = order.entry {
+                configuration.apply(&change);
+            }
             log.push((order.entry, table.apply(&order.entry)));
             delivered = delivered.next();
         }
@@ -93,7 +99,7 @@ impl Disk {
             orders: self.orders.range(delivered..).map(|(_, order)| *order).collect(),
             values: self.values.iter().copied().filter(|id| !table.is_past(id)).collect(),
             table,
-            configuration: None,
+            configuration: Some(configuration),
             damaged: self.damaged,
         };
         (recovered, log)

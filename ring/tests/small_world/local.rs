@@ -9,6 +9,7 @@ use super::message::{Answer, Message, Messages};
 use super::witness::accepts_legally;
 use chainring_ring::actions::{Action, Actions, Input, PromiseFrom};
 use chainring_ring::codec::{ORDER_BYTES, put_order};
+use chainring_ring::configuration::Step;
 use chainring_ring::core::{Core, Settings};
 use chainring_ring::ids::{Ballot, Durability, Entry, Incarnation, Instance, NodeId, Session};
 use chainring_ring::window::WINDOW_MIN;
@@ -18,6 +19,7 @@ use chainring_ring::window::WINDOW_MIN;
 pub enum Act {
     Campaign,
     Propose,
+    Change(Step),
     /// The superblock holds the promise.
     Promised,
     /// The next so many items, and the claim, are on the disk.
@@ -52,6 +54,7 @@ pub struct Local {
     session_due: bool,
     campaigns: u8,
     values: u8,
+    changes: u8,
     pub crashes: u8,
     /// Numbers of all messages that it sent in any life, ascending.
     pub sent: Vec<u32>,
@@ -77,6 +80,7 @@ impl Local {
             session_due: false,
             campaigns: 0,
             values: 0,
+            changes: 0,
             crashes: 0,
             sent: Vec::new(),
             proposed: Vec::new(),
@@ -98,6 +102,11 @@ impl Local {
         }
         if self.values < scope.values[at] && core.next_own_id().is_some() {
             acts.push(Act::Propose);
+        }
+        if let Some(step) = scope.changes.get(usize::from(self.changes))
+            && core.judge(*step).is_ok()
+        {
+            acts.push(Act::Change(*step));
         }
         if self.promise.is_some() {
             acts.push(Act::Promised);
@@ -156,6 +165,10 @@ impl Local {
                 next.values += 1;
                 next.step(Input::Value(id), scope, messages)?;
                 next.send(Message::Value(id), messages);
+            }
+            Act::Change(step) => {
+                next.changes += 1;
+                next.step(Input::Change(*step), scope, messages)?;
             }
             Act::Promised => {
                 let ballot = next.promise.take().expect("checked");

@@ -69,7 +69,7 @@ impl Local {
         let core = self.core();
         let claim = core.claim();
         let Some(vote) = core.votes().of(self.id).copied() else { return Ok(()) };
-        if core.is_voter() != (vote.incarnation == Incarnation(1)) {
+        if core.is_voter() && vote.incarnation != Incarnation(1) {
             return Err(Violation("A8", format!("node {:?} votes as {vote:?}", self.id)));
         }
         // Positions that no rule of safety reads are left out: fewer states.
