@@ -91,7 +91,7 @@ pub struct Checks {
 
 impl Checks {
     /// No notes.
-    pub fn new() -> Checks {
+    pub(super) fn new() -> Checks {
         let own = VecDeque::with_capacity(KEPT);
         Checks { own, others: [None; NODES_MAX], told_us: 0, told: Instance(0) }
     }
@@ -139,7 +139,7 @@ impl Checks {
     }
 
     /// The note to tell now, if it is time and there is a new one.
-    fn to_tell(&mut self, now_us: u64) -> Option<Check> {
+    fn due(&mut self, now_us: u64) -> Option<Check> {
         let newest = *self.own.back()?;
         if now_us < self.told_us + TELL_US || newest.position == self.told {
             return None;
@@ -170,7 +170,7 @@ impl<M: Machine> Shard<M> {
 
     /// Tells the others how this node's digest stands.
     pub(super) fn tell_digest(&mut self) {
-        if let Some(check) = self.checks.to_tell(self.now_us) {
+        if let Some(check) = self.checks.due(self.now_us) {
             self.outbox.push(Notice::Check(check));
         }
     }
@@ -219,14 +219,14 @@ mod tests {
     #[test]
     fn the_newest_note_is_told_now_and_then() {
         let mut checks = Checks::new();
-        assert_eq!(checks.to_tell(5 * TELL_US), None);
+        assert_eq!(checks.due(5 * TELL_US), None);
         deliver(&mut checks, CHECK_EVERY, 1);
         deliver(&mut checks, 2 * CHECK_EVERY, 2);
-        assert_eq!(checks.to_tell(5 * TELL_US), Some(check(2 * CHECK_EVERY, 2)));
-        assert_eq!(checks.to_tell(9 * TELL_US), None, "nothing new");
+        assert_eq!(checks.due(5 * TELL_US), Some(check(2 * CHECK_EVERY, 2)));
+        assert_eq!(checks.due(9 * TELL_US), None, "nothing new");
         deliver(&mut checks, 3 * CHECK_EVERY, 3);
-        assert_eq!(checks.to_tell(5 * TELL_US + 9), None, "too soon");
-        assert_eq!(checks.to_tell(6 * TELL_US), Some(check(3 * CHECK_EVERY, 3)));
+        assert_eq!(checks.due(5 * TELL_US + 9), None, "too soon");
+        assert_eq!(checks.due(6 * TELL_US), Some(check(3 * CHECK_EVERY, 3)));
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod clients;
 mod finish;
 mod harm;
 mod producers;
+mod scrub;
 mod strikes;
 
 use crate::mail::{Command, Notice};
