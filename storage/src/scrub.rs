@@ -40,7 +40,7 @@ pub enum Seen {
     Intact,
     /// Value frames in a range of addresses do not verify, or are not those of their group.
     Values(Range<u64>),
-    /// No group where one was: what it ordered is lost to the next start. Values of it may be there.
+    /// No group where one was: what it ordered is lost to the next start. Its values may be there.
     Group(Range<u64>),
 }
 
