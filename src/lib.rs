@@ -14,6 +14,7 @@ pub mod device;
 pub mod gauges;
 pub mod groups;
 pub mod http;
+pub mod keep;
 pub mod mail;
 pub mod node;
 pub mod peers;

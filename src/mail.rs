@@ -5,13 +5,17 @@
 //! its answer, so that the shard neither allocates nor frees them. A full mailbox is
 //! back-pressure: the control thread waits with a command, the shard holds back deliveries.
 
+use crate::groups::Groups;
 use crate::groups::producers::Fence;
 use crate::records::Stamp;
 use crate::shard::checks::Check;
 use crate::source::Source;
 use bytes::Bytes;
 use chainring_net::hello::{Purpose as LinkKind, Resume};
+use chainring_ring::configuration::{self, Configuration, Step};
 use chainring_ring::ids::{Claim, Instance, NodeId, Order, Sequence, Session, ValueId};
+use chainring_ring::sequences::Sequences;
+use chainring_storage::Start;
 use std::os::fd::OwnedFd;
 
 /// Id of a topic: its creation entry's place among all creation entries of the log.
@@ -90,6 +94,69 @@ impl Append {
         self.first_offset.get_or_insert(first);
         self.last_offset = last;
     }
+}
+
+/// A change of the members that somebody asks for; what the shard says of it is filled in there.
+#[derive(Debug)]
+pub struct Change {
+    /// The control thread's name for the request.
+    pub token: u64,
+    /// What is to change; `None` only asks who the members are.
+    pub step: Option<Step>,
+    /// Only say what would come of it.
+    pub dry: bool,
+    /// The members at the position delivered.
+    pub now: Configuration,
+    /// What there is after the change; nothing without a step.
+    pub after: Option<Result<Configuration, configuration::Refusal>>,
+    /// Who coordinates, as far as this node knows; 0 if it knows nobody.
+    pub coordinator: NodeId,
+}
+
+impl Change {
+    /// A request as it goes to the shard.
+    pub fn new(token: u64, step: Option<Step>, dry: bool) -> Change {
+        let now = Configuration::default();
+        Change { token, step, dry, now, after: None, coordinator: NodeId(0) }
+    }
+}
+
+/// What a state is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// What is known to be decided, exactly as far as was delivered.
+    pub claim: Claim,
+    /// From where the log is replayed by whoever has the state.
+    pub start: Start,
+}
+
+/// Where a log begins, and its newest checkpoint. Positions and numbers never fall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Position and checksum of the newest checkpoint.
+    pub checkpoint: (Instance, u128),
+    /// Position of the oldest one; 0 for a log that is whole.
+    pub base: Instance,
+    /// Lowest segment that is needed from there on.
+    pub first_segment: u32,
+}
+
+/// A peer's state, to go on from.
+#[derive(Debug)]
+pub struct Arrival {
+    /// Under which ballot the peer knows it, and its position.
+    pub claim: Claim,
+    /// Which occurrence of a value counts.
+    pub table: Sequences,
+    /// Who votes.
+    pub configuration: Configuration,
+    /// Offsets and producers.
+    pub groups: Groups,
+    /// Names of the topics and their next offsets.
+    pub topics: Vec<(Box<str>, u64)>,
+    /// Checksum of the checkpoint, and the lowest segment that is needed behind it; none in memory
+    /// durability.
+    pub checkpoint: Option<(u128, u32)>,
 }
 
 /// Control thread to shard. `H` is an open connection or file.
@@ -175,6 +242,36 @@ pub enum Command<H = OwnedFd> {
         /// Has capacity for the largest frame.
         buffer: Vec<u8>,
     },
+    /// Write the state into `buffer`; answers [`Notice::State`] when the log holds, durably, what
+    /// came to it.
+    TakeState {
+        /// Comes back with the answer.
+        token: u64,
+        /// Empty.
+        buffer: Vec<u8>,
+    },
+    /// Note in the superblock where the log begins, and its newest checkpoint, which is durable;
+    /// answers [`Notice::Noted`].
+    Note {
+        /// Comes back with the answer.
+        token: u64,
+        /// What to note.
+        note: Note,
+    },
+    /// Go on from a peer's state, which is durable here; answers [`Notice::Arrived`].
+    Arrive {
+        /// Comes back with the answer.
+        token: u64,
+        /// It.
+        arrival: Box<Arrival>,
+    },
+    /// Order that everything below may be let go, if this node is the coordinator.
+    Trim {
+        /// First instance to be kept.
+        position: Instance,
+        /// Who holds a checkpoint there, or above: a bit a node, node 1 the lowest.
+        held: u8,
+    },
     /// A zero-written segment of this number is ready for the log.
     Segment {
         /// Number of the segment.
@@ -193,6 +290,8 @@ pub enum Command<H = OwnedFd> {
     },
     /// Open a ballot.
     Campaign,
+    /// Change the members, or tell who they are; answers [`Notice::Changed`].
+    Change(Box<Change>),
     /// Take no new records; answer [`Notice::Drained`] when all own ones are delivered and, in
     /// durable modes, the log is sealed.
     Drain,
@@ -211,6 +310,8 @@ pub enum Refusal {
     Halted,
     /// Too many requests are open.
     Busy,
+    /// This node is no member any more.
+    Removed,
 }
 
 /// Shard to control thread.
@@ -306,15 +407,52 @@ pub enum Notice {
         /// False if the frame is not there (any more).
         found: bool,
     },
+    /// Answers [`Command::TakeState`].
+    State {
+        /// Of the command.
+        token: u64,
+        /// What the buffer holds the state of; of an empty one what it has to hold.
+        taken: Result<Taken, usize>,
+        /// Of the command.
+        buffer: Vec<u8>,
+    },
+    /// Answers [`Command::Note`].
+    Noted {
+        /// Of the command.
+        token: u64,
+    },
+    /// Answers [`Command::Arrive`]; what follows is delivered behind that state.
+    Arrived {
+        /// Of the command.
+        token: u64,
+        /// Of the command.
+        arrival: Box<Arrival>,
+        /// False if the node was as far already: nothing has changed.
+        done: bool,
+    },
     /// The log needs another segment of this number.
     NeedSegment {
         /// Number of the segment.
         number: u32,
     },
+    /// Answers [`Command::Change`].
+    Changed(Box<Change>),
     /// The node's own session was closed and it took this one.
     Session(Session),
     /// Answers [`Command::Drain`].
     Drained,
+}
+
+impl Notice {
+    /// The token of the command that it answers, of those that concern the state.
+    pub fn state_token(&self) -> Option<u64> {
+        match self {
+            Notice::State { token, .. }
+            | Notice::Noted { token }
+            | Notice::Arrived { token, .. } => Some(*token),
+            _ => None,
+        }
+    }
 }
 
 /// What a data link's resume names for one origin.

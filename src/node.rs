@@ -255,6 +255,7 @@ struct ShardStore {
     file: chainring_storage::SuperblockFile,
     superblock: chainring_storage::Superblock,
     log: Option<chainring_storage::LogWriter>,
+    contents: chainring_storage::Segments,
     segments: Vec<(u32, OwnedFd)>,
     core: chainring_ring::core::Core,
     groups: crate::groups::Groups,
@@ -268,6 +269,7 @@ struct ToControl {
     /// Where delivered frames are read; without a log from memory.
     read: Option<SharedDisk>,
     limits: Option<chainring_storage::LogConfig>,
+    keeper: Option<crate::keep::Keeper>,
     /// For the look over the log.
     files: Option<chainring_storage::scrub::Log>,
     /// Ranges of it that are damaged for good.
@@ -299,11 +301,13 @@ fn split(
         development: limits.development,
     });
     let damage = opened.superblock.damage.iter().map(|damage| damage.from..damage.to).collect();
-    let to_control = ToControl { catalog: opened.catalog, identity, read, limits, files, damage };
+    let (catalog, keeper) = (opened.catalog, opened.keeper);
+    let to_control = ToControl { catalog, identity, read, limits, keeper, files, damage };
     let store = ShardStore {
         file: opened.file,
         superblock: opened.superblock,
         log,
+        contents: opened.segments,
         segments,
         core: chainring_ring::core::Core::new(opened.settings, opened.recovered),
         groups: opened.groups,
@@ -428,6 +432,7 @@ fn make_shard(
         groups: store.groups,
         superblock: store.superblock,
         log: store.log,
+        segments: store.contents,
         held: store.held,
         commands: mail.commands,
         notices: mail.notices,

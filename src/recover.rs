@@ -7,6 +7,7 @@
 use crate::config::{Config, ConfigError, durability_name};
 use crate::control::catalog::Catalog;
 use crate::groups::{Delivered, Groups};
+use crate::keep::{self, Keeper, Loaded};
 use crate::mail::Place;
 use chainring_ring::core::{Recovered, Settings};
 use chainring_ring::header::{BLOCK_BYTES_MAX, HEADER_BYTES};
@@ -17,8 +18,8 @@ use chainring_ring::ids::{
 use chainring_ring::sequences::Sequences;
 use chainring_ring::{mark, mutant};
 use chainring_storage::{
-    DirLock, Disk, FileSystem, Group, Identity, LogConfig, LogError, LogReader, LogWriter,
-    ReadAhead, SharedDisk, Superblock, SuperblockFile, superfile,
+    DamageState, DirLock, Disk, FileSystem, Group, Identity, LogConfig, LogError, LogReader,
+    LogWriter, ReadAhead, Segments, SharedDisk, Superblock, SuperblockFile, superfile,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -94,6 +95,10 @@ pub struct Opened {
     pub groups: Groups,
     /// What readers find.
     pub catalog: Catalog,
+    /// What the segments of the log hold.
+    pub segments: Segments,
+    /// Its checkpoints; none in memory durability.
+    pub keeper: Option<Keeper>,
     /// Frames of values that may still be delivered, in the order of the core's list.
     pub held: Vec<(Place, Vec<u8>)>,
     /// What an operator should know.
@@ -130,19 +135,40 @@ pub fn format(config: &Config) -> Result<(), RecoverError> {
     format_on(&FileSystem, config)
 }
 
+/// Makes the store of a node that comes as another life: a later one than any that was a member.
+///
+/// # Errors
+/// [`RecoverError`].
+pub fn format_life(config: &Config, incarnation: Incarnation) -> Result<(), RecoverError> {
+    format_life_on(&FileSystem, config, incarnation)
+}
+
 /// As [`format()`], on any disk.
 ///
 /// # Errors
 /// [`RecoverError`].
 pub fn format_on(disk: &dyn Disk, config: &Config) -> Result<(), RecoverError> {
+    format_life_on(disk, config, Incarnation(1))
+}
+
+/// As [`format_life`], on any disk.
+///
+/// # Errors
+/// [`RecoverError`].
+pub fn format_life_on(
+    disk: &dyn Disk,
+    config: &Config,
+    incarnation: Incarnation,
+) -> Result<(), RecoverError> {
     let dir = &config.node.dir;
     disk.create_dir_all(dir)
         .map_err(|source| RecoverError::Dir { dir: dir.display().to_string(), source })?;
     disk.check_direct(dir, config.node.development)?;
-    let nodes = config.cluster.nodes.len() as u8;
+    let nodes = config.cluster.founders().count() as u8;
     let (durability, block) = (config.cluster.durability, config.cluster.block);
     let mut superblock = Superblock::new(identity(config), durability, block, nodes);
     superblock.configuration = config.config_hash();
+    superblock.incarnation = incarnation;
     SuperblockFile::create(disk, dir, &superblock, config.node.development)?;
     sync_name(disk, dir)
 }
@@ -244,29 +270,48 @@ pub fn open_on(
             recovered: Recovered::default(),
             groups: Groups::new(),
             catalog: Catalog::new(true),
+            segments: Segments::default(),
+            keeper: None,
             held: Vec::new(),
             remarks,
         });
     }
     let limits = LogConfig { disk: disk.clone(), ..log_config(config, preallocate) };
-    let mut replay = Replay::default();
-    let (found, writer) =
-        chainring_storage::recover(dir, &limits, &mut file, &mut superblock, &mut |group| {
+    let first = settings.first_configuration();
+    let loaded = keep::load(config, &limits, &superblock, first)?;
+    remarks.extend(loaded.remarks.iter().cloned());
+    if fell_back(&mut superblock, &loaded.keeper) {
+        file.write(&superblock)?;
+    }
+    let (mut replay, start) = (Replay::default(), loaded.start);
+    let (found, writer) = chainring_storage::recover(
+        dir,
+        &limits,
+        &mut file,
+        &mut superblock,
+        start,
+        &mut |group| {
             replay.take(group);
-        })?;
+        },
+    )?;
     remarks.extend(remarks_on(&found));
-    replay.damaged = found.damaged;
+    let Loaded { state, catalog, ballot, keeper, lost, .. } = loaded;
+    if lost {
+        mark!(StateLost);
+        remarks.push("no checkpoint can be read: a state is fetched from peers".to_owned());
+    }
+    replay.damaged = found.damaged || lost;
     // An idle log says in a seal how far it is delivered, and seals are not visited.
     if found.claim.position > replay.claim.position {
         mark!(ClaimOnlyInSeal);
         replay.claim = found.claim;
     }
+    replay.claim.ballot = replay.claim.ballot.max(ballot);
     let promised = superblock.promised.max(found.ballot).max(replay.claim.ballot);
     let reader = LogReader::on(disk.clone(), dir, limits.identity, limits.development);
     let ahead = READ_AHEAD_BYTES.min(limits.segment_bytes as usize);
     let mut reader = ReadAhead::new(reader, ahead);
-    let first = settings.first_configuration();
-    let delivered = replay.deliver(first, &mut reader)?;
+    let delivered = replay.deliver(&mut reader, state, catalog)?;
     let (values, held) = replay.held(&mut reader, &delivered.table, held_most(config))?;
     let orders = replay.orders.range(delivered.position..).map(|(_, order)| *order).collect();
     let recovered = Recovered {
@@ -277,7 +322,7 @@ pub fn open_on(
         configuration: Some(delivered.configuration),
         orders,
         values,
-        damaged: found.damaged,
+        damaged: replay.damaged,
     };
     // The promise is made durable before the first answer.
     if superblock.promised != promised {
@@ -285,8 +330,37 @@ pub fn open_on(
         file.write(&superblock)?;
     }
     let (groups, catalog) = (delivered.groups, delivered.catalog);
-    let log = Some((writer, limits));
-    Ok(Opened { file, superblock, log, settings, recovered, groups, catalog, held, remarks })
+    let (log, segments, keeper) = (Some((writer, limits)), found.contents, Some(keeper));
+    Ok(Opened {
+        file,
+        superblock,
+        log,
+        settings,
+        recovered,
+        groups,
+        catalog,
+        segments,
+        keeper,
+        held,
+        remarks,
+    })
+}
+
+/// The newest checkpoint cannot be used. What was repaired since an older one was repaired only as
+/// far as the newer one did not have it: it is unknown again. True if anything changed.
+fn fell_back(superblock: &mut Superblock, keeper: &Keeper) -> bool {
+    let newest = keeper.newest();
+    if superblock.checkpoint.is_none_or(|known| known.0 <= newest) {
+        return false;
+    }
+    mark!(CheckpointFellBack);
+    superblock.checkpoint = keeper.oldest().map(|_| keeper.note().checkpoint);
+    for damage in &mut superblock.damage {
+        if damage.state == DamageState::Repaired {
+            damage.state = DamageState::Unknown;
+        }
+    }
+    true
 }
 
 fn check_settings(config: &Config, superblock: &Superblock) -> Result<(), RecoverError> {
@@ -298,7 +372,7 @@ fn check_settings(config: &Config, superblock: &Superblock) -> Result<(), Recove
     let wanted = [
         durability_name(config.cluster.durability).to_owned(),
         config.cluster.block.to_string(),
-        config.cluster.nodes.len().to_string(),
+        config.cluster.founders().count().to_string(),
     ];
     for ((key, made), wanted) in made.into_iter().zip(wanted) {
         if made != wanted {
@@ -324,7 +398,7 @@ fn begin_life(config: &Config, superblock: &mut Superblock, remarks: &mut Vec<St
         superblock.promised = Ballot::ZERO;
         remarks.push(format!(
             "node {} has forgotten its votes ({} durability, {}): it comes back as incarnation {}, \
-             learns, and does not vote",
+             learns, and votes again once it is admitted",
             config.node.id.0,
             durability_name(config.cluster.durability),
             if first { "new" } else { "no clean stop" },
@@ -339,10 +413,10 @@ fn begin_life(config: &Config, superblock: &mut Superblock, remarks: &mut Vec<St
 }
 
 fn settings(config: &Config, superblock: &Superblock) -> Settings {
-    let mut nodes: Vec<_> = config.cluster.nodes.iter().map(|member| member.id).collect();
+    let mut nodes: Vec<_> = config.cluster.founders().map(|member| member.id).collect();
     nodes.sort_unstable();
     Settings {
-        // Until there is an entry in the log that admits another, the first life votes.
+        // Until an entry of the log says otherwise, the first lives vote.
         voters: vec![Incarnation(1); nodes.len()],
         nodes,
         me: config.node.id,

@@ -4,9 +4,10 @@
 //! [`STEP_ROOM`] left is not taken; loops inside a step stop before the room ends and go on at
 //! the next [`Input::Continue`].
 
-use crate::configuration::Step;
+use crate::configuration::{Configuration, Step};
 use crate::ids::{Ballot, Claim, Instance, NodeId, Order, Sequence, Session, ValueId};
 use crate::layout::Layout;
+use crate::sequences::Sequences;
 use crate::votes::Vote;
 use alloc::vec::Vec;
 
@@ -122,6 +123,23 @@ pub enum Input<'a> {
     },
     /// A connection to this node broke, or it refuses one.
     Hint(NodeId),
+    /// Order that everything below may be let go; only a coordinator heeds it.
+    Trim {
+        /// First instance to be kept.
+        position: Instance,
+        /// Who holds the state there, or later, durably: a bit a node, node 1 the lowest.
+        held: u8,
+    },
+    /// The state at the position of `claim` lies here, durably, in place of what is delivered;
+    /// `table` is the part of it that the core keeps.
+    Jump {
+        /// The ballot under which the peer knows the position, and it.
+        claim: Claim,
+        /// The table there.
+        table: &'a Sequences,
+        /// Who votes there.
+        configuration: &'a Configuration,
+    },
     /// Somebody asks for this change. One that [`Core::judge`](crate::core::Core::judge) would
     /// refuse is none.
     Change(Step),

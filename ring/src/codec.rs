@@ -58,6 +58,7 @@ const NOOP: u8 = 1;
 const BARRIER: u8 = 2;
 const VALUE: u8 = 3;
 const CLOSE: u8 = 4;
+const TRIM: u8 = 6;
 const MEMBERSHIP: u8 = 5;
 const ADMIT: u8 = 1;
 const DISMISS: u8 = 2;
@@ -78,6 +79,7 @@ pub fn put_order(order: &Order, out: &mut [u8]) {
         }
         Entry::Value(id) => (VALUE, id.origin, id.session, id.sequence),
         Entry::Close { origin, below } => (CLOSE, origin, below, Sequence(0)),
+        Entry::Trim(position) => (TRIM, NodeId(0), Session::NONE, Sequence(position.0)),
         Entry::Membership(change) => {
             (MEMBERSHIP, NodeId(0), Session::NONE, Sequence(change.version.into()))
         }
@@ -151,6 +153,9 @@ pub fn order_at(bytes: &[u8]) -> Result<Order, FrameError> {
         }
         VALUE => Entry::Value(ValueId { origin, session, sequence: Sequence(u64_at(bytes, 24)) }),
         CLOSE => Entry::Close { origin, below: session },
+        // Only what was delivered is let go.
+        TRIM if u64_at(bytes, 24) > u64_at(bytes, 32) => return Err(FrameError::Body),
+        TRIM => Entry::Trim(Instance(u64_at(bytes, 24))),
         MEMBERSHIP => {
             let version = u32::try_from(u64_at(bytes, 24)).map_err(|_| FrameError::Body)?;
             Entry::Membership(Change { version, step: step_at(bytes)? })
@@ -226,7 +231,7 @@ pub fn vote_at(bytes: &[u8]) -> Result<Vote, FrameError> {
     })
 }
 
-fn session_at(bytes: &[u8], at: usize) -> Session {
+pub(crate) fn session_at(bytes: &[u8], at: usize) -> Session {
     Session { incarnation: Incarnation(u32_at(bytes, at)), start: u32_at(bytes, at + 4) }
 }
 

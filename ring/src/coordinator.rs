@@ -357,11 +357,16 @@ impl Core {
             return; // nothing behind an undecided change
         }
         while idle < nodes && out.room() > ORDER_ROOM {
-            let Role::Coordinator(tip) = &mut self.role else { return };
+            let Role::Coordinator(tip) = &self.role else { return };
             if tip.next >= limit {
                 mark!(OrdersHeldBack);
                 return;
             }
+            if let Some(position) = self.take_trim() {
+                self.order(Entry::Trim(position), out);
+                continue;
+            }
+            let Role::Coordinator(tip) = &mut self.role else { return };
             let node = self.settings.nodes[tip.turn % nodes];
             tip.turn = (tip.turn + 1) % nodes;
             match self.next_entry_of(node) {

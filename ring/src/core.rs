@@ -118,6 +118,10 @@ pub struct Core {
     /// Where the own session's predecessors are closed; values may leave when all nodes have
     /// delivered that far.
     pub(crate) opened_at: Option<Instance>,
+    /// Delivered: everything below may be let go.
+    pub(crate) trimmed: Instance,
+    /// What this node is to order as that, if it is the coordinator.
+    pub(crate) trim_due: Instance,
     /// The circle, and the ballot that it is known to be of.
     pub(crate) layout: Layout,
     pub(crate) layout_ballot: Ballot,
@@ -165,6 +169,8 @@ impl Core {
             // Until a ballot says otherwise all are in it, in the order of their ids.
             layout: Layout::new(configuration.nodes()),
             layout_ballot: Ballot::ZERO,
+            trimmed: Instance(0),
+            trim_due: Instance(0),
             liveness: Liveness::default(),
             failover: Failover::default(),
             ready: Ready::default(),
@@ -261,6 +267,10 @@ impl Core {
             Input::Hint(node) => self.on_hint(node),
             Input::Decided { order, ballot } => self.on_decided(order, ballot, out),
             Input::Session(session) => self.on_session(session),
+            Input::Trim { position, held } => self.on_trim(position, held),
+            Input::Jump { claim, table, configuration } => {
+                self.on_jump(claim, table, configuration, out);
+            }
             Input::Change(step) => self.on_change(step),
         }
         self.settle(out);
@@ -393,7 +403,9 @@ impl Core {
     /// outside catches up, and holds nobody back.
     pub fn delivered_everywhere(&self) -> Instance {
         let of = |node: &NodeId| self.votes.of(*node).map_or(Instance(0), |vote| vote.delivered);
-        self.layout.nodes().iter().map(of).min().unwrap_or_default()
+        let nodes =
+            if mutant!(OutsideHoldsBack) { &self.settings.nodes[..] } else { self.layout.nodes() };
+        nodes.iter().map(of).min().unwrap_or_default()
     }
 
     /// The ballot promised, which is the one in force here.

@@ -128,6 +128,11 @@ impl Failover {
         self.ticks < self.gone[index(node)]
     }
 
+    /// True if the node said something directly not long ago: it may be waiting for its log.
+    pub(crate) fn was_there(&self, node: NodeId) -> bool {
+        self.ticks < self.gone[index(node)] + u64::from(SILENCE_MAX)
+    }
+
     /// Nobody waits for the node, and it waits before it comes back.
     pub(crate) fn leave_out(&mut self, node: NodeId) {
         self.missed |= bit(node);
@@ -239,7 +244,7 @@ impl Core {
             Role::Candidate(_) => {}
             Role::Follower => {
                 self.miss_predecessor(tell, out);
-                if tell && !self.is_in_circle() {
+                if tell && !self.is_in_circle() && !self.is_removed() {
                     mark!(OutsideTheCircle);
                     self.tell_others(|to| Action::Present { to, asks: true }, out);
                 }
@@ -343,10 +348,8 @@ impl Core {
         self.is_there(from);
         match &self.role {
             Role::Coordinator(_) => out.push(Action::Open { to: from }),
-            // It is at work: fetching, catching up, waiting for its log.
-            Role::Candidate(campaign)
-                if self.is_quorum(|node, life| campaign.answered(node, life)) =>
-            {
+            // It is at work: waiting for answers, fetching, catching up.
+            Role::Candidate(campaign) if campaign.prepared => {
                 mark!(CandidateAnswersAsk);
                 out.push(Action::Prepare { to: from });
             }

@@ -54,6 +54,8 @@ pub enum Kind {
     Superblock = 4,
     /// First block of a segment.
     Segment = 5,
+    /// The replicated state at a position, and where what follows lies in the log.
+    Checkpoint = 6,
     /// Control link: orders of one ballot, contiguous.
     Orders = 16,
     /// Control link: the vote vector and the decided claim.
@@ -92,6 +94,10 @@ pub enum Kind {
     FetchValue = 66,
     /// Answers [`Kind::FetchValue`] when the value is not held.
     NotHeld = 67,
+    /// Asks for a part of the oldest state that is kept.
+    FetchState = 68,
+    /// Answers [`Kind::FetchState`].
+    State = 69,
 }
 
 impl Kind {
@@ -110,6 +116,7 @@ impl Kind {
             Seal,
             Superblock,
             Segment,
+            Checkpoint,
             Orders,
             Votes,
             Declare,
@@ -129,6 +136,8 @@ impl Kind {
             Entries,
             FetchValue,
             NotHeld,
+            FetchState,
+            State,
         ];
         all.into_iter().find(|kind| *kind as u8 == code)
     }

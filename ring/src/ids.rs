@@ -99,7 +99,7 @@ pub struct Epoch(pub u32);
 
 /// What the instance of a log holds: the id of a value, or a small control entry.
 ///
-/// Later kinds (skip, trim) take further codes; an unknown code is refused.
+/// Later kinds (skip) take further codes; an unknown code is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Entry {
     /// Nothing; fills a hole that Phase 1 found.
@@ -117,6 +117,8 @@ pub enum Entry {
         /// The lowest session that stays open.
         below: Session,
     },
+    /// Everything below may be let go: a quorum holds, durably, the state that it came to.
+    Trim(Instance),
     /// Another configuration, if it follows the one before; otherwise nothing.
     Membership(Change),
 }

@@ -88,6 +88,7 @@ impl Core {
             Entry::Value(_) => mark!(OccurrenceIsNothing),
             Entry::Noop => mark!(NoopDelivered),
             Entry::Barrier(_) => mark!(BarrierDelivered),
+            Entry::Trim(position) => self.trim(position, order.instance),
         }
         out.push(Action::Deliver { order, counts });
     }

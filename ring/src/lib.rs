@@ -25,6 +25,7 @@ mod canonical;
 mod circle;
 pub mod coordinator;
 mod dead_links;
+mod jump;
 mod learner;
 pub mod liveness;
 pub mod marks;

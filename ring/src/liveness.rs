@@ -132,11 +132,17 @@ impl Core {
     }
 
     fn campaign_again(&mut self, out: &mut Actions) {
+        let alone = || self.is_quorum(|node, _| node == self.settings.me);
         match &self.role {
+            // It waits for its own log, and another ballot would wait for it too.
+            Role::Candidate(_) | Role::Coordinator(_) if alone() => return,
             Role::Coordinator(_) if self.liveness.still >= STUCK_TICKS => mark!(CoordinatorStuck),
             Role::Candidate(campaign)
                 if self.liveness.campaign >= CAMPAIGN_TICKS
-                    && !self.is_quorum(|node, life| campaign.answered(node, life)) =>
+                    && !self.is_quorum(|node, life| {
+                        let here = node == self.settings.me || self.failover.was_there(node);
+                        here || campaign.answered(node, life)
+                    }) =>
             {
                 return self.give_up_campaign();
             }

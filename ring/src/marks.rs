@@ -88,6 +88,11 @@ list! {
     DeclaredMissing: "the predecessor declared values missing";
     DeclarationPassedOn: "that was declared to the successor as well";
     OwnSessionOpened: "the sessions before the own one were closed";
+    TrimOrdered: "a coordinator ordered that what is old be let go";
+    Jumped: "a state of a peer took the place of what was delivered";
+    JumpOvertaken: "a state of a peer came that is no further than this node";
+    JumpRaisedPromise: "a state of a peer came from under a higher ballot";
+    JumpPassedOwnClose: "the close of an own session lies below a state that came";
     CloseRepeated: "a close came again, or an older one than is known";
     OccurrenceIsNothing: "a value was delivered that is not the next of its origin";
     LaneClosed: "a close let go of what was held of a session";
@@ -280,8 +285,17 @@ list! {
     ControlResumesInBallot: "a control link resumed in the ballot that both are at";
     CursorSkipsToBase: "the orders passed on went on at a ballot's base";
     CursorSkipsHole: "the orders passed on skipped a hole that nobody will fill";
+    FreedSegmentFound: "a start found a segment that was freed before";
+    CheckpointFellBack: "a start used an older checkpoint than the newest";
+    CheckpointTorn: "a checkpoint could not be used";
+    StateTakenOver: "a node went on from a peer's state";
+    PassedValueFreed: "a held value was freed that a peer's state had come by";
+    OwnValuePassed: "an own value was delivered below a peer's state";
+    SegmentFreed: "a segment was freed";
+    StateLost: "a start found no checkpoint that its log goes on from";
     // Membership.
     ConfigurationChanged: "a change of the configuration was delivered";
+    LearnsWithoutCoordinator: "a node that hears no coordinator learnt what others had delivered";
     ChangeOrdered: "a change of the configuration was ordered";
     CandidateSawChange: "a change was reported to a candidate that it has not delivered";
     InheritedChangeFirst: "an inherited change had to be decided before what lies behind it";
@@ -341,6 +355,16 @@ list! {
     PeerOwesTooLong: "a peer owed an answer for too long";
     CatchUpReachesNobody: "no peer could be reached to catch up from";
     CatchUpTrimmed: "no peer holds the entries that are needed any more";
+    CheckpointMade: "a checkpoint was made durable";
+    CheckpointDoubted: "checkpoints went behind which something could not be read";
+    SegmentMissing: "a segment was missing below others";
+    CheckpointNotMade: "a checkpoint could not be made";
+    LogBeginsLater: "a log let go of its oldest";
+    SweepFailed: "a file that is of no use could not be removed";
+    TrimAsked: "the coordinator's retention asked for a trim";
+    TrimWaitsForQuorum: "too few nodes had a checkpoint for a trim";
+    StateServed: "a state was given to a peer";
+    StateFetched: "a state was fetched from a peer";
     CatchUpDry: "a peer has no more entries than this node";
     CatchUpOvertaken: "the node got further by itself than what was fetched";
     CatchUpFailed: "a peer failed in the middle of a catch-up";

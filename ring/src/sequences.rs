@@ -4,6 +4,8 @@
 //! positions. Invariants: of each (origin, session) the sequences count in order, each once; any
 //! other occurrence is a no-op at every node alike; a closed session never counts again.
 
+use crate::codec::{check_positions, session_at};
+use crate::header::{FrameError, u64_at};
 use crate::ids::{Entry, NODES_MAX, NodeId, Sequence, Session, ValueId};
 use crate::{mark, mutant};
 
@@ -31,6 +33,15 @@ impl Origin {
         let open = self.session != Session::NONE && self.session >= self.closed_below;
         (!open && session > self.session).then_some(Sequence(0))
     }
+}
+
+/// Bytes of an encoded table: 24 an origin.
+pub const TABLE_BYTES: usize = NODES_MAX * ORIGIN_BYTES;
+const ORIGIN_BYTES: usize = 24;
+
+fn put_session(session: Session, out: &mut [u8]) {
+    out[..4].copy_from_slice(&session.incarnation.0.to_le_bytes());
+    out[4..8].copy_from_slice(&session.start.to_le_bytes());
 }
 
 /// The table of all origins.
@@ -63,7 +74,7 @@ impl Sequences {
     /// Takes the next entry of the log; true if it is a value that counts.
     pub fn apply(&mut self, entry: &Entry) -> bool {
         match entry {
-            Entry::Noop | Entry::Barrier(_) | Entry::Membership(_) => false,
+            Entry::Noop | Entry::Barrier(_) | Entry::Trim(_) | Entry::Membership(_) => false,
             Entry::Value(id) => {
                 let counts = self.counts(id);
                 if counts {
@@ -83,6 +94,38 @@ impl Sequences {
                 false
             }
         }
+    }
+
+    /// Writes the table: of each origin, node 1 first, `closed_below`, `session`, `next`.
+    pub fn encode(&self) -> [u8; TABLE_BYTES] {
+        let mut bytes = [0; TABLE_BYTES];
+        for (origin, out) in self.origins.iter().zip(bytes.chunks_exact_mut(ORIGIN_BYTES)) {
+            put_session(origin.closed_below, &mut out[0..8]);
+            put_session(origin.session, &mut out[8..16]);
+            out[16..24].copy_from_slice(&origin.next.0.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Reads a table.
+    ///
+    /// # Errors
+    /// [`FrameError::Body`] if these bytes are none.
+    pub fn decode(bytes: &[u8]) -> Result<Sequences, FrameError> {
+        if bytes.len() != TABLE_BYTES {
+            return Err(FrameError::Body);
+        }
+        let mut table = Sequences::default();
+        for (origin, bytes) in table.origins.iter_mut().zip(bytes.chunks_exact(ORIGIN_BYTES)) {
+            let next = u64_at(bytes, 16);
+            check_positions(&[next])?;
+            *origin = Origin {
+                closed_below: session_at(bytes, 0),
+                session: session_at(bytes, 8),
+                next: Sequence(next),
+            };
+        }
+        Ok(table)
     }
 
     fn origin_mut(&mut self, node: NodeId) -> Option<&mut Origin> {
@@ -126,5 +169,14 @@ mod tests {
         assert!(table.apply(&value(3, 1)));
         assert!(!table.apply(&Entry::Close { origin: NodeId(2), below: session(2) }));
         assert!(table.apply(&value(3, 2)), "an older close changes nothing");
+        assert_eq!(Sequences::decode(&table.encode()), Ok(table));
+    }
+
+    #[test]
+    fn what_is_no_table_is_refused() {
+        let mut bytes = Sequences::default().encode();
+        assert!(Sequences::decode(&bytes[1..]).is_err());
+        bytes[23] = 0xff;
+        assert!(Sequences::decode(&bytes).is_err(), "no log reaches such a sequence");
     }
 }

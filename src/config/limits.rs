@@ -52,6 +52,14 @@ limits! {
     segment_bytes: u32 = 64 << 20,
     /// All segments of the log together. 256 GiB = 4096 segments of 64 MiB.
     log_bytes: u64 = 256 << 30,
+    /// The state is written down after so much log: a start replays about that much. 256 MiB, a
+    /// second or two of a full gigabit link. Several segments, or it is written for each.
+    checkpoint_bytes: u64 = 256 << 20,
+    /// Keep at least so much log and let go of what is older; 0 keeps all, until log_bytes is
+    /// reached and appends are refused. The coordinator's counts.
+    retention_bytes: u64 = 0,
+    /// Let go of what is older than this, by the coordinator's clock; 0 keeps all.
+    retention_seconds: u64 = 0,
     /// One write to the log takes up to this, and one packet more. 1 MiB: beyond, only the
     /// latency grows.
     group_bytes: u32 = 1 << 20,
@@ -66,8 +74,8 @@ limits! {
     /// Letters between the shard and the control thread, each way. 65,536 x 128 bytes = 8 MiB:
     /// what a shard delivers in the 50 ms that the control thread may be busy with a read.
     mailbox_letters: u32 = 65_536,
-    /// Catch-up and fetch for one peer, bytes per second. 200 MB/s leaves a 10 gigabit link
-    /// free for the ring.
+    /// Catch-up and fetch for one peer, bytes per second; a quarter more than the ring delivers, if
+    /// that is higher. 200 MB/s leaves a 10 gigabit link free for the ring.
     fetch_bytes_per_s: u64 = 200_000_000,
     /// The log is looked over for damage at this rate, again and again, bytes per second. 4 MB/s:
     /// little for any disk, and all of 256 GiB in 18 hours; a week is the most.

@@ -100,6 +100,9 @@ pub struct Catalog {
     trims: bool,
     /// Highest ballot at which an entry was accepted here.
     ballot: Ballot,
+    trimmed: Instance,
+    /// Highest place of a value.
+    head: u64,
 }
 
 impl Catalog {
@@ -108,16 +111,51 @@ impl Catalog {
         Catalog { trims, ..Catalog::default() }
     }
 
+    /// Begins again, with a state and nothing before it.
+    pub fn restart(&mut self, claim: Claim, topics: &[(Box<str>, u64)]) {
+        let (trims, trimmed) = (self.trims, self.trimmed);
+        let ballot = self.ballot.max(claim.ballot);
+        *self = Catalog { trims, ballot, trimmed, first: claim.position, ..Catalog::default() };
+        for (index, (name, end)) in topics.iter().enumerate() {
+            self.on_topic(TopicId(index as u32), name);
+            (self.topics[index].first, self.topics[index].end) = (*end, *end);
+        }
+    }
+
+    /// Everything below may be let go, as was decided.
+    pub fn trimmed(&self) -> Instance {
+        self.trimmed
+    }
+
+    /// Highest place of a value.
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// The runs of the entries from `from` to before `to`, in the order of these.
+    pub fn runs(&self, from: Instance, to: Instance) -> Vec<(Instance, TopicId, Run)> {
+        let of = |run: &Run| self.find(run.id).map_or(Instance(0), |(order, _)| order.instance);
+        let mut found = Vec::new();
+        for (index, topic) in self.topics.iter().enumerate() {
+            let first = topic.runs.partition_point(|run| of(run) < from);
+            let runs = topic.runs.range(first..).map(|run| (of(run), TopicId(index as u32), *run));
+            found.extend(runs.take_while(|(instance, ..)| *instance < to));
+        }
+        found.sort_by_key(|(instance, ..)| *instance);
+        found
+    }
+
     /// Takes the next delivered entry.
     ///
     /// # Panics
     /// If it is not the next one: the feed is in order or the shard is broken.
     pub fn on_instance(&mut self, order: Order, place: Place) {
-        if self.entries.is_empty() && self.first == Instance(0) {
-            self.first = order.instance;
-        }
         assert_eq!(order.instance, self.delivered(), "delivered entries come in order");
         self.ballot = self.ballot.max(order.ballot);
+        if let Entry::Trim(position) = order.entry {
+            self.trimmed = self.trimmed.max(position);
+        }
+        self.head = self.head.max(place.at);
         self.entries.push_back((order, place));
         if place.bytes == 0 {
             return;
@@ -173,16 +211,21 @@ impl Catalog {
             self.floors.pop_front();
         }
         let Some(last) = last else { return };
+        self.drop_below(last.next());
+    }
+
+    /// Forgets the entries below `position`, with their runs.
+    pub fn drop_below(&mut self, position: Instance) {
         let mut dropped = Vec::new();
-        while self.first <= last {
-            let (_, place) = self.entries.pop_front().expect("floors name kept entries");
+        while self.first < position {
+            let Some((_, place)) = self.entries.pop_front() else { break };
             self.first = self.first.next();
             if place.bytes > 0 {
                 dropped.push(place.at);
             }
         }
         for values in self.by_id.values_mut() {
-            while values.front().is_some_and(|(_, _, instance)| *instance <= last) {
+            while values.front().is_some_and(|(_, _, instance)| *instance < position) {
                 values.pop_front();
             }
         }

@@ -185,9 +185,19 @@ fn start_reading(
     let published = gauges.clone();
     std::thread::spawn(move || {
         let (read, catalog) = (read(log), Catalog::new(true));
-        let (gauges, topics_max) = (published, 3);
-        let parts =
-            Parts { config, gauges, commands, shard, notices, own, read, catalog, topics_max };
+        let (gauges, topics_max, keeper) = (published, 3, None);
+        let parts = Parts {
+            config,
+            gauges,
+            commands,
+            shard,
+            notices,
+            own,
+            read,
+            catalog,
+            keeper,
+            topics_max,
+        };
         let control = Control::new(parts);
         let executor = Rc::new(LocalExecutor::new());
         control.start(&executor, listener);
@@ -239,6 +249,7 @@ fn a_place_that_is_being_written_is_read_again() {
             own: Waker::new().unwrap(),
             read: ReadPath::Disk(Box::new(read)),
             catalog: Catalog::new(false),
+            keeper: None,
             topics_max: 1,
         });
         let mut frame = Vec::new();

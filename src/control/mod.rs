@@ -9,6 +9,8 @@ mod append;
 pub mod catalog;
 pub mod disk;
 pub mod front;
+pub mod index;
+mod members;
 mod producer;
 mod refusal;
 mod scrub;
@@ -19,12 +21,13 @@ use crate::config::Config;
 use crate::gauges::Gauges;
 use crate::groups::producers::Fence;
 use crate::http::{Budget, HttpCounters, Permit};
-use crate::mail::{Append, Command, Notice, Place, Refusal};
+use crate::keep::Keeper;
+use crate::mail::{Append, Change, Command, Notice, Place, Refusal};
 use async_executor::LocalExecutor;
 use async_io::{Async, Timer};
 use catalog::Catalog;
 use chainring_net::mailbox::{Receiver, Sender, Waker};
-use chainring_ring::ids::ValueId;
+use chainring_ring::ids::{Instance, ValueId};
 use futures_lite::future::yield_now;
 pub use refusal::AppendError;
 use std::cell::{Cell, Ref, RefCell};
@@ -74,6 +77,8 @@ pub struct Parts {
     pub read: ReadPath,
     /// What recovery found.
     pub catalog: Catalog,
+    /// Its checkpoints; none in memory durability.
+    pub keeper: Option<Keeper>,
     /// Most topics of the log: [`crate::groups::TOPICS_MAX`].
     pub topics_max: u32,
 }
@@ -121,6 +126,10 @@ pub struct Control {
     catalog: RefCell<Catalog>,
     appends: RefCell<HashMap<u64, Pending>>,
     reads: RefCell<HashMap<u64, Slot<ReadBack>>>,
+    changes: RefCell<HashMap<u64, Slot<Box<Change>>>>,
+    keeper: Option<RefCell<Keeper>>,
+    /// Who waits for a word about the state.
+    told: RefCell<HashMap<u64, Slot<Notice>>>,
     creating: RefCell<HashMap<String, Instant>>,
     token: Cell<u64>,
     draining: Cell<bool>,
@@ -153,6 +162,9 @@ impl Control {
             catalog: RefCell::new(parts.catalog),
             appends: RefCell::default(),
             reads: RefCell::default(),
+            changes: RefCell::default(),
+            keeper: parts.keeper.map(RefCell::new),
+            told: RefCell::default(),
             creating: RefCell::default(),
             token: Cell::new(0),
             draining: Cell::new(false),
@@ -212,6 +224,24 @@ impl Control {
         self.appends.borrow().len()
     }
 
+    /// The checkpoints; none in memory durability.
+    pub fn keeper(&self) -> Option<&RefCell<Keeper>> {
+        self.keeper.as_ref()
+    }
+
+    /// Asks the shard about the state.
+    pub async fn ask_state(&self, command: impl FnOnce(u64) -> Command) -> Option<Notice> {
+        let (token, slot) = (self.next_token(), Slot::default());
+        self.told.borrow_mut().insert(token, slot.clone());
+        self.send(command(token)).await;
+        Some(slot.take().await)
+    }
+
+    /// Forgets what the catalog has below a position.
+    pub fn forget_below(&self, position: Instance) {
+        self.catalog.borrow_mut().drop_below(position);
+    }
+
     /// The catalog. Not to be held over an `await`.
     pub fn catalog(&self) -> Ref<'_, Catalog> {
         self.catalog.borrow()
@@ -240,7 +270,13 @@ impl Control {
     /// it, and who asked asks another node, or again.
     pub async fn read_for_peer(&self, place: Place, buffer: &mut Vec<u8>) -> bool {
         match &self.read {
-            ReadPath::Disk(read) => read(place, buffer).is_ok(),
+            ReadPath::Disk(read) => {
+                let read = read(place, buffer);
+                if read.is_err() {
+                    self.doubt(place);
+                }
+                read.is_ok()
+            }
             ReadPath::Memory => self.read(place, buffer).await,
         }
     }
@@ -262,6 +298,7 @@ impl Control {
                     if since.elapsed() >= WRITTEN_WITHIN {
                         let reason = format!("reading the log at {:#x}: {reason}", place.at);
                         *self.read_error.borrow_mut() = Some(reason);
+                        self.doubt(place);
                         return false;
                     }
                     Timer::after(READ_PAUSE).await;
@@ -274,6 +311,13 @@ impl Control {
                 let command = |token, buffer| Command::ReadMemory { token, place, buffer };
                 self.ask(command, buffer).await
             }
+        }
+    }
+
+    /// What lies there cannot be read: the next start has it repaired.
+    fn doubt(&self, place: Place) {
+        if let Some(keeper) = &self.keeper {
+            keeper.borrow_mut().doubt((place.at >> 32) as u32);
         }
     }
 
@@ -367,6 +411,14 @@ impl Control {
                     slot.put((buffer, found));
                 }
             }
+            Notice::Changed(change) => {
+                if let Some(slot) = self.changes.borrow_mut().remove(&change.token) {
+                    slot.put(change);
+                }
+            }
+            notice @ (Notice::State { .. } | Notice::Noted { .. } | Notice::Arrived { .. }) => {
+                self.on_state(notice);
+            }
             notice @ (Notice::NeedSegment { .. } | Notice::Session(_) | Notice::Drained) => {
                 pass(&self.on_node, notice);
             }
@@ -377,6 +429,16 @@ impl Control {
             | Notice::Check(_)
             | Notice::FetchValue { .. }
             | Notice::CatchUp { .. }) => pass(&self.on_peers, notice),
+        }
+    }
+
+    fn on_state(&self, notice: Notice) {
+        if let Notice::Arrived { arrival, done: true, .. } = &notice {
+            self.catalog.borrow_mut().restart(arrival.claim, &arrival.topics);
+        }
+        let slot = notice.state_token().and_then(|token| self.told.borrow_mut().remove(&token));
+        if let Some(slot) = slot {
+            slot.put(notice);
         }
     }
 

@@ -6,6 +6,9 @@
 //! that got an offset, and the producers. Nothing is allocated after `new`.
 
 pub mod producers;
+mod state;
+
+pub use state::{State, StateError, encode_names, topics_in};
 
 use crate::mail::TopicId;
 use crate::records::{Digest, Run, RunError, Stamp, records, runs};
@@ -79,7 +82,7 @@ impl Groups {
         Groups::with_limit(TOPICS_MAX as usize)
     }
 
-    fn with_limit(limit: usize) -> Groups {
+    pub(super) fn with_limit(limit: usize) -> Groups {
         let slots = (2 * limit).next_power_of_two();
         Groups {
             names: vec![None; slots].into_boxed_slice(),

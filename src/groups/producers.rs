@@ -117,7 +117,7 @@ impl Producers {
         Producers::with_limit(PRODUCERS_MAX as usize)
     }
 
-    pub(super) fn with_limit(limit: usize) -> Producers {
+    pub(in crate::groups) fn with_limit(limit: usize) -> Producers {
         Producers {
             list: Vec::with_capacity(limit),
             // Twice: a full map makes room of what was removed without growing.

@@ -7,6 +7,8 @@ use super::{
     Command, Config, Control, ControlMail, Gauges, NodeError, Notice, Parts, PeersOptions,
 };
 use super::{Request, Source, State, ToControl, read_path, system};
+use crate::control::catalog::Catalog;
+use crate::keep::Keeper;
 use crate::mail::Place;
 use crate::peers::{Host, LogSource, Peers, Tcp, find};
 use async_executor::LocalExecutor;
@@ -14,7 +16,7 @@ use async_io::Timer;
 use chainring_ring::ids::{Ballot, Claim, Instance, Order, ValueId};
 use chainring_storage::{LogConfig, LogError, create_segment, open_segment};
 use futures_lite::FutureExt;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -75,6 +77,26 @@ impl LogSource for PeerHost {
 
 impl Host for PeerHost {
     type Net = Tcp;
+
+    fn keeper(&self) -> Option<&RefCell<Keeper>> {
+        self.0.keeper()
+    }
+    fn catalog<R>(&self, look: impl FnOnce(&Catalog) -> R) -> R {
+        look(&self.0.catalog())
+    }
+    fn forget_below(&self, position: Instance) {
+        self.0.forget_below(position);
+    }
+    async fn ask_state(&self, command: impl FnOnce(u64) -> Command) -> Option<Notice> {
+        self.0.ask_state(command).await
+    }
+    async fn blocking<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> R {
+        blocking::unblock(work).await
+    }
+    fn clock_ms(&self) -> u64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.map_or(0, |since| since.as_millis() as u64)
+    }
 
     async fn send(&self, command: Command) {
         self.0.send(command).await;
@@ -145,6 +167,7 @@ fn prepare(start: Start) -> Result<Run, NodeError> {
         notices: mail.notices,
         own: mail.own,
         catalog: parts.catalog,
+        keeper: parts.keeper,
         topics_max: crate::groups::TOPICS_MAX,
     });
     let (peer_listener, http) = listeners;
@@ -195,7 +218,9 @@ struct Maker {
 /// Makes a segment on a thread of its own, until there is room.
 async fn make_segment(maker: Rc<Maker>, control: Rc<Control>, number: u32) {
     loop {
-        let over = (u64::from(number) + 1) * u64::from(maker.limits.segment_bytes);
+        let first = control.keeper().map_or(0, |keeper| keeper.borrow().first_segment());
+        let segments = u64::from(number.saturating_sub(first)) + 1;
+        let over = segments * u64::from(maker.limits.segment_bytes);
         let (dir, limits) = (maker.dir.clone(), maker.limits.clone());
         let make = move || {
             match create_segment(&dir, &limits, number) {

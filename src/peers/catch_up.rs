@@ -12,9 +12,9 @@ use crate::peers::mesh::Answer;
 use crate::peers::net::Net;
 use crate::peers::problems::About;
 use crate::peers::wait::{Bell, Later, all};
-use crate::peers::{Host, Peers};
+use crate::peers::{Host, Peers, state};
 use chainring_ring::ids::{Instance, NodeId};
-use chainring_ring::mark;
+use chainring_ring::{mark, mutant};
 use futures_lite::future::or;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -101,15 +101,32 @@ async fn catch_up<H: Host>(peers: &Peers<H>, from: Instance) {
             return;
         }
         peers.catching_up.asking.set(Some(next));
-        let standings = probe(peers, next).await;
+        let standings = probe(peers, next, false).await;
+        if mutant!(JumpsBack)
+            && let Some((peer, _)) = standings.first()
+        {
+            state::fetch(peers, *peer, next).await;
+        }
         let Some(peer) = choose(&standings, next, avoid) else {
             if standings.is_empty() {
                 mark!(CatchUpReachesNobody);
                 peers.net.pause(RETRY_PAUSE).await;
             } else if standings.iter().all(|(_, standing)| standing.first > next) {
                 mark!(CatchUpTrimmed);
-                say_trimmed(peers, &standings, next);
-                peers.net.pause(TRIMMED_PAUSE).await;
+                // Who holds the most of what follows.
+                let longest = standings.iter().min_by_key(|(_, standing)| standing.first);
+                let peer = longest.map(|(node, _)| *node).expect("somebody answered");
+                match state::fetch(peers, peer, next).await {
+                    Some(position) => {
+                        say_not_trimmed(peers);
+                        next = position;
+                    }
+                    None => {
+                        say_trimmed(peers, &standings, next);
+                        peers.net.pause(TRIMMED_PAUSE).await;
+                        next = next.max(peers.host.delivered());
+                    }
+                }
             } else if standings.iter().any(|(_, standing)| standing.delivered > next) {
                 // Whoever holds it cannot be used at the moment.
                 avoid = None;
@@ -145,7 +162,11 @@ async fn catch_up<H: Host>(peers: &Peers<H>, from: Instance) {
 
 /// Asks all peers how far they are; those that can be reached answer. Nobody who is gone is waited
 /// for while another one can help.
-async fn probe<H: Host>(peers: &Peers<H>, from: Instance) -> Vec<(NodeId, Standing)> {
+pub(super) async fn probe<H: Host>(
+    peers: &Peers<H>,
+    from: Instance,
+    all_of_them: bool,
+) -> Vec<(NodeId, Standing)> {
     let standings = RefCell::new(Vec::new());
     let asked = peers.meshes.iter().map(|(node, mesh)| {
         let (answer, standings) = (mesh.ask(Ask { from, limit: 0 }), &standings);
@@ -160,7 +181,7 @@ async fn probe<H: Host>(peers: &Peers<H>, from: Instance) -> Vec<(NodeId, Standi
         all(asked).await;
     };
     let somebody = async {
-        while choose(&standings.borrow(), from, None).is_none() {
+        while all_of_them || choose(&standings.borrow(), from, None).is_none() {
             peers.net.pause(PROBE_REST).await;
         }
     };
@@ -182,8 +203,8 @@ fn choose(
 fn say_trimmed<H: Host>(peers: &Peers<H>, standings: &[(NodeId, Standing)], next: Instance) {
     let first = standings.iter().map(|(_, standing)| standing.first.0).min().unwrap_or(0);
     let text = format!(
-        "this node needs entries from {} on, but no peer that can be reached holds any below \
-         {first}: start it with an empty directory, or bring a node back that holds them",
+        "this node needs entries from {} on, no peer that can be reached holds any below {first}, \
+         and none gave its state there yet; it is asked for again",
         next.0
     );
     peers.say(About::CatchUp, text);
@@ -233,7 +254,7 @@ async fn read_from<H: Host>(peers: &Peers<H>, peer: NodeId, next: &mut Instance)
 async fn answered<H: Host>(peers: &Peers<H>, pending: Later<Answer>) -> Option<Box<Entries>> {
     match peers.net.within(ANSWER_TIME, pending).await.flatten()? {
         Answer::Entries(entries) => Some(entries),
-        Answer::Value(_) | Answer::NotHeld => None,
+        Answer::Value(_) | Answer::NotHeld | Answer::Part(_) => None,
     }
 }
 

@@ -118,7 +118,7 @@ async fn search<H: Host>(peers: &Peers<H>, id: ValueId) -> CommandOf<H> {
                     mark!(ValueNotHeldThere);
                     denied += 1;
                 }
-                Some(Answer::Entries(_)) | None => {}
+                Some(Answer::Entries(_) | Answer::Part(_)) | None => {}
             }
         }
         if denied == peers.meshes.len() {

@@ -1,13 +1,19 @@
 //! Bytes of what peers ask each other and answer: requests for entries and values.
 //!
 //! ```text
-//! FetchEntries, 16      FetchValue and NotHeld, 24     Entries, 56, then orders, then frames
+//! FetchEntries, 16      FetchValue and NotHeld, 24     Entries, 64, then orders, then frames
 //!   0 from     8          0 origin       1               0 claim        24
 //!   8 limit    4          1 zero         3              24 first         8
 //!  12 zero     4          4 incarnation  4              32 delivered     8
 //!                         8 start        4              40 from          8
 //!                        12 zero         4              48 orders        4  (count)
 //!                        16 sequence     8              52 frames        4  (bytes)
+//!                                                       56 checkpoint    8
+//! FetchState, 16        State, 48, then the part
+//!   0 position 8          0 claim        24  the position that the state is of
+//!   8 offset   4         24 checksum     16  of the whole state
+//!  12 zero     4         40 total         4  its bytes; 0 if there is none
+//!                        44 offset        4
 //! ```
 //! A value is answered with its own frame, byte for byte as its origin made it.
 //!
@@ -20,7 +26,9 @@ use crate::shard::checks::Check;
 use chainring_ring::codec::{
     CLAIM_BYTES, ORDER_BYTES, check_positions, claim_at, order_at, put_claim, put_order,
 };
-use chainring_ring::header::{FrameError, HEADER_BYTES, Header, Kind, round_up, u32_at, u64_at};
+use chainring_ring::header::{
+    FrameError, HEADER_BYTES, Header, Kind, round_up, u32_at, u64_at, u128_at,
+};
 use chainring_ring::ids::{
     Ballot, Claim, ClusterId, Entry, Epoch, Incarnation, Instance, NODES_MAX, NodeId, Order,
     RingId, Sequence, Session, ValueId,
@@ -34,8 +42,13 @@ pub const ANSWER_BYTES: u32 = 1 << 20;
 pub const DIRECT_BYTES_MAX: u32 = 512 << 10;
 /// Frames of the mesh end at multiples of this; they are never written to disk.
 const ALIGN: u32 = 8;
-const ENTRIES_HEAD: usize = CLAIM_BYTES + 32;
+const ENTRIES_HEAD: usize = CLAIM_BYTES + 40;
+const PART_HEAD: usize = CLAIM_BYTES + 24;
 const ID_BYTES: usize = 24;
+/// Largest state, bytes: 10,000 producers of 1.6 KiB, 10,000 topics of 260 bytes, and some more.
+pub const STATE_BYTES_MAX: u32 = 32 << 20;
+/// Bytes of a state in one frame.
+pub const PART_BYTES: usize = 256 << 10;
 const ASK_BYTES: usize = 16;
 
 /// What every frame of a node says about where it belongs.
@@ -64,6 +77,30 @@ pub struct Ask {
     pub limit: u32,
 }
 
+/// A request for a part of a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AskPart {
+    /// The position that the state is of; 0 for the oldest there is.
+    pub position: Instance,
+    /// Where the part begins.
+    pub offset: u32,
+}
+
+/// A part of a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The position that the state is of, and under which ballot the peer knows it.
+    pub claim: Claim,
+    /// XXH3-128 of the whole state.
+    pub checksum: u128,
+    /// Bytes of the whole state; 0 if the peer has none.
+    pub total: u32,
+    /// Where the part begins.
+    pub offset: u32,
+    /// It.
+    pub bytes: Vec<u8>,
+}
+
 /// How far a peer is, as every answer to an [`Ask`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
@@ -73,6 +110,8 @@ pub struct Standing {
     pub first: Instance,
     /// It can serve everything from `first` to here.
     pub delivered: Instance,
+    /// Position of its newest checkpoint, which is durable; 0 if there is none.
+    pub checkpoint: Instance,
 }
 
 /// A decoded and verified answer to an [`Ask`].
@@ -144,6 +183,26 @@ impl Envelope {
         self.seal(Kind::NotHeld, &id_bytes(id))
     }
 
+    /// A frame of kind [`Kind::FetchState`].
+    pub fn ask_part(&self, ask: AskPart) -> Vec<u8> {
+        let mut body = [0; ASK_BYTES];
+        body[0..8].copy_from_slice(&ask.position.0.to_le_bytes());
+        body[8..12].copy_from_slice(&ask.offset.to_le_bytes());
+        self.seal(Kind::FetchState, &body)
+    }
+
+    /// A frame of kind [`Kind::State`].
+    pub fn part(&self, part: &Part) -> Vec<u8> {
+        let mut body = vec![0; PART_HEAD];
+        put_claim(&part.claim, &mut body);
+        let head = &mut body[CLAIM_BYTES..];
+        head[0..16].copy_from_slice(&part.checksum.to_le_bytes());
+        head[16..20].copy_from_slice(&part.total.to_le_bytes());
+        head[20..24].copy_from_slice(&part.offset.to_le_bytes());
+        body.extend_from_slice(&part.bytes);
+        self.seal(Kind::State, &body)
+    }
+
     /// A frame of kind [`Kind::Entries`].
     pub fn entries(
         &self,
@@ -160,6 +219,7 @@ impl Envelope {
         head[16..24].copy_from_slice(&from.0.to_le_bytes());
         head[24..28].copy_from_slice(&(orders.len() as u32).to_le_bytes());
         head[28..32].copy_from_slice(&(frames.len() as u32).to_le_bytes());
+        head[32..40].copy_from_slice(&standing.checkpoint.0.to_le_bytes());
         for (order, out) in orders.iter().zip(body[ENTRIES_HEAD..].chunks_mut(ORDER_BYTES)) {
             put_order(order, out);
         }
@@ -194,9 +254,11 @@ impl Envelope {
             claim: claim_at(head)?,
             first: Instance(u64_at(head, CLAIM_BYTES)),
             delivered: Instance(u64_at(head, CLAIM_BYTES + 8)),
+            checkpoint: Instance(u64_at(head, CLAIM_BYTES + 32)),
         };
         let from = Instance(u64_at(head, CLAIM_BYTES + 16));
-        check_positions(&[standing.first.0, standing.delivered.0, from.0])?;
+        let Standing { first, delivered, checkpoint, .. } = standing;
+        check_positions(&[first.0, delivered.0, checkpoint.0, from.0])?;
         let count = u32_at(head, CLAIM_BYTES + 24) as usize;
         let bytes = u32_at(head, CLAIM_BYTES + 28) as usize;
         let rest = &body[ENTRIES_HEAD..];
@@ -247,6 +309,36 @@ pub fn decode_ask(body: &[u8]) -> Result<Ask, FrameError> {
     }
     check_positions(&[u64_at(body, 0)])?;
     Ok(Ask { from: Instance(u64_at(body, 0)), limit: u32_at(body, 8) })
+}
+
+/// Reads the body of a [`Kind::FetchState`] frame.
+///
+/// # Errors
+/// [`FrameError::Body`] if it is not one.
+pub fn decode_ask_part(body: &[u8]) -> Result<AskPart, FrameError> {
+    let Ask { from, limit } = decode_ask(body)?;
+    Ok(AskPart { position: from, offset: limit })
+}
+
+/// Reads the body of a [`Kind::State`] frame.
+///
+/// # Errors
+/// [`FrameError::Body`] if it is not one.
+pub fn decode_part(body: &[u8]) -> Result<Part, FrameError> {
+    let (head, bytes) = body.split_at_checked(PART_HEAD).ok_or(FrameError::Body)?;
+    let part = Part {
+        claim: claim_at(head)?,
+        checksum: u128_at(head, CLAIM_BYTES),
+        total: u32_at(head, CLAIM_BYTES + 16),
+        offset: u32_at(head, CLAIM_BYTES + 20),
+        bytes: bytes.to_vec(),
+    };
+    let end = part.offset as usize + part.bytes.len();
+    let empty = part.bytes.is_empty() && part.total > 0;
+    if end > part.total as usize || part.total > STATE_BYTES_MAX || empty {
+        return Err(FrameError::Body);
+    }
+    Ok(part)
 }
 
 /// Reads the body of a [`Kind::FetchValue`] or [`Kind::NotHeld`] frame.
@@ -364,7 +456,7 @@ mod tests {
 
     fn standing() -> Standing {
         let claim = Claim { ballot: Ballot::ZERO, position: Instance(12) };
-        Standing { claim, first: Instance(5), delivered: Instance(12) }
+        Standing { claim, first: Instance(5), delivered: Instance(12), checkpoint: Instance(9) }
     }
 
     fn sample() -> (Vec<Order>, Vec<u8>) {
@@ -395,11 +487,30 @@ mod tests {
     #[test]
     fn impossible_positions_are_refused() {
         let bad = FrameError::Body;
+        let part = ENVELOPE.ask_part(AskPart { position: Instance(u64::MAX), offset: 5 });
+        assert_eq!(decode_ask_part(body(&part)), Err(bad));
         let ask = ENVELOPE.ask(Ask { from: Instance(u64::MAX), limit: 5 });
         assert_eq!(decode_ask(body(&ask)), Err(bad));
         assert_eq!(decode_id(body(&ENVELOPE.fetch_value(id(u64::MAX)))), Err(bad));
         let none = ENVELOPE.entries(&standing(), Instance(u64::MAX), &[], &[]);
         assert_eq!(ENVELOPE.decode_entries(body(&none)), Err(bad));
+    }
+
+    #[test]
+    fn parts_of_a_state_round_trip() {
+        let ask = AskPart { position: Instance(77), offset: 5 };
+        assert_eq!(decode_ask_part(body(&ENVELOPE.ask_part(ask))), Ok(ask));
+        let claim = standing().claim;
+        let part = Part { claim, checksum: 7 << 99, total: 900, offset: 300, bytes: vec![3; 600] };
+        assert_eq!(decode_part(body(&ENVELOPE.part(&part))), Ok(part.clone()));
+        let bad = [
+            Part { total: 899, ..part.clone() },
+            Part { total: STATE_BYTES_MAX + 1, ..part.clone() },
+            Part { bytes: Vec::new(), ..part },
+        ];
+        for part in bad {
+            assert_eq!(decode_part(body(&ENVELOPE.part(&part))), Err(FrameError::Body), "{part:?}");
+        }
     }
 
     #[test]
@@ -457,6 +568,7 @@ mod tests {
         fn hostile_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = decode_ask(&bytes);
             let _ = decode_id(&bytes);
+            let _ = decode_part(&bytes);
             let _ = ENVELOPE.value(&bytes);
             let _ = ENVELOPE.decode_entries(&bytes);
         }

@@ -6,7 +6,7 @@
 //! the order of the requests; every request ends, with `None` if the connection fails first.
 
 use crate::mail::Command;
-use crate::peers::frames::{Ask, Entries, Envelope, decode_id};
+use crate::peers::frames::{Ask, AskPart, Entries, Envelope, Part, decode_id, decode_part};
 use crate::peers::net::Net;
 use crate::peers::problems::About;
 use crate::peers::stream::{StreamError, read_frame, write};
@@ -41,12 +41,15 @@ pub enum Answer {
     Value(Vec<u8>),
     /// It does not hold it.
     NotHeld,
+    /// A part of a state.
+    Part(Part),
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Question {
     Entries(Ask),
     Value(ValueId),
+    Part(AskPart),
 }
 
 type Asked = (Question, Giver<Answer>);
@@ -92,6 +95,11 @@ impl Mesh {
         self.question(Question::Value(id))
     }
 
+    /// Asks for a part of a state.
+    pub fn part(&self, ask: AskPart) -> Later<Answer> {
+        self.question(Question::Part(ask))
+    }
+
     fn question(&self, question: Question) -> Later<Answer> {
         let (giver, answer) = later();
         if self.fill().1 < QUESTIONS_MAX {
@@ -131,6 +139,7 @@ impl Mesh {
         Some(match question {
             Question::Entries(ask) => envelope.ask(ask),
             Question::Value(id) => envelope.fetch_value(id),
+            Question::Part(ask) => envelope.ask_part(ask),
         })
     }
 }
@@ -222,6 +231,10 @@ fn answer(
         (Question::Entries(ask), Kind::Entries) => {
             let entries = envelope.decode_entries(body)?;
             (entries.from == ask.from).then(|| Answer::Entries(Box::new(entries)))
+        }
+        (Question::Part(ask), Kind::State) => {
+            let part = decode_part(body)?;
+            (part.total == 0 || part.offset == ask.offset).then_some(Answer::Part(part))
         }
         (Question::Value(id), Kind::NotHeld) => (decode_id(body)? == id).then_some(Answer::NotHeld),
         (Question::Value(id), Kind::Value) => {

@@ -21,11 +21,13 @@ mod dial;
 mod fetch;
 pub mod frames;
 mod handshake;
+mod keep;
 mod lives;
 mod mesh;
 mod net;
 mod problems;
 mod serve;
+mod state;
 mod stream;
 mod tasks;
 mod tcp;
@@ -40,7 +42,9 @@ pub use mesh::DIRECTS_MAX;
 pub use net::{Net, Stream};
 pub use tcp::{Tcp, listen};
 
+use crate::control::catalog::Catalog;
 use crate::gauges::Gauges;
+use crate::keep::Keeper;
 use crate::mail::{Command, Notice, Place};
 use crate::peers::frames::Envelope;
 use crate::peers::problems::{About, Problems};
@@ -48,7 +52,7 @@ use crate::peers::tasks::Tasks;
 use chainring_net::hello::{Identity, Purpose};
 use chainring_ring::ids::{Claim, Instance, NodeId, Order, Session, ValueId};
 use chainring_ring::layout::Layout;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
@@ -119,6 +123,24 @@ pub trait Host: LogSource + 'static {
     /// The network and the clock below.
     type Net: Net;
 
+    /// The checkpoints; none in memory durability. Not to be borrowed over an `await`.
+    fn keeper(&self) -> Option<&RefCell<Keeper>>;
+    /// Looks into the catalog.
+    fn catalog<R>(&self, look: impl FnOnce(&Catalog) -> R) -> R;
+    /// Forgets what the catalog has below a position.
+    fn forget_below(&self, position: Instance);
+    /// Sends the shard a command about the state, and waits for its answer.
+    fn ask_state(
+        &self,
+        command: impl FnOnce(u64) -> CommandOf<Self>,
+    ) -> impl Future<Output = Option<Notice>>;
+    /// Does what blocks away from all else.
+    fn blocking<R: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> impl Future<Output = R>;
+    /// The node's clock, milliseconds.
+    fn clock_ms(&self) -> u64;
     /// Hands a command to the shard; waits while its mailbox is full.
     fn send(&self, command: CommandOf<Self>) -> impl Future<Output = ()>;
 }
@@ -156,6 +178,8 @@ pub struct Peers<H: Host> {
     bucket: serve::Bucket,
     fetches: fetch::Fetches,
     catching_up: catch_up::CatchingUp,
+    /// The state that a peer is being given, part by part.
+    served: RefCell<Option<Rc<state::Served>>>,
     tasks: Tasks,
 }
 
@@ -196,6 +220,7 @@ impl<H: Host> Peers<H> {
             bucket: serve::Bucket::new(options.fetch_bytes_per_s),
             fetches: fetch::Fetches::default(),
             catching_up: catch_up::CatchingUp::default(),
+            served: RefCell::default(),
             tasks: Tasks::default(),
         }))
     }
@@ -214,6 +239,7 @@ impl<H: Host> Peers<H> {
                 peers.spawn(mesh::run(peers.clone(), *peer));
             }
             peers.spawn(catch_up::run(peers.clone()));
+            peers.spawn(keep::run(peers.clone()));
             peers.tasks.run().await
         }
     }

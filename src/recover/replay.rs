@@ -4,6 +4,7 @@
 //! entries of older ballots is not enough.
 
 use super::*;
+use crate::groups::State;
 use chainring_ring::configuration::Configuration;
 
 /// What the walk over the log collects.
@@ -41,23 +42,19 @@ impl Replay {
         }
     }
 
-    /// Delivers what the claim authorises, as far as orders and values are there.
+    /// Delivers what the claim authorises behind a state, as far as orders and values are there.
     ///
     /// # Errors
     /// What the walk has just read cannot be read any more. Going on without it would say 'never
     /// had' of what was voted for; the next start finds it damaged.
     pub fn deliver(
         &self,
-        first: Configuration,
         reader: &mut ReadAhead,
+        from: State,
+        catalog: Catalog,
     ) -> Result<Replayed, LogError> {
-        let mut replayed = Replayed {
-            position: Instance(0),
-            table: Sequences::default(),
-            configuration: first,
-            groups: Groups::new(),
-            catalog: Catalog::new(false),
-        };
+        let State { position, table, configuration, groups, .. } = from;
+        let mut replayed = Replayed { position, table, configuration, groups, catalog };
         while let Some(order) = self.orders.get(&replayed.position) {
             // A block vouches for all orders before it; behind damage an older order may have
             // become the newest one left, and the claim is a mere claim.

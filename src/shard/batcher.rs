@@ -399,6 +399,20 @@ impl Batcher {
         }
     }
 
+    /// The oldest `own` of the packets under way were delivered below a state that came: which
+    /// offsets their records got was not seen. What was in packets is handed to `unknown`.
+    pub fn passed(&mut self, own: u64, position: Instance, mut unknown: impl FnMut(Box<Append>)) {
+        let undelivered = self.sent.iter_mut().filter(|sent| sent.instance.is_none());
+        undelivered.take(own as usize).for_each(|sent| sent.instance = Some(position));
+        // What is in it is of requests that are told nothing more.
+        self.open = None;
+        self.spans.clear();
+        self.underway.drain(..).for_each(&mut unknown);
+        if self.waiting.front().is_some_and(|append| append.taken > 0) {
+            unknown(self.waiting.pop_front().expect("just seen"));
+        }
+    }
+
     /// The own session was closed: nothing under way will be delivered. What was in packets is
     /// handed to `unknown`.
     pub fn session_closed(&mut self, mut unknown: impl FnMut(Box<Append>)) {

@@ -6,7 +6,7 @@
 use super::packets::{Home, PacketIx};
 use super::{Journal, Shard, direct, lanes_of};
 use crate::device::Machine;
-use crate::mail::{Append, Command, Notice, Refusal};
+use crate::mail::{Append, Change, Command, Notice, Refusal};
 use chainring_net::hello::{self, Purpose, Resume};
 use chainring_net::wire::LinkKind;
 use chainring_ring::actions::{ACTIONS_MAX, Input};
@@ -96,6 +96,10 @@ impl<M: Machine> Shard<M> {
                 let found = self.read_held(&id, &mut buffer);
                 self.outbox.push(Notice::Read { token, buffer, found });
             }
+            Command::TakeState { token, buffer } => self.take_state(token, buffer),
+            Command::Note { token, note } => self.note(token, note),
+            Command::Arrive { token, arrival } => self.arrive(token, arrival),
+            Command::Trim { position, held } => self.step(Input::Trim { position, held }),
             Command::Segment { number, handle } => self.take_segment(number, handle),
             Command::NoSegment => {
                 if let Some(journal) = &mut self.journal {
@@ -105,6 +109,7 @@ impl<M: Machine> Shard<M> {
             }
             Command::Hint { node } => self.step(Input::Hint(node)),
             Command::Campaign => self.step(Input::Campaign),
+            Command::Change(change) => self.take_change(change),
             Command::Drain => {
                 self.draining = true;
                 self.batcher.draining = true;
@@ -127,6 +132,19 @@ impl<M: Machine> Shard<M> {
         true
     }
 
+    fn take_change(&mut self, mut change: Box<Change>) {
+        change.now = *self.core.configuration();
+        change.coordinator = self.core.promised().node;
+        if let Some(step) = change.step {
+            let after = self.core.judge(step);
+            if after.is_ok() && !change.dry {
+                self.step(Input::Change(step));
+            }
+            change.after = Some(after);
+        }
+        self.outbox.push(Notice::Changed(change));
+    }
+
     fn take_append(&mut self, mut append: Box<Append>) {
         if self.answered_before(&mut append) {
             return self.outbox.answer(append);
@@ -135,6 +153,8 @@ impl<M: Machine> Shard<M> {
         let refusal = if self.core.is_forgotten() {
             mark!(AppendMeetsHalt);
             Some(Refusal::Halted)
+        } else if self.core.is_removed() {
+            Some(Refusal::Removed)
         } else if log_full {
             mark!(AppendMeetsFullLog);
             Some(Refusal::LogFull)

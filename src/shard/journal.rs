@@ -14,7 +14,7 @@ use chainring_net::wire::Refused;
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Claim, Order};
 use chainring_ring::{mark, mutant};
-use chainring_storage::{LogError, LogWriter, Values, order_block_bytes};
+use chainring_storage::{Damage, LogError, LogWriter, Segments, Start, Values, order_block_bytes};
 use std::collections::VecDeque;
 
 /// How long an idle log waits for the order of the first value.
@@ -98,6 +98,9 @@ pub struct Journal {
     pub completed: u64,
     /// Bytes written.
     pub bytes: u64,
+    /// Ticket to which all is on stable media.
+    durable: u64,
+    segments: Segments,
 }
 
 impl Journal {
@@ -107,7 +110,12 @@ impl Journal {
     }
 
     /// A journal that writes with `writer`, its order blocks in `blocks`.
-    pub fn new(writer: LogWriter, limits: JournalLimits, blocks: Range) -> Journal {
+    pub fn new(
+        writer: LogWriter,
+        segments: Segments,
+        limits: JournalLimits,
+        blocks: Range,
+    ) -> Journal {
         let each = Journal::block_bytes(limits.group_orders, limits.block);
         assert!(blocks.bytes >= each * (limits.groups_in_flight as u32 + 1));
         let spare = (0..=limits.groups_in_flight)
@@ -140,6 +148,8 @@ impl Journal {
             full: false,
             completed: 0,
             bytes: 0,
+            durable: 0,
+            segments,
         }
     }
 
@@ -208,6 +218,22 @@ impl Journal {
     /// Orders that no group was planned for.
     pub fn pending_orders(&self) -> usize {
         self.pending_orders
+    }
+
+    /// Ticket to which all is on stable media.
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// From where the log is replayed by whoever has the state that the core has delivered.
+    pub fn replay_from(&self, core: &Core, damage: &[Damage]) -> Start {
+        let from = self.segments.replay_from(core.delivered(), core.table(), damage);
+        from.expect("a log has a segment")
+    }
+
+    /// The segments below `first` are freed.
+    pub fn freed(&mut self, first: u32) {
+        self.segments.forget(first);
     }
 
     /// What the log says is delivered.
@@ -291,6 +317,7 @@ impl Journal {
         let block = self.block_range(group.block);
         let items = self.orders.len() + group.packets.len();
         let claim = core.claim_to_log(self.claimed.position, self.planned + items as u64);
+        let start = self.writer.start_of(0);
         let planned =
             self.writer.plan(self.orders.iter(), &values, claim, machine.bytes_mut(block));
         let plan = match planned {
@@ -311,10 +338,13 @@ impl Journal {
         self.pending_bytes -= u64::from(values.bytes);
         self.planned += items as u64;
         self.claimed = claim;
+        self.segments.begin(Start { segment: plan.segment, ..start });
+        self.orders.iter().for_each(|order| self.segments.order(order.instance));
         self.ranges.insert(0, Range { offset: block.offset, bytes: plan.order_block_bytes });
         let mut before = 0;
         for ix in &group.packets {
             let packet = packets.get_mut(*ix);
+            self.segments.value(&packet.id);
             let bytes = packet.range.bytes;
             let place = plan.value_place(before, bytes);
             packet.place = Some(crate::mail::Place { at: place.at, bytes: place.bytes });
@@ -378,6 +408,7 @@ impl Journal {
         let claim = core.claim_to_log(self.claimed.position, self.planned);
         let Some(mut group) = self.spare.pop() else { return Ok(()) };
         let block = self.block_range(group.block);
+        let start = self.writer.start_of(0);
         let plan = match self.writer.plan_seal(claim, machine.bytes_mut(block)) {
             Ok(plan) => plan,
             Err(error @ (LogError::Busy { .. } | LogError::NoSegment { .. })) => {
@@ -388,6 +419,7 @@ impl Journal {
             Err(error) => return Err(error),
         };
         self.claimed = claim;
+        self.segments.begin(Start { segment: plan.segment, ..start });
         group.packets.clear();
         (group.number, group.bytes, group.ticket) = (plan.group, plan.bytes, self.planned);
         group.complete = false;
@@ -448,6 +480,7 @@ impl Journal {
         while self.groups.front().is_some_and(|group| group.complete) {
             let group = self.groups.pop_front().expect("just seen");
             ticket = Some(group.ticket);
+            self.durable = group.ticket;
             self.spare.push(group);
         }
         Ok(ticket)

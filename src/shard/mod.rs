@@ -20,6 +20,7 @@ mod packets;
 mod parts;
 mod pools;
 mod publish;
+mod state;
 mod times;
 mod view;
 
@@ -96,6 +97,8 @@ pub struct Shard<M: Machine> {
     relink: bool,
     /// Predecessor and successor, as the control thread knows them.
     neighbours: [Option<NodeId>; 2],
+    /// The state that was taken last, until the log holds what came to it.
+    taken: Option<state::Waiting>,
     /// Catch-up entries that wait for room.
     entries: VecDeque<commands::Entries>,
     /// Where a control frame's body lies while it is read.
@@ -149,7 +152,9 @@ impl<M: Machine> Shard<M> {
         let memory_log = if room.sparse { MemoryLog::sparse } else { MemoryLog::new };
         let memory = (durability == Durability::Memory)
             .then(|| memory_log(limits.memory_log_bytes as usize));
-        let journal = parts.log.map(|log| Journal::new(log, journal_limits, regions.blocks));
+        let segments = parts.segments.reserve(config.segments_max());
+        let journal =
+            parts.log.map(|log| Journal::new(log, segments, journal_limits, regions.blocks));
         let neighbours = [parts.core.predecessor(), parts.core.successor()];
         let mut shard = Shard {
             sender: Sender {
@@ -181,6 +186,7 @@ impl<M: Machine> Shard<M> {
             session_taken: None,
             relink: false,
             neighbours,
+            taken: None,
             entries: VecDeque::with_capacity(commands::ENTRIES_MAX),
             control_body: Vec::with_capacity(links::CONTROL_MAX as usize),
             last_persisted: 0,
@@ -257,6 +263,7 @@ impl<M: Machine> Shard<M> {
         self.batcher.settled(self.core.delivered_everywhere());
         self.give_back();
         self.tell_memory_first();
+        self.tell_state();
         self.outbox.flush(&mut self.packets);
         self.touch_memory();
         self.check_drained();

@@ -197,6 +197,12 @@ impl Packets {
         lane.iter().flatten().chain(&self.beside).copied().find(closed)
     }
 
+    /// An undelivered packet of which `past` is true.
+    pub fn next_past(&self, past: impl Fn(&ValueId) -> bool) -> Option<PacketIx> {
+        let is_past = |ix: &PacketIx| past(&self.slab[*ix as usize].id);
+        self.held.iter().flatten().chain(&self.beside).copied().find(is_past)
+    }
+
     /// A user is done with it. Returns the range if it goes back to the side pool.
     pub fn done(&mut self, ix: PacketIx, user: u8) -> Option<Range> {
         let packet = &mut self.slab[ix as usize];

@@ -8,7 +8,7 @@ use crate::groups::Groups;
 use crate::mail::{Command, Notice};
 use chainring_net::mailbox::{Receiver, Sender as Mailbox, Waker};
 use chainring_ring::core::Core;
-use chainring_storage::{LogWriter, Superblock};
+use chainring_storage::{LogWriter, Segments, Superblock};
 use hdrhistogram::Histogram;
 use std::sync::Arc;
 
@@ -24,6 +24,8 @@ pub struct ShardParts<M: Machine> {
     pub superblock: Superblock,
     /// The log's writer; none in memory durability.
     pub log: Option<LogWriter>,
+    /// What its segments hold.
+    pub segments: Segments,
     /// Undelivered value frames that recovery found, and where.
     pub held: Vec<(crate::mail::Place, Vec<u8>)>,
     /// From the control thread.

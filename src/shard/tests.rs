@@ -100,6 +100,7 @@ fn config() -> Config {
         id: NodeId(id),
         address: format!("127.0.0.1:{}", 1000 + u16::from(id)),
         http: format!("127.0.0.1:{id}"),
+        spare: false,
     };
     let cluster = crate::config::Cluster {
         id: ClusterId(5),
@@ -164,6 +165,7 @@ fn shard_with(fails: bool, room: Room) -> (Shard<Double>, Ends) {
         groups: Groups::new(),
         superblock: Superblock::new(identity, Durability::Sync, 512, 3),
         log: None,
+        segments: chainring_storage::Segments::default(),
         held: Vec::new(),
         commands,
         notices,
@@ -347,7 +349,8 @@ fn a_full_log_does_not_hold_up_the_end() {
     let limits = JournalLimits { group_orders, group_bytes, groups_in_flight, block, pending };
     let bytes = 3 * Journal::block_bytes(group_orders, block);
     shard.machine.memory = vec![0; bytes as usize];
-    let mut journal = Journal::new(writer, limits, Range { offset: 0, bytes });
+    let segments = opened.segments;
+    let mut journal = Journal::new(writer, segments, limits, Range { offset: 0, bytes });
     for instance in (0..64).map(Instance) {
         journal.push_order(noop(instance), 0);
     }

@@ -6,6 +6,7 @@
 //! mailbox full waits, in order.
 
 use crate::control::catalog::Catalog;
+use crate::keep::Keeper;
 use crate::mail::{Command, Notice, Place};
 use crate::peers::wait::{Giver, later};
 use crate::peers::{Host, LogSource, Net};
@@ -21,6 +22,8 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
+/// What a blocking operation takes.
+const BLOCKING: Duration = Duration::from_millis(2);
 /// How long a full mailbox is left alone, as in production.
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 
@@ -49,6 +52,8 @@ pub struct Clerk {
     reads: RefCell<BTreeMap<u64, Giver<ReadBack>>>,
     token: Cell<u64>,
     disk: RefCell<Option<DiskReader>>,
+    keeper: Option<RefCell<Keeper>>,
+    told: RefCell<BTreeMap<u64, Giver<Notice>>>,
     packet_max: u32,
     /// The shard has mail.
     pub stirred: Cell<bool>,
@@ -60,6 +65,7 @@ impl Clerk {
         catalog: Catalog,
         commands: Sender<Command<Handle>>,
         disk: Option<DiskReader>,
+        keeper: Option<Keeper>,
         packet_max: u32,
     ) -> Rc<Clerk> {
         Rc::new(Clerk {
@@ -69,6 +75,8 @@ impl Clerk {
             reads: RefCell::default(),
             token: Cell::new(0),
             disk: RefCell::new(disk),
+            keeper: keeper.map(RefCell::new),
+            told: RefCell::default(),
             packet_max,
             stirred: Cell::new(false),
         })
@@ -114,9 +122,28 @@ impl Clerk {
                     giver.give((buffer, found));
                 }
             }
+            Notice::Changed(_) => {}
+            notice @ (Notice::State { .. } | Notice::Noted { .. } | Notice::Arrived { .. }) => {
+                self.on_state(notice);
+            }
             other => return Some(other),
         }
         None
+    }
+
+    fn on_state(&self, notice: Notice) {
+        if let Notice::Arrived { arrival, done: true, .. } = &notice {
+            self.catalog.borrow_mut().restart(arrival.claim, &arrival.topics);
+        }
+        let giver = notice.state_token().and_then(|token| self.told.borrow_mut().remove(&token));
+        if let Some(giver) = giver {
+            giver.give(notice);
+        }
+    }
+
+    /// The lowest segment of the log that is needed.
+    pub fn first_segment(&self) -> u32 {
+        self.keeper.as_ref().map_or(0, |keeper| keeper.borrow().first_segment())
     }
 
     /// Reads a frame of the log on disk, verified; `None` if it cannot be read.
@@ -130,6 +157,9 @@ impl Clerk {
         }
         let frame = reader.read(place, buffer).ok().map(|(_, frame)| frame.to_vec());
         disk.shelter();
+        if let Some(keeper) = self.keeper.as_ref().filter(|_| frame.is_none()) {
+            keeper.borrow_mut().doubt(number);
+        }
         frame
     }
 
@@ -207,6 +237,32 @@ impl LogSource for ClerkHost {
 
 impl Host for ClerkHost {
     type Net = SimNet;
+
+    fn keeper(&self) -> Option<&RefCell<Keeper>> {
+        self.clerk.keeper.as_ref()
+    }
+    fn catalog<R>(&self, look: impl FnOnce(&Catalog) -> R) -> R {
+        look(&self.clerk.catalog.borrow())
+    }
+    fn forget_below(&self, position: Instance) {
+        self.clerk.catalog.borrow_mut().drop_below(position);
+    }
+    async fn ask_state(&self, command: impl FnOnce(u64) -> Command<Handle>) -> Option<Notice> {
+        let token = self.clerk.token.replace(self.clerk.token.get() + 1);
+        let (giver, back) = later();
+        self.clerk.told.borrow_mut().insert(token, giver);
+        self.clerk.send(&self.net, command(token)).await;
+        back.await
+    }
+    /// The simulated disk takes no time: what the node does meanwhile is decided by what follows.
+    async fn blocking<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> R {
+        let done = work();
+        self.net.pause(BLOCKING).await;
+        done
+    }
+    fn clock_ms(&self) -> u64 {
+        self.net.now().as_millis() as u64
+    }
 
     async fn send(&self, command: Command<Handle>) {
         self.clerk.send(&self.net, command).await;

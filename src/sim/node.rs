@@ -6,6 +6,7 @@
 use crate::config::Config;
 use crate::device::Host;
 use crate::gauges::Gauges;
+use crate::keep::Keeper;
 use crate::mail::{Command, Notice};
 use crate::node::{arena_plan, peer_identity};
 use crate::peers::{Peers, PeersOptions};
@@ -254,7 +255,9 @@ impl SimNode {
             opened.log.map_or((None, None), |(log, limits)| (Some(log), Some(limits)));
         let core = Core::new(opened.settings, opened.recovered);
         let next = log.as_ref().map_or(1, |log| log.durable() + 1);
-        self.tell_recovered(shared, &core, (&opened.superblock, next));
+        let start = opened.keeper.as_ref().and_then(Keeper::last_start);
+        let whole = start.is_none_or(|start| start.segment <= opened.superblock.first_segment);
+        self.tell_recovered(shared, &core, (&opened.superblock, next, whole));
         self.tell_replayed(shared, opened.groups.digest(), &opened.catalog);
         let segments = log.as_ref().map_or(Vec::new(), |log| self.segments(log.segment()));
         let arena = arena(&arena_plan(config, &opened.held, CONTROL_BYTES));
@@ -262,7 +265,8 @@ impl SimNode {
         let kernel = SimKernel::new(arena, ground.clone(), random);
         let wire = Wire::over(wire_options(config, self.forwards), kernel, waker());
         let (disk, dir) = (self.disk.clone(), config.node.dir.clone());
-        let watch = Watch { node: self.id(), shared: shared.clone(), disk, dir };
+        let named = opened.superblock.checkpoint.map(|named| named.0);
+        let watch = Watch { node: self.id(), shared: shared.clone(), disk, dir, named };
         let gauges = Arc::new(Gauges::default());
         let parts = ShardParts {
             machine: Host::new(wire, opened.file, segments, watch),
@@ -270,6 +274,7 @@ impl SimNode {
             groups: opened.groups,
             superblock: opened.superblock,
             log,
+            segments: opened.segments,
             held: opened.held,
             commands,
             notices: notices_out,
@@ -279,7 +284,8 @@ impl SimNode {
         };
         let shard = Shard::new(config, parts);
         let disk = limits.as_ref().map(|_| self.reader());
-        let clerk = Clerk::new(opened.catalog, commands_in, disk, config.packet_max());
+        let (catalog, keeper) = (opened.catalog, opened.keeper);
+        let clerk = Clerk::new(catalog, commands_in, disk, keeper, config.packet_max());
         let timers = Rc::<Timers>::default();
         let net = || SimNet::new(&shared.lan, &shared.agenda, &timers, life);
         let options = peers_options(config, identity);

@@ -12,7 +12,7 @@ use crate::sim::lan::{BUFFER_BYTES, Spells, Weather};
 use crate::sim::random::Random;
 use chainring_net::wire::FORWARDS_MAX;
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NodeId};
-use strikes::{add_bad_copies, drags, strikes};
+use strikes::{add_bad_copies, add_changes, drags, strikes};
 
 mod relay;
 mod strikes;
@@ -183,11 +183,13 @@ impl Plan {
             beyond: false,
             absent: vec![false; usize::from(nodes)],
         };
+        plan.keep();
         plan.go_beyond(&mut random);
         let least = plan.config(0).side_pool_least() as u32;
         plan.limits.side_pool_bytes = least << random.below(2);
         plan.strikes = strikes(&mut random, &plan);
         add_bad_copies(&mut plan);
+        add_changes(&mut plan);
         plan.absent = plan.absentees();
         if Random::stream(seed, "calm").below(CALM) == 0 {
             plan.calm();
@@ -196,6 +198,19 @@ impl Plan {
             plan.strikes = drags(&plan);
         }
         plan
+    }
+
+    /// How often the state is written down, and what is let go; of a stream of its own.
+    fn keep(&mut self) {
+        let mut random = Random::stream(self.seed, "keep");
+        let segment = u64::from(self.limits.segment_bytes);
+        self.limits.checkpoint_bytes = (segment / 4) << random.below(4);
+        if random.coin() {
+            self.limits.retention_bytes = segment << random.below(4);
+        }
+        if random.below(4) == 0 {
+            self.limits.retention_seconds = 1 + random.below(100);
+        }
     }
 
     /// One world of so many has nothing but disks that are slow now and then, one at a time: where
@@ -290,6 +305,7 @@ impl Plan {
             id: NodeId(index + 1),
             address: format!("10.0.0.{}:7000", index + 1),
             http: format!("10.0.0.{}:8000", index + 1),
+            spare: false,
         };
         Config {
             cluster: Cluster {

@@ -108,6 +108,20 @@ pub enum LogError {
         /// Most ranges.
         limit: usize,
     },
+    /// A checkpoint is damaged, or another's.
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: FrameError,
+    },
+    /// A node alone has no state that its log goes on from.
+    NoCheckpoint {
+        /// Data directory.
+        dir: PathBuf,
+        /// Where the log begins.
+        base: u64,
+    },
     /// No superblock: the store is empty, or lost.
     NoSuperblock {
         /// The file.
@@ -238,6 +252,13 @@ impl LogError {
                 "{} belongs to {found}, this is {expected}; point the node to its own directory",
                 path.display()
             ),
+            Checkpoint { path, source } => write!(f, "{}: {source}", path.display()),
+            NoCheckpoint { dir, base } => write!(
+                f,
+                "{}: the log begins at instance {base}, and no checkpoint from there on can be \
+                 read; alone this node cannot go on: bring the files back from a copy",
+                dir.display()
+            ),
             NoSuperblock { path } => write!(
                 f,
                 "{} is missing: this is no node's data directory (name D/1, not D), or its store was lost",
@@ -265,7 +286,7 @@ impl std::error::Error for LogError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             LogError::Io { source, .. } => Some(source),
-            LogError::Frame { source, .. } => Some(source),
+            LogError::Frame { source, .. } | LogError::Checkpoint { source, .. } => Some(source),
             _ => None,
         }
     }

@@ -4,6 +4,7 @@
 //! is reported as a cut that recovery would make.
 
 use crate::config::{GROUP_ALIGN, Identity, LogConfig, segment_of};
+use crate::contents::Start;
 use crate::disk::{Access, Disk, FileSystem, SharedDisk, opens_direct};
 use crate::error::LogError;
 use crate::scan::{ScanInput, Scanned, scan};
@@ -74,7 +75,8 @@ pub fn inspect_on(disk: &SharedDisk, dir: &Path) -> Result<Report, LogError> {
         Err(_) => (0, first, &[][..]),
     };
     let (start, alone) = (None, false);
-    let input = ScanInput { dir, config: &config, sealed, first_segment, start, alone, damage };
+    let from = Start::of_log(first_segment);
+    let input = ScanInput { dir, config: &config, sealed, from, start, alone, damage };
     let mut segments: Vec<SegmentReport> = Vec::new();
     let log = scan(&input, &mut |group| {
         let number = segment_of(group.place.at);

@@ -16,7 +16,9 @@
 #![forbid(unsafe_code)]
 
 pub mod block;
+pub mod checkpoint;
 pub mod config;
+pub mod contents;
 pub mod direct;
 pub mod disk;
 pub mod error;
@@ -34,7 +36,9 @@ mod window;
 pub mod writer;
 
 pub use block::{Values, order_block_bytes};
+pub use checkpoint::Checkpoint;
 pub use config::{Identity, LogConfig, Place};
+pub use contents::{Segments, Start};
 pub use direct::{AlignedBuf, DirLock};
 pub use disk::{Access, Disk, DiskFile, FileSystem, SharedDisk};
 pub use error::LogError;

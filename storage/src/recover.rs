@@ -6,11 +6,12 @@
 //! between leads to the same decisions again.
 
 use crate::config::{GROUP_ALIGN, LogConfig, SEGMENT_BYTES_MAX, address, offset_of, segment_of};
+use crate::contents::{Segments, Start};
 use crate::direct::AlignedBuf;
 use crate::disk::{Access, Disk, sync_dir};
 use crate::error::LogError;
 use crate::scan::{Group, ScanInput, Scanned, Tail, scan};
-use crate::segment::{create_segment, list_segments, segment_path, zero_rest};
+use crate::segment::{create_segment, list_segments, remove_segments, segment_path, zero_rest};
 use crate::superblock::{DAMAGE_MAX, Damage, DamageState, Superblock};
 use crate::superfile::SuperblockFile;
 use crate::writer::{LogWriter, Resume};
@@ -42,12 +43,15 @@ pub struct Recovered {
     pub unknowns: Vec<Damage>,
     /// There was no room to make segments ahead: appends will end with this one.
     pub full: bool,
+    /// What the segments hold, from where the walk began.
+    pub contents: Segments,
 }
 
 /// Opens the log in `dir`, whose lock the caller holds.
 ///
 /// `superblock` is the one read from `file`, with its start number raised and written already.
-/// `visitor` sees every kept group that has orders or values, in order.
+/// `from` is where the walk begins: the beginning of the log, or where a checkpoint says that
+/// nothing before it is needed. `visitor` sees every kept group that has orders or values, in order.
 ///
 /// # Errors
 /// Those of [`crate::scan::scan`], [`LogError::NoDirect`], [`LogError::TooMuchDamage`],
@@ -57,6 +61,7 @@ pub fn recover(
     config: &LogConfig,
     file: &mut SuperblockFile,
     superblock: &mut Superblock,
+    from: Start,
     visitor: &mut dyn FnMut(&Group<'_>),
 ) -> Result<(Recovered, LogWriter), LogError> {
     config.check()?;
@@ -66,7 +71,7 @@ pub fn recover(
         dir,
         config,
         sealed: superblock.sealed,
-        first_segment: superblock.first_segment,
+        from,
         start: Some(superblock.start),
         alone: superblock.nodes == 1,
         damage: &superblock.damage,
@@ -87,6 +92,9 @@ pub fn recover(
         (superblock.damage, superblock.sealed) = (damage, sealed);
         file.write(superblock)?;
     }
+    if remove_segments(&*config.disk, dir, superblock.first_segment)? > 0 {
+        mark!(FreedSegmentFound);
+    }
     let (at, full) = prepare(dir, config, &scanned, &superblock.damage)?;
     let writer = resume(dir, config, superblock, &scanned, at)?;
     let of = |state| scanned.damage.iter().copied().filter(move |damage| damage.state == state);
@@ -94,6 +102,14 @@ pub fn recover(
     if !unknowns.is_empty() {
         mark!(StartsDamaged);
     }
+    let mut contents = scanned.contents;
+    // Where the writer goes on; behind a lost tail its first group follows nothing.
+    let checksum = (scanned.tail != Tail::Lost).then_some(scanned.checksum);
+    let number = scanned.last;
+    let start = Start { segment: segment_of(at), number, checksum, start: superblock.start };
+    contents.begin(start);
+    // Its seal may have had no room there.
+    contents.begin(Start { segment: writer.segment(), ..start });
     let recovered = Recovered {
         claim: scanned.claim,
         ballot: scanned.ballot,
@@ -105,6 +121,7 @@ pub fn recover(
         cuts: of(DamageState::Cut).collect(),
         unknowns,
         full,
+        contents,
     };
     Ok((recovered, writer))
 }

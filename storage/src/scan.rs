@@ -6,6 +6,7 @@
 
 use crate::block::{self, Block};
 use crate::config::{GROUP_ALIGN, Identity, LogConfig, Place, address, offset_of, segment_of};
+use crate::contents::{Segments, Start};
 use crate::error::LogError;
 use crate::segment::{list_segments, segment_path};
 use crate::superblock::{Damage, DamageState};
@@ -30,8 +31,8 @@ pub struct ScanInput<'a> {
     pub config: &'a LogConfig,
     /// `sealed` of the superblock; 0 if there is none.
     pub sealed: u64,
-    /// Lowest segment of the log.
-    pub first_segment: u32,
+    /// Where it begins.
+    pub from: Start,
     /// Start number of this life: nothing in the log may carry it. `None` to look at a log in use.
     pub start: Option<u32>,
     /// Whether the node is alone, so that corruption is refused.
@@ -110,6 +111,8 @@ pub struct Scanned {
     pub headers_damaged: u32,
     /// Segments: number and bytes.
     pub segments: Vec<(u32, u32)>,
+    /// What they hold.
+    pub contents: Segments,
 }
 
 /// Walks over a log. `visitor` sees every kept group that has orders or values, in order.
@@ -122,8 +125,11 @@ pub fn scan(
     visitor: &mut dyn FnMut(&Group<'_>),
 ) -> Result<Scanned, LogError> {
     let mut scan = Scan::new(input)?;
-    let mut at = address(input.first_segment, GROUP_ALIGN);
+    let mut at = address(input.from.segment, GROUP_ALIGN);
     loop {
+        if offset_of(at) == GROUP_ALIGN {
+            scan.begin(segment_of(at));
+        }
         scan.note_chain(at);
         let (found, mut seen) = scan.look(at)?;
         let (mut case, mut later) = scan.case(at, found, seen.as_ref())?;
@@ -185,9 +191,9 @@ impl<'a> Scan<'a> {
         let longest = segments.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
         let window = || Window::new(input.dir, input.config, longest);
         let out = Scanned {
-            last: 0,
-            checksum: 0,
-            highest: input.sealed,
+            last: input.from.number,
+            checksum: input.from.checksum.unwrap_or(0),
+            highest: input.sealed.max(input.from.number),
             end: 0,
             tail: Tail::End,
             claim: Claim::default(),
@@ -199,13 +205,14 @@ impl<'a> Scan<'a> {
             damage: Vec::new(),
             headers_damaged: 0,
             segments: Vec::new(),
+            contents: Segments::default(),
         };
         let mut scan = Scan {
             input,
             front: window(),
             ahead: window(),
-            chain: (input.first_segment == 0).then_some(0),
-            start: 0,
+            chain: input.from.checksum,
+            start: input.from.start,
             orders: Vec::new(),
             values: Vec::new(),
             foreign: None,
@@ -214,8 +221,12 @@ impl<'a> Scan<'a> {
             out,
         };
         for (number, bytes) in segments {
-            if number >= input.first_segment && scan.check_segment(number, bytes)? {
-                scan.out.segments.push((number, bytes));
+            let named = scan.check_segment(number, bytes)?;
+            match number >= input.from.segment {
+                true if named => scan.out.segments.push((number, bytes)),
+                true => {}
+                // What is not walked over has to be ours too.
+                false => scan.check_first(number, bytes)?,
             }
         }
         // A header that cannot be read costs nothing: it says nothing of where the log ends.
@@ -231,6 +242,12 @@ impl<'a> Scan<'a> {
     fn forget(&mut self) {
         self.front.forget();
         self.ahead.forget();
+    }
+
+    /// The walk comes to a segment.
+    fn begin(&mut self, segment: u32) {
+        let (number, checksum, start) = (self.out.last, self.chain, self.start);
+        self.out.contents.begin(Start { segment, number, checksum, start });
     }
 
     fn note_chain(&mut self, at: u64) {
@@ -336,13 +353,17 @@ impl<'a> Scan<'a> {
     ) -> Result<(), LogError> {
         let (segment, offset) = (segment_of(at), offset_of(at));
         let limit = self.segment_bytes(segment).expect("a block was read from it");
+        // Its beginning was skipped, perhaps.
+        self.begin(segment);
         let bytes = self.front.get(segment, limit, offset, block.group_bytes() as u32)?;
         block::orders(block, bytes, &mut self.orders)
             .map_err(|source| LogError::Frame { at, source })?;
         let out = &mut self.out;
         for order in &self.orders {
             out.ballot = out.ballot.max(order.ballot);
+            out.contents.order(order.instance);
         }
+        self.values.iter().for_each(|(header, _)| out.contents.value(&header.value_id()));
         if (block.claim.ballot, block.claim.position) > (out.claim.ballot, out.claim.position) {
             out.claim = block.claim;
         }

@@ -52,6 +52,25 @@ pub fn list_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<(u32, u32)>, Log
     Ok(found)
 }
 
+/// Removes the segments below `first`: nobody replays or reads them. Returns how many there were.
+///
+/// # Errors
+/// [`LogError::Io`].
+pub fn remove_segments(disk: &dyn Disk, dir: &Path, first: u32) -> Result<usize, LogError> {
+    let listed = list_segments(disk, dir)?;
+    let freed = listed.iter().take_while(|(number, _)| *number < first);
+    let mut removed = 0;
+    for (number, _) in freed {
+        let path = segment_path(dir, *number);
+        disk.remove(&path).map_err(|source| LogError::io("removal of", &path, source))?;
+        removed += 1;
+    }
+    if removed > 0 {
+        sync_dir(disk, dir)?;
+    }
+    Ok(removed)
+}
+
 /// Opens a segment for the writer: direct, and durable only where a write asks for it.
 ///
 /// # Errors

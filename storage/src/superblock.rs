@@ -15,7 +15,10 @@
 //! 200  first segment  4
 //! 204  damage count   4
 //! 208  damaged ranges 16 x 24: from 8, to 8, state 1, reserved 7
-//! 592  zeros to 4096
+//! 592  base           8  where the log begins: a checkpoint there, or the first instance
+//! 600  checkpoint     8  position of the newest one
+//! 608  its checksum  16  0 if there is none
+//! 624  zeros to 4096
 //! ```
 //! Invariant: the body does not depend on the copy, so that copies are compared by its checksum;
 //! start number and promise lie in the header and are compared beside it.
@@ -32,7 +35,8 @@ pub const SUPERBLOCK_BYTES: usize = GROUP_ALIGN as usize;
 /// Most damaged ranges that can be recorded.
 pub const DAMAGE_MAX: usize = 16;
 /// Bytes in use behind the header.
-const LENGTH: usize = 80 + DAMAGE_MAX * DAMAGE_BYTES;
+const LENGTH: usize = BASE + 32;
+const BASE: usize = 80 + DAMAGE_MAX * DAMAGE_BYTES;
 const DAMAGE_BYTES: usize = 24;
 const CLEAN: u8 = 1;
 const REMEMBERS: u8 = 2;
@@ -111,6 +115,11 @@ pub struct Superblock {
     pub first_segment: u32,
     /// Damage found; at most [`DAMAGE_MAX`].
     pub damage: Vec<Damage>,
+    /// Where the log begins: at a checkpoint of this position, or with its first instance. Older
+    /// checkpoints say nothing of this log.
+    pub base: Instance,
+    /// Position and checksum of the newest checkpoint.
+    pub checkpoint: Option<(Instance, u128)>,
 }
 
 impl Superblock {
@@ -131,6 +140,8 @@ impl Superblock {
             sealed: 0,
             first_segment: 0,
             damage: Vec::with_capacity(DAMAGE_MAX),
+            base: Instance(0),
+            checkpoint: None,
         }
     }
 
@@ -162,7 +173,11 @@ impl Superblock {
         body[70] = u8::from(self.clean) * CLEAN + u8::from(self.remembers) * REMEMBERS;
         body[72..76].copy_from_slice(&self.first_segment.to_le_bytes());
         body[76..80].copy_from_slice(&(self.damage.len() as u32).to_le_bytes());
-        for (damage, out) in self.damage.iter().zip(body[80..].chunks_mut(DAMAGE_BYTES)) {
+        let (position, checksum) = self.checkpoint.unwrap_or_default();
+        body[BASE..BASE + 8].copy_from_slice(&self.base.0.to_le_bytes());
+        body[BASE + 8..BASE + 16].copy_from_slice(&position.0.to_le_bytes());
+        body[BASE + 16..BASE + 32].copy_from_slice(&checksum.to_le_bytes());
+        for (damage, out) in self.damage.iter().zip(body[80..BASE].chunks_mut(DAMAGE_BYTES)) {
             out[..8].copy_from_slice(&damage.from.to_le_bytes());
             out[8..16].copy_from_slice(&damage.to.to_le_bytes());
             out[16] = damage.state as u8;
@@ -235,7 +250,10 @@ pub fn decode(bytes: &[u8]) -> Result<Copy, FrameError> {
         return Err(FrameError::Reserved);
     }
     // Groups are counted on from it.
-    check_positions(&[u64_at(body, 32)])?;
+    let (base, position) = (u64_at(body, BASE), u64_at(body, BASE + 8));
+    check_positions(&[u64_at(body, 32), base, position])?;
+    let checksum = u128_at(body, BASE + 16);
+    let checkpoint = (checksum != 0).then_some((Instance(position), checksum));
     let mut damage = Vec::with_capacity(DAMAGE_MAX);
     for bytes in body[80..].chunks(DAMAGE_BYTES).take(count) {
         let state = match bytes[16] {
@@ -261,6 +279,8 @@ pub fn decode(bytes: &[u8]) -> Result<Copy, FrameError> {
         sealed: u64_at(body, 32),
         first_segment: u32_at(body, 72),
         damage,
+        base: Instance(base),
+        checkpoint,
     };
     let (sequence, checksum) = (header.sequence.0, header.checksum_body);
     Ok(Copy { sequence, checksum, parent: u128_at(body, 0), superblock })
@@ -340,6 +360,8 @@ mod tests {
             sealed: 55,
             first_segment: 2,
             damage: vec![damage; DAMAGE_MAX],
+            base: Instance(40),
+            checkpoint: Some((Instance(60), 7 << 90)),
             ..Superblock::new(crate::segment::tests::identity(), Durability::Async, 4096, 5)
         }
     }

@@ -6,6 +6,7 @@
 
 use crate::block::{Fields, ORDERS_PER_GROUP_MAX, Values, encode, order_block_bytes};
 use crate::config::{GROUP_ALIGN, LogConfig, PREALLOCATE_MAX, Place, offset_of, segment_of};
+use crate::contents::Start;
 use crate::error::LogError;
 use chainring_ring::ids::{Claim, Order, Session};
 use chainring_ring::mark;
@@ -193,6 +194,12 @@ impl LogWriter {
     pub fn values_bytes_max(&self, orders: usize) -> u32 {
         let block = order_block_bytes(orders.min(ORDERS_PER_GROUP_MAX), self.config.block) as u32;
         self.config.group_bytes_max.saturating_sub(block)
+    }
+
+    /// What the next group follows, should a segment begin with it.
+    pub fn start_of(&self, segment: u32) -> Start {
+        let (number, start) = (self.next - 1, self.session.start);
+        Start { segment, number, checksum: Some(self.previous), start }
     }
 
     /// The segment written to now.

@@ -11,8 +11,8 @@ use chainring_ring::header::Header;
 use chainring_ring::ids::*;
 use chainring_storage::superfile::read_superblock_on;
 use chainring_storage::{
-    Disk, Group, GroupPlan, LogConfig, LogError, LogWriter, Place, Superblock, SuperblockFile,
-    Values, create_segment, order_block_bytes, recover, segment_path,
+    Disk, Group, GroupPlan, LogConfig, LogError, LogWriter, Place, Start, Superblock,
+    SuperblockFile, Values, create_segment, order_block_bytes, recover, segment_path,
 };
 use std::path::Path;
 use std::rc::Rc;
@@ -262,7 +262,8 @@ fn open(
     superblock.clean = false;
     file.write(&superblock)?;
     let config = config(disk, shape);
-    let (recovered, writer) = recover(dir(), &config, &mut file, &mut superblock, visitor)?;
+    let (recovered, writer) =
+        recover(dir(), &config, &mut file, &mut superblock, Start::of_log(0), visitor)?;
     Ok((Started { file, superblock, writer }, read, recovered))
 }
 

@@ -10,7 +10,8 @@ use chainring_storage::config::{address, offset_of, segment_of};
 use chainring_storage::scan::{ScanInput, scan};
 use chainring_storage::superfile::read_superblock;
 use chainring_storage::{
-    AlignedBuf, Damage, DamageState, Identity, LogConfig, LogError, LogReader, Place, segment_path,
+    AlignedBuf, Damage, DamageState, Identity, LogConfig, LogError, LogReader, Place, Start,
+    segment_path,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Read, Seek, SeekFrom};
@@ -59,7 +60,7 @@ impl NodeLog {
             dir,
             config: &config,
             sealed: superblock.sealed,
-            first_segment: superblock.first_segment,
+            from: Start::of_log(superblock.first_segment),
             start: None,
             alone: false,
             damage: &superblock.damage,

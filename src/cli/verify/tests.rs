@@ -85,7 +85,15 @@ fn write_log(dir: &Path, node: u8, contents: &[Content<'_>], decided: u64) -> Ve
     superblock.start = 1;
     let mut file = SuperblockFile::create(&FileSystem, dir, &superblock, true).unwrap();
     let _ = create_segment(dir, &config, 0);
-    let (_, mut writer) = recover(dir, &config, &mut file, &mut superblock, &mut |_| {}).unwrap();
+    let (_, mut writer) = recover(
+        dir,
+        &config,
+        &mut file,
+        &mut superblock,
+        chainring_storage::Start::of_log(0),
+        &mut |_| {},
+    )
+    .unwrap();
     let claim = Claim { ballot: ballot(), position: Instance(decided) };
     let mut block = vec![0; 64 << 10];
     let mut places = Vec::new();

@@ -25,6 +25,12 @@ const SPAN_BYTES: usize = 24;
 pub struct StateError;
 
 impl Producers {
+    /// Bytes that [`Producers::encode`] appends.
+    pub fn encoded_bytes(&self) -> usize {
+        let bytes = |producer: &Producer| PRODUCER_BYTES + producer.count * SPAN_BYTES;
+        HEAD_BYTES + self.list.iter().map(bytes).sum::<usize>()
+    }
+
     /// Appends the state to `out`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.given.to_le_bytes());

@@ -5,14 +5,17 @@ mod lan;
 mod mesh;
 mod replay;
 
+use crate::control::catalog::Catalog;
 use crate::gauges::Gauges;
-use crate::mail::{Command, Notice, Place};
+use crate::keep::Keeper;
+use crate::mail::{Command, Notice, Place, Taken};
 use crate::peers::wait::Bell;
 use crate::peers::{Host, LogSource, Net, Peers, PeersOptions, Tcp, listen};
 use async_executor::{LocalExecutor, Task};
 use chainring_net::hello::{Held, Identity, PROTOCOL, Purpose, Resume};
 use chainring_ring::header::{Header, Kind};
 use chainring_ring::ids::*;
+use chainring_storage::Start;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpListener;
@@ -34,6 +37,9 @@ pub struct World<H = OwnedFd> {
     pub delivered: Cell<u64>,
     /// Deliver what catch-up brings, as a shard would.
     pub delivers: Cell<bool>,
+    /// What the shard says when it is asked for the state.
+    pub state: RefCell<Option<(Claim, Vec<u8>)>>,
+    pub catalog: Catalog,
 }
 
 impl<H> Default for World<H> {
@@ -47,6 +53,8 @@ impl<H> Default for World<H> {
             first: Cell::default(),
             delivered: Cell::default(),
             delivers: Cell::default(),
+            state: RefCell::default(),
+            catalog: Catalog::new(true),
         }
     }
 }
@@ -68,6 +76,35 @@ pub struct Mock<N: Net>(pub Rc<World<N::Handle>>);
 
 impl<N: Net> Host for Mock<N> {
     type Net = N;
+
+    fn keeper(&self) -> Option<&RefCell<Keeper>> {
+        None
+    }
+    fn catalog<R>(&self, look: impl FnOnce(&Catalog) -> R) -> R {
+        look(&self.0.catalog)
+    }
+    fn forget_below(&self, _: Instance) {}
+    async fn ask_state(&self, command: impl FnOnce(u64) -> Command<N::Handle>) -> Option<Notice> {
+        match command(0) {
+            Command::TakeState { token, mut buffer } => {
+                buffer.extend_from_slice(&self.0.state.borrow().as_ref()?.1);
+                let claim = self.0.state.borrow().as_ref()?.0;
+                let start = Start::default();
+                Some(Notice::State { token, taken: Ok(Taken { claim, start }), buffer })
+            }
+            Command::Arrive { token, arrival } => {
+                self.0.delivered.set(arrival.claim.position.0);
+                Some(Notice::Arrived { token, arrival, done: true })
+            }
+            _ => None,
+        }
+    }
+    async fn blocking<R: Send + 'static>(&self, work: impl FnOnce() -> R + Send + 'static) -> R {
+        work()
+    }
+    fn clock_ms(&self) -> u64 {
+        0
+    }
 
     async fn send(&self, command: Command<N::Handle>) {
         if let Command::Entries { orders, .. } = &command

@@ -13,9 +13,11 @@ use crate::sim::journal::Place;
 use crate::sim::kernel::Shared;
 use chainring_ring::actions::{Action, Input};
 use chainring_ring::core::Core;
+use chainring_ring::header::{HEADER_BYTES, Header};
 use chainring_ring::ids::{Instance, NodeId};
-use chainring_storage::Superblock;
+use chainring_storage::checkpoint::checkpoint_path;
 use chainring_storage::superfile::COPIES_WRITTEN_MIN;
+use chainring_storage::{Checkpoint, Superblock};
 use std::path::PathBuf;
 
 /// Hands every step of a core to the observer.
@@ -24,6 +26,8 @@ pub struct Watch {
     pub(super) shared: Shared,
     pub(super) disk: DiskHandle,
     pub(super) dir: PathBuf,
+    /// Position of the checkpoint that was named last.
+    pub(super) named: Option<Instance>,
 }
 
 impl Probe for Watch {
@@ -46,11 +50,31 @@ impl Probe for Watch {
             }
         } else if self.disk.stable_superblocks(&self.dir, superblock) >= COPIES_WRITTEN_MIN {
             self.shared.observer.borrow_mut().wrote_superblock(self.node, superblock);
+            self.check_named(superblock);
         }
     }
 }
 
 impl Watch {
+    /// A checkpoint that is named from now on is on stable media.
+    fn check_named(&mut self, superblock: &Superblock) {
+        let Some((position, checksum)) = superblock.checkpoint else { return };
+        if self.named.replace(position) == Some(position) {
+            return;
+        }
+        let path = checkpoint_path(&self.dir, position);
+        let mut first = [0; HEADER_BYTES];
+        let read = self.disk.read_stable(&path, 0, &mut first);
+        let size = Header::decode(&first, u32::MAX).map_or(0, |header| header.size);
+        let mut bytes = vec![0; size as usize];
+        let holds = read
+            && self.disk.read_stable(&path, 0, &mut bytes)
+            && Checkpoint::decode(&bytes).is_ok_and(|(_, header)| header.checksum_body == checksum);
+        if !holds {
+            self.shared.observer.borrow_mut().checkpoint_volatile(self.node, position);
+        }
+    }
+
     /// What a step came to, but for those of no interest.
     fn tell(&self, core: &Core, input: &Input<'_>, actions: &[Action]) {
         use Input::{Beat, Claim, Continue, Tick, Vote};
@@ -81,13 +105,13 @@ impl SimNode {
         &self,
         shared: &Shared,
         core: &Core,
-        (found, next): (&Superblock, u64),
+        (found, next, whole): (&Superblock, u64, bool),
     ) {
         let mut observer = shared.observer.borrow_mut();
         let copies = self.disk.stable_superblocks(&self.config.node.dir, found);
         let settled = self.disk.is_settled() && copies >= COPIES_WRITTEN_MIN;
         observer.recovered(self.id(), settled);
-        observer.started(self.id(), core, found, next);
+        observer.started(self.id(), core, found, (next, whole));
     }
 
     /// The observer learns what it delivered again.

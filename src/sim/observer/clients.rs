@@ -1,10 +1,10 @@
-//! Clients: what they asked, what they were told, what they read: B1, B4, B5, D1, D2, D7, R2.
+//! Clients: what they asked, what they were told, what they read: B1, B4, B5, D1, D2, D5, D7, R2.
 //!
 //! Invariant: no two records of a run are equal, so that a record names its request; of a record
 //! that its producer repeats, the first one.
 
 use super::Observer;
-use super::invariant::Invariant::{B1, B3, B4, B5, D1, D2, D7, L5, R2};
+use super::invariant::Invariant::{B1, B3, B4, B5, D1, D2, D5, D7, L5, R2};
 use super::producers::Producers;
 use crate::mail::TopicId;
 use crate::records::Stamp;
@@ -77,7 +77,7 @@ pub(super) struct Clients {
     by_hash: HashMap<u128, usize>,
     /// By topic: what was read at each offset; one more than the highest acknowledged.
     topics: Vec<(Vec<Option<usize>>, u64)>,
-    /// By topic: below, some node has dropped what it held in memory.
+    /// By topic: below, some node has let go of what it held.
     dropped: Vec<u64>,
     /// Topic and offset of records whose only copy rotted.
     rotten: BTreeSet<(u32, u64)>,
@@ -305,8 +305,16 @@ impl Observer {
         offsets[index] = Some(read);
     }
 
-    /// A node has dropped what lay below `first` of a topic: a memory log is bounded.
-    pub fn dropped(&mut self, topic: TopicId, first: u64) {
+    /// A node serves nothing below `first` of a topic: a memory log is bounded; and others let go
+    /// of what was trimmed, or of what they went past with a peer's state.
+    pub fn dropped(&mut self, node: NodeId, topic: TopicId, first: u64) {
+        if self.setup.durability != Durability::Memory && !self.is_over(node) {
+            let state = &self.nodes[usize::from(node.0)];
+            let position = self.trimmed.max(state.jumped);
+            let most = self.topics.topic(topic).map_or(0, |topic| topic.end_at(position));
+            let what = || format!("topic {} begins at {first}, not {most} at most", topic.0);
+            self.verdict.check(D5, node, first <= most, what);
+        }
         let dropped = &mut self.clients.dropped;
         let index = topic.0 as usize;
         if dropped.len() <= index {
@@ -322,15 +330,20 @@ impl Observer {
 
     /// Where all became equal: every request ended, and what was acknowledged was read.
     pub(super) fn settle_clients(&mut self) {
-        let Observer { clients, verdict, .. } = self;
+        let Observer { clients, verdict, topics, trimmed, setup, .. } = self;
+        // Of a log on disk all is somewhere that was not trimmed.
+        let memory = setup.durability == Durability::Memory;
+        let from = |topic: TopicId| match memory {
+            true => clients.dropped.get(topic.0 as usize).copied().unwrap_or(0),
+            false => topics.topics.get(topic.0 as usize).map_or(0, |topic| topic.end_at(*trimmed)),
+        };
         for op in &clients.ops {
             let node = op.node;
             let what = || format!("{:?} was never answered", op.id);
             verdict.check(super::Invariant::L1, node, op.answer.is_some(), what);
             if let Some(Answer::Appended(first, last)) = op.answer {
                 let records = &clients.records[op.first..op.first + op.count];
-                let kept =
-                    clients.dropped.get(op.topic.0 as usize).is_none_or(|from| first >= *from);
+                let kept = first >= from(op.topic);
                 let topic = op.topic.0;
                 let rotten = clients.rotten.range((topic, first)..=(topic, last)).next().is_some();
                 let lost = records.iter().find(|record| kept && !rotten && record.offset.is_none());

@@ -4,7 +4,7 @@
 
 use super::Observer;
 use super::invariant::Invariant::{B2, B3, D6};
-use crate::mail::{Notice, TopicId};
+use crate::mail::{Arrival, Notice, TopicId};
 use crate::records::Digest;
 use chainring_ring::ids::{Instance, NodeId, Order};
 use std::collections::BTreeMap;
@@ -92,6 +92,7 @@ impl Observer {
                 self.told_run(node, *topic, *first_offset, *count);
             }
             Notice::Topic { id, name } => self.told_topic(node, *id, name),
+            Notice::Arrived { arrival, done: true, .. } => self.told_state(node, arrival),
             _ => {}
         }
     }
@@ -135,6 +136,24 @@ impl Observer {
         let same = self.topics.topic(topic).is_some_and(|topic| topic.take(first, run));
         let what = || format!("topic {}: replayed at {first} {run:?}, others otherwise", topic.0);
         self.verdict.check(B3, node, same, what);
+    }
+
+    /// The control thread goes on behind a peer's state: its topics are those of all.
+    fn told_state(&mut self, node: NodeId, arrival: &Arrival) {
+        let position = arrival.claim.position;
+        let state = &mut self.nodes[usize::from(node.0)];
+        let ahead = position > state.noticed && position <= state.delivered;
+        let what = || format!("tells of {position:?} after {:?}", state.noticed);
+        self.verdict.check(B3, node, ahead, what);
+        state.noticed = position;
+        state.ends.clear();
+        for (id, (name, end)) in (0..).map(TopicId).zip(&arrival.topics) {
+            self.told_topic(node, id, name);
+            self.nodes[usize::from(node.0)].ends.insert(id.0, *end);
+            let known = self.topics.topic(id).map(|topic| topic.end_at(position));
+            let what = || format!("topic {} ends at {end} at {position:?}, not {known:?}", id.0);
+            self.verdict.check(B3, node, known == Some(*end), what);
+        }
     }
 
     fn told_topic(&mut self, node: NodeId, id: TopicId, name: &str) {

@@ -47,6 +47,7 @@ invariants! {
     D2 "in memory and async durability an answer speaks of a quorum's memory",
     D3 "what a node has is never reported as something that it never had",
     D4 "after an I/O error nothing leaves that life",
+    D5 "nothing is let go that is not in the durable state of a quorum, or that may be needed",
     D6 "at equal positions digests are equal",
     D7 "no byte is served that is not the record's",
     L1 "when the faults end, all requests end and all logs become equal",

@@ -1,11 +1,11 @@
 //! Lives and stable media: what a node must still know when it comes back: A2, A8, D3, D4.
 
-use super::invariant::Invariant::{A2, A3, A6, A8, B2, B4, D1, D3, D4, L2};
+use super::invariant::Invariant::{A2, A3, A6, A8, B2, B4, D1, D3, D4, D5, L2};
 use super::node::{Group, Node, Written};
 use super::{Observer, Stopped};
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Ballot, Durability, Entry, Instance, NodeId, Order, Sequence, ValueId};
-use chainring_storage::Superblock;
+use chainring_storage::{Damage, DamageState, Superblock};
 
 impl Observer {
     /// Recovery is over. `settled` if all that it read, and wrote, is on stable media: what it
@@ -19,7 +19,14 @@ impl Observer {
     /// A new life begins: after recovery, before the first step. `superblock` as it is on stable
     /// media; `next_group` is the number of the first group that this life will write
     /// (`LogWriter::durable() + 1`; anything in memory durability).
-    pub fn started(&mut self, node: NodeId, core: &Core, superblock: &Superblock, next_group: u64) {
+    /// `whole` if it walked over the whole log.
+    pub fn started(
+        &mut self,
+        node: NodeId,
+        core: &Core,
+        superblock: &Superblock,
+        (next_group, whole): (u64, bool),
+    ) {
         if self.is_over(node) {
             return;
         }
@@ -41,8 +48,10 @@ impl Observer {
         let honest = !core.is_damaged() || state.harmed || misread;
         let what = || format!("starts damaged on a whole disk: {:?}", superblock.damage);
         verdict.check(D3, node, honest, what);
-        // Recovery reads all: what it takes for whole is whole.
-        state.harmed &= core.is_damaged();
+        // A recovery that reads all: what it takes for whole is whole.
+        // But for holes that peers filled: from an older checkpoint on they are unknown again.
+        let filled = |damage: &Damage| damage.state == DamageState::Repaired;
+        state.harmed &= core.is_damaged() || !whole || superblock.damage.iter().any(filled);
         verdict.check(A2, node, core.promised() >= state.shown, || {
             format!("promise {:?} forgotten, is {:?}", state.shown, core.promised())
         });
@@ -174,6 +183,7 @@ impl Observer {
         }
         state.alive = false;
         if lost {
+            state.checkpoint = Instance(0);
             // A new disk has not lied yet.
             (state.lied, state.harmed) = (None, false);
         }
@@ -291,11 +301,21 @@ impl Observer {
         self.verdict.check(A2, node, !falls, || {
             format!("promise {:?} overwritten by {:?}", state.stable_promised, superblock.promised)
         });
+        // A checkpoint that cannot be read gives way to an older one, which the log still follows.
+        state.checkpoint = superblock.checkpoint.map_or(Instance(0), |named| named.0);
         let session = superblock.session();
         self.verdict.check(B4, node, session >= state.stable_session, || {
             format!("session {:?} overwritten by {session:?}", state.stable_session)
         });
         (state.stable_promised, state.stable_session) = (superblock.promised, session);
+    }
+
+    /// Its superblock names a checkpoint that is not on stable media.
+    pub fn checkpoint_volatile(&mut self, node: NodeId, position: Instance) {
+        if !self.is_over(node) {
+            let what = || format!("names the checkpoint of {position:?}, which is volatile");
+            self.verdict.fail(D5, node, what);
+        }
     }
 
     /// The node is told that a write or sync of its log or superblock failed.

@@ -37,7 +37,7 @@ pub use finish::FinalNode;
 pub use invariant::{Invariant, Violation};
 pub use node::Written;
 
-use chainring_ring::ids::{Durability, NODES_MAX, NodeId};
+use chainring_ring::ids::{Durability, Instance, NODES_MAX, NodeId};
 
 /// What the observer is told once.
 #[derive(Clone, Debug)]
@@ -78,6 +78,8 @@ pub struct Observer {
     /// What is delivered, by instance.
     log: Vec<steps::Delivered>,
     topics: delivery::Topics,
+    /// Everything below may be let go, as was delivered.
+    trimmed: Instance,
     clients: clients::Clients,
     /// Ballots that may still be opened, once the faults are over.
     ballots_left: Option<u32>,
@@ -95,6 +97,7 @@ impl Observer {
             nodes: Default::default(),
             log: Vec::new(),
             topics: delivery::Topics::default(),
+            trimmed: Instance(0),
             clients: clients::Clients::default(),
             ballots_left: None,
             dragged: NodeId(0),

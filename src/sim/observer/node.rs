@@ -86,6 +86,10 @@ pub(super) struct Node {
     pub(super) answer: (Ballot, Vec<(Instance, Ballot)>),
 
     pub(super) delivered: Instance,
+    /// It went on from a state of this position last.
+    pub(super) jumped: Instance,
+    /// Position of the newest checkpoint that its superblock names.
+    pub(super) checkpoint: Instance,
     /// In this life everything below was checked to be stable, or came from the log.
     pub(super) settled: Instance,
     /// What the log says of itself is delivered.

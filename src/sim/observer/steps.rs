@@ -5,7 +5,7 @@
 
 use super::Observer;
 use super::invariant::Invariant;
-use super::invariant::Invariant::{A1, A2, A3, A4, A6, A7, B2, B3, B4, D1};
+use super::invariant::Invariant::{A1, A2, A3, A4, A6, A7, B2, B3, B4, D1, D5};
 use chainring_ring::actions::{Action, Input};
 use chainring_ring::core::Core;
 use chainring_ring::ids::{Ballot, Durability, Entry, Instance, NodeId, Order, ValueId};
@@ -38,6 +38,11 @@ impl Observer {
                 _ => {}
             }
         }
+        if let Input::Jump { claim, .. } = input {
+            let delivers = |action: &&Action| matches!(action, Action::Deliver { .. });
+            let more = actions.iter().filter(delivers).count() as u64;
+            self.jumps(node, core, claim.position, more);
+        }
         self.own_vote(node, core, promised, actions);
         for action in actions {
             match action {
@@ -58,6 +63,33 @@ impl Observer {
         });
     }
 
+    /// The core goes on from a peer's state: it is the one that all deliver, and lies ahead.
+    fn jumps(&mut self, node: NodeId, core: &Core, position: Instance, more: u64) {
+        let Observer { nodes, log, verdict, .. } = self;
+        let state = &mut nodes[usize::from(node.0)];
+        let went_on = core.delivered().0 - more;
+        if went_on == state.delivered.0 {
+            return; // it was overtaken
+        }
+        let ahead = position > state.delivered && position.0 as usize <= log.len();
+        let ahead = ahead && went_on == position.0;
+        let what =
+            || format!("goes on from {position:?}, at {:?} of {}", state.delivered, log.len());
+        verdict.check(B2, node, ahead, what);
+        if verdict.violation.is_some() {
+            return;
+        }
+        for delivered in &log[state.delivered.0 as usize..position.0 as usize] {
+            state.counting.apply(&delivered.entry);
+        }
+        (state.delivered, state.settled) = (position, position.max(state.settled));
+        state.claimed = state.claimed.max(position);
+        state.jumped = position;
+        if more == 0 {
+            state.counting.judge(verdict, node, core);
+        }
+    }
+
     /// The circle may have changed: a value may cross a link that it would not have had.
     fn relinks(&mut self, node: NodeId, core: &Core) {
         let state = &mut self.nodes[usize::from(node.0)];
@@ -76,8 +108,13 @@ impl Observer {
     }
 
     fn appends(&mut self, node: NodeId, order: &Order) {
-        let state = &self.nodes[usize::from(node.0)];
         let owner = order.ballot.node == node && !order.decided;
+        if let Entry::Trim(position) = order.entry
+            && owner
+        {
+            self.trims(node, position);
+        }
+        let state = &self.nodes[usize::from(node.0)];
         if !order.decided {
             let legal = order.ballot == state.promised;
             self.verdict.check(A3, node, legal, || {
@@ -89,6 +126,17 @@ impl Observer {
         self.verdict.check(A1, node, !foreign, || format!("of an earlier life: {order:?}"));
         self.history.order(&mut self.verdict, node, order, life);
         self.history.hold(node, order);
+    }
+
+    /// A coordinator orders that what lies below be let go: a quorum of those that govern what is
+    /// delivered has the state there, or later, on stable media. (Who takes its place orders it
+    /// again.)
+    fn trims(&mut self, node: NodeId, position: Instance) {
+        let has = |node: NodeId| self.nodes[usize::from(node.0)].checkpoint >= position;
+        let holders = self.setup.nodes.iter().filter(|node| has(**node)).count();
+        let quorum = self.setup.nodes.len() / 2 + 1;
+        let what = || format!("trims to {position:?}, which {holders} nodes have checkpoints for");
+        self.verdict.check(D5, node, holders >= quorum, what);
     }
 
     /// The node's own entry in its vector, if it changed: every position that it names is true.
@@ -270,7 +318,10 @@ impl Observer {
                 format!("delivers {order:?}, chosen is {entry:?}")
             }),
         }
-        log.push(delivered);
+        if let Entry::Trim(position) = order.entry {
+            self.trimmed = self.trimmed.max(position);
+        }
+        self.log.push(delivered);
     }
 }
 

@@ -181,7 +181,7 @@ impl Counting {
     /// Takes the next entry of the log; true if it is a value that counts.
     pub(super) fn apply(&mut self, entry: &Entry) -> bool {
         match entry {
-            Entry::Noop | Entry::Barrier(_) | Entry::Membership(_) => false,
+            Entry::Noop | Entry::Barrier(_) | Entry::Trim(_) | Entry::Membership(_) => false,
             Entry::Value(id) => {
                 let counts = self.counts(id);
                 if counts {

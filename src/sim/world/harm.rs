@@ -314,9 +314,8 @@ impl World {
             catalog.topics().map(|topic| (topic.id, topic.first, topic.end)).collect();
         drop(catalog);
         for (id, first, end) in topics {
-            if self.plan.durability == Durability::Memory {
-                self.shared.observer.borrow_mut().dropped(id, first);
-            }
+            let name = self.nodes[usize::from(node)].id();
+            self.shared.observer.borrow_mut().dropped(name, id, first);
             self.read_topic(node, id, first, end);
         }
     }

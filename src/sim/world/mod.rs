@@ -11,6 +11,7 @@
 mod clients;
 mod finish;
 mod harm;
+mod members;
 mod producers;
 mod scrub;
 mod strikes;
@@ -346,9 +347,10 @@ impl World {
     fn on_segment(&mut self, node: u8, life: u32, number: u32) {
         let Some(alive) = self.living(node, life) else { return };
         let Some(config) = alive.log.clone() else { return };
+        let kept = number.saturating_sub(alive.clerk.first_segment());
         let sim = &mut self.nodes[usize::from(node)];
         let dir = sim.config.node.dir.clone();
-        let over = (u64::from(number) + 1) * u64::from(config.segment_bytes);
+        let over = (u64::from(kept) + 1) * u64::from(config.segment_bytes);
         let made = match over > sim.config.limits.log_bytes {
             true => Err(LogError::Full { dir: dir.clone(), bytes: over }),
             false => create_segment(&dir, &config, number),

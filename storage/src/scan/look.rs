@@ -50,6 +50,21 @@ impl Scan<'_> {
         }
     }
 
+    /// Whether the first group of a segment is ours, if it can be read.
+    pub(super) fn check_first(&mut self, number: u32, bytes: u32) -> Result<(), LogError> {
+        let first = self.ahead.get(number, bytes, GROUP_ALIGN, GROUP_ALIGN)?;
+        let found = block::peek(first).map(|header| identity_of(&header, None));
+        let ours = self.input.config.identity;
+        match found.ok().filter(|found| *found != ours) {
+            Some(found) => Err(LogError::Foreign {
+                path: segment_path(self.input.dir, number),
+                expected: Box::new(ours),
+                found: Box::new(found),
+            }),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn segment_bytes(&self, number: u32) -> Option<u32> {
         let segments = &self.out.segments;
         let index = segments.binary_search_by_key(&number, |(number, _)| *number).ok()?;

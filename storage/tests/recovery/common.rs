@@ -93,8 +93,13 @@ impl Node {
         superblock.start += 1;
         file.write(&superblock)?;
         let mut kept = Vec::new();
-        let (recovered, writer) =
-            recover(dir, &config, &mut file, &mut superblock, &mut |group| {
+        let (recovered, writer) = recover(
+            dir,
+            &config,
+            &mut file,
+            &mut superblock,
+            chainring_storage::Start::of_log(0),
+            &mut |group| {
                 let frame = |(header, place): &(Header, Place)| {
                     assert_eq!(header.size, place.bytes);
                     (*place, group.frame(*place).to_vec())
@@ -104,7 +109,8 @@ impl Node {
                     orders: group.orders.to_vec(),
                     values: group.values.iter().map(frame).collect(),
                 });
-            })?;
+            },
+        )?;
         let sequence = 1000 * u64::from(superblock.start);
         let dir = dir.to_path_buf();
         Ok(Node { dir, config, file, superblock, writer, recovered, kept, sequence })

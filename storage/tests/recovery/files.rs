@@ -212,7 +212,7 @@ fn a_walk_beside_a_writer_looks_twice() {
         dir: &dir.0,
         config: &config,
         sealed: 0,
-        first_segment: 0,
+        from: chainring_storage::Start::of_log(0),
         start: None,
         alone: true,
         damage: &[],

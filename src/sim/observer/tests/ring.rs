@@ -125,7 +125,7 @@ impl Ring {
 
     fn tell_started(&mut self, at: usize) {
         let next = self.groups[at] + 1;
-        self.observer.started(node(at), &self.cores[at], &self.superblocks[at], next);
+        self.observer.started(node(at), &self.cores[at], &self.superblocks[at], (next, true));
     }
 
     fn is_bent(&self, at: usize, bend: Bend) -> bool {

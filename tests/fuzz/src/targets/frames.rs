@@ -106,8 +106,10 @@ fn is_header(bytes: &[u8]) -> bool {
     let number = |range: std::ops::Range<usize>| {
         head[range].iter().rev().fold(0u128, |number, byte| number << 8 | u128::from(*byte))
     };
-    let kinds =
-        [1, 2, 3, 4, 5, 16, 17, 18, 32, 33, 34, 48, 49, 50, 51, 52, 53, 54, 55, 64, 65, 66, 67];
+    let kinds = [
+        1, 2, 3, 4, 5, 6, 16, 17, 18, 32, 33, 34, 48, 49, 50, 51, 52, 53, 54, 55, 64, 65, 66, 67,
+        68, 69,
+    ];
     let reserved = number(64..68) | number(69..72) | number(97..104) | number(112..128);
     number(0..16) == xxhash_rust::xxh3::xxh3_128(&head[16..])
         && head[55] == VERSION
@@ -157,6 +159,7 @@ pub(crate) fn check_order(order: &Order) {
             id.origin
         }
         Entry::Close { origin, .. } => origin,
+        Entry::Trim(position) => return assert!(position <= order.instance),
         Entry::Noop | Entry::Barrier(_) | Entry::Membership(_) => return,
     };
     assert!((1..=NODES_MAX).contains(&usize::from(origin.0)), "nobody holds values of {origin:?}");
@@ -253,7 +256,8 @@ pub(crate) fn orders() -> Vec<Order> {
     let joint = change(Step::Joint { voters: 0b1110, fresh: 0b1000 });
     let [dismiss, leave] = [Step::Dismiss { node }, Step::Leave].map(change);
     let members = [admit, joint, dismiss, leave];
-    let entries = [value(9), Entry::Noop, Entry::Barrier(BALLOT), close, value(10)];
+    let trim = Entry::Trim(Instance(17));
+    let entries = [value(9), Entry::Noop, Entry::Barrier(BALLOT), close, value(10), trim];
     let entries = entries.into_iter().chain(members);
     let order = |(instance, entry)| Order {
         instance: Instance(instance),

@@ -172,7 +172,7 @@ fn look(disk: &DiskHandle, superblock: &Superblock) {
         dir: Path::new(DIR),
         config: &config,
         sealed: superblock.sealed,
-        first_segment: 0,
+        from: chainring_storage::Start::of_log(0),
         start: None,
         alone: superblock.nodes == 1,
         damage: &superblock.damage,
@@ -211,8 +211,14 @@ fn start(
     current.start += 1;
     file.write(&current)?;
     let mut all = Vec::new();
-    let (recovered, writer) =
-        recover(dir, &config, &mut file, &mut current, &mut |group| all.push(kept(group)))?;
+    let (recovered, writer) = recover(
+        dir,
+        &config,
+        &mut file,
+        &mut current,
+        chainring_storage::Start::of_log(0),
+        &mut |group| all.push(kept(group)),
+    )?;
     check_order_of(&all);
     assert_eq!(recovered.damaged, !recovered.unknowns.is_empty());
     Ok((all, writer))

@@ -97,7 +97,8 @@ fn seeds() -> Vec<Vec<u8>> {
         sealed(header, &[5; 600], 512)
     };
     let claim = Claim { ballot: BALLOT, position: Instance(60) };
-    let standing = Standing { claim, first: Instance(5), delivered: Instance(60) };
+    let checkpoint = Instance(40);
+    let standing = Standing { claim, first: Instance(5), delivered: Instance(60), checkpoint };
     let frames = [value(9), value(10)].concat();
     let Entry::Value(id) = orders[0].entry else { unreachable!("the first is a value") };
     vec![
