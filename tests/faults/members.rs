@@ -153,7 +153,7 @@ fn three_become_five_and_three_others_are_left() {
     assert!(offsets.len() > 100, "{} records", offsets.len());
     (1..=3).for_each(|node| cluster.kill(node));
     for node in 4..=6 {
-        let url = vec![cluster.url(node)];
+        let url = [cluster.url(node)];
         let sequence = offsets.len() + node;
         assert!(append_anew(&url[0], sequence), "node {node} takes records");
     }
