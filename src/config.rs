@@ -61,6 +61,15 @@ pub struct Member {
     pub address: String,
     /// Where it serves HTTP, `HOST:PORT`.
     pub http: String,
+    /// True: the log does not begin with it as a voter; `member add` admits it.
+    pub spare: bool,
+}
+
+impl Cluster {
+    /// The nodes that vote when the log begins, ascending by id.
+    pub fn founders(&self) -> impl Iterator<Item = &Member> {
+        self.nodes.iter().filter(|member| !member.spare)
+    }
 }
 
 /// What is a node's own.
@@ -169,6 +178,8 @@ struct RawMember {
     id: u8,
     address: String,
     http: String,
+    #[serde(default)]
+    spare: bool,
 }
 
 #[derive(Deserialize)]
@@ -210,7 +221,12 @@ impl Config {
             .map_err(|wanted| value("cluster.durability", &durability, &wanted))?;
         let mut nodes: Vec<Member> = nodes
             .into_iter()
-            .map(|n| Member { id: NodeId(n.id), address: n.address, http: n.http })
+            .map(|RawMember { id, address, http, spare }| Member {
+                id: NodeId(id),
+                address,
+                http,
+                spare,
+            })
             .collect();
         nodes.sort_by_key(|member| member.id);
         let RawNode { id: own, dir, development, core } = raw.node;
@@ -241,6 +257,9 @@ impl Config {
         }
         if nodes.is_empty() || nodes.len() > NODES_MAX {
             return Err(value("cluster.nodes", format!("{} nodes", nodes.len()), "1 to 7 nodes"));
+        }
+        if self.cluster.founders().next().is_none() {
+            return Err(value("cluster.nodes.spare", "all", "one node or more that is no spare"));
         }
         for (index, member) in nodes.iter().enumerate() {
             if !(1..=NODES_MAX as u8).contains(&member.id.0) {
@@ -421,12 +440,13 @@ impl Config {
         (limits.log_bytes / u64::from(limits.segment_bytes)) as usize + 2 * PREALLOCATE_MAX
     }
 
-    /// Hash over what must be equal on all nodes beside cluster id and epoch: nodes and their
-    /// peer addresses, durability, block, and the limits that say so.
+    /// Hash over what must be equal on all nodes beside cluster id and epoch: the nodes that the
+    /// log begins with and their peer addresses, durability, block, and the limits that say so.
+    /// Spare nodes come into the files one by one.
     pub fn config_hash(&self) -> u128 {
         let l = &self.limits;
         let mut bytes = Vec::new();
-        for member in &self.cluster.nodes {
+        for member in self.cluster.founders() {
             bytes.push(member.id.0);
             bytes.extend_from_slice(&(member.address.len() as u32).to_le_bytes());
             bytes.extend_from_slice(member.address.as_bytes());

@@ -12,7 +12,7 @@ use crate::shard::checks::Check;
 use crate::source::Source;
 use bytes::Bytes;
 use chainring_net::hello::{Purpose as LinkKind, Resume};
-use chainring_ring::configuration::Configuration;
+use chainring_ring::configuration::{self, Configuration, Step};
 use chainring_ring::ids::{Claim, Instance, NodeId, Order, Sequence, Session, ValueId};
 use chainring_ring::sequences::Sequences;
 use chainring_storage::Start;
@@ -93,6 +93,31 @@ impl Append {
     pub fn number(&mut self, first: u64, last: u64) {
         self.first_offset.get_or_insert(first);
         self.last_offset = last;
+    }
+}
+
+/// A change of the members that somebody asks for; what the shard says of it is filled in there.
+#[derive(Debug)]
+pub struct Change {
+    /// The control thread's name for the request.
+    pub token: u64,
+    /// What is to change; `None` only asks who the members are.
+    pub step: Option<Step>,
+    /// Only say what would come of it.
+    pub dry: bool,
+    /// The members at the position delivered.
+    pub now: Configuration,
+    /// What there is after the change; nothing without a step.
+    pub after: Option<Result<Configuration, configuration::Refusal>>,
+    /// Who coordinates, as far as this node knows; 0 if it knows nobody.
+    pub coordinator: NodeId,
+}
+
+impl Change {
+    /// A request as it goes to the shard.
+    pub fn new(token: u64, step: Option<Step>, dry: bool) -> Change {
+        let now = Configuration::default();
+        Change { token, step, dry, now, after: None, coordinator: NodeId(0) }
     }
 }
 
@@ -265,6 +290,8 @@ pub enum Command<H = OwnedFd> {
     },
     /// Open a ballot.
     Campaign,
+    /// Change the members, or tell who they are; answers [`Notice::Changed`].
+    Change(Box<Change>),
     /// Take no new records; answer [`Notice::Drained`] when all own ones are delivered and, in
     /// durable modes, the log is sealed.
     Drain,
@@ -283,6 +310,8 @@ pub enum Refusal {
     Halted,
     /// Too many requests are open.
     Busy,
+    /// This node is no member any more.
+    Removed,
 }
 
 /// Shard to control thread.
@@ -406,6 +435,8 @@ pub enum Notice {
         /// Number of the segment.
         number: u32,
     },
+    /// Answers [`Command::Change`].
+    Changed(Box<Change>),
     /// The node's own session was closed and it took this one.
     Session(Session),
     /// Answers [`Command::Drain`].

@@ -135,19 +135,40 @@ pub fn format(config: &Config) -> Result<(), RecoverError> {
     format_on(&FileSystem, config)
 }
 
+/// Makes the store of a node that comes as another life: a later one than any that was a member.
+///
+/// # Errors
+/// [`RecoverError`].
+pub fn format_life(config: &Config, incarnation: Incarnation) -> Result<(), RecoverError> {
+    format_life_on(&FileSystem, config, incarnation)
+}
+
 /// As [`format()`], on any disk.
 ///
 /// # Errors
 /// [`RecoverError`].
 pub fn format_on(disk: &dyn Disk, config: &Config) -> Result<(), RecoverError> {
+    format_life_on(disk, config, Incarnation(1))
+}
+
+/// As [`format_life`], on any disk.
+///
+/// # Errors
+/// [`RecoverError`].
+pub fn format_life_on(
+    disk: &dyn Disk,
+    config: &Config,
+    incarnation: Incarnation,
+) -> Result<(), RecoverError> {
     let dir = &config.node.dir;
     disk.create_dir_all(dir)
         .map_err(|source| RecoverError::Dir { dir: dir.display().to_string(), source })?;
     disk.check_direct(dir, config.node.development)?;
-    let nodes = config.cluster.nodes.len() as u8;
+    let nodes = config.cluster.founders().count() as u8;
     let (durability, block) = (config.cluster.durability, config.cluster.block);
     let mut superblock = Superblock::new(identity(config), durability, block, nodes);
     superblock.configuration = config.config_hash();
+    superblock.incarnation = incarnation;
     SuperblockFile::create(disk, dir, &superblock, config.node.development)?;
     sync_name(disk, dir)
 }
@@ -366,7 +387,7 @@ fn check_settings(config: &Config, superblock: &Superblock) -> Result<(), Recove
     let wanted = [
         durability_name(config.cluster.durability).to_owned(),
         config.cluster.block.to_string(),
-        config.cluster.nodes.len().to_string(),
+        config.cluster.founders().count().to_string(),
     ];
     for ((key, made), wanted) in made.into_iter().zip(wanted) {
         if made != wanted {
@@ -392,7 +413,7 @@ fn begin_life(config: &Config, superblock: &mut Superblock, remarks: &mut Vec<St
         superblock.promised = Ballot::ZERO;
         remarks.push(format!(
             "node {} has forgotten its votes ({} durability, {}): it comes back as incarnation {}, \
-             learns, and does not vote",
+             learns, and votes again once it is admitted",
             config.node.id.0,
             durability_name(config.cluster.durability),
             if first { "new" } else { "no clean stop" },
@@ -407,10 +428,10 @@ fn begin_life(config: &Config, superblock: &mut Superblock, remarks: &mut Vec<St
 }
 
 fn settings(config: &Config, superblock: &Superblock) -> Settings {
-    let mut nodes: Vec<_> = config.cluster.nodes.iter().map(|member| member.id).collect();
+    let mut nodes: Vec<_> = config.cluster.founders().map(|member| member.id).collect();
     nodes.sort_unstable();
     Settings {
-        // Until there is an entry in the log that admits another, the first life votes.
+        // Until an entry of the log says otherwise, the first lives vote.
         voters: vec![Incarnation(1); nodes.len()],
         nodes,
         me: config.node.id,

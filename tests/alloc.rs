@@ -99,7 +99,7 @@ fn configs(dir: &Path, durability: Durability) -> Vec<Config> {
     let member = |id: u8| {
         let at = usize::from(id) - 1;
         let (address, http) = (addresses[at].clone(), addresses[3 + at].clone());
-        Member { id: NodeId(id), address, http }
+        Member { id: NodeId(id), address, http, spare: false }
     };
     let nodes = (1..=3).map(member).collect();
     let cluster = Cluster { id: ClusterId(77), epoch: Epoch(1), durability, block: 512, nodes };

@@ -93,9 +93,7 @@ impl Core {
             }
         }
         let mut near = 0;
-        let close = |node: &&NodeId| {
-            !self.is_far_behind(**node) && (!self.is_slow(**node) || mutant!(SlowTakenAnyway))
-        };
+        let close = |node: &&NodeId| !self.is_far_behind(**node) && !self.is_slow(**node);
         let close = self.settings.nodes.iter().filter(close);
         close.for_each(|node| near |= bit(*node));
         let circle = self.circle_of(here & near);

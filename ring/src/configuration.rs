@@ -7,6 +7,7 @@
 
 use crate::header::{FrameError, u32_at};
 use crate::ids::{Incarnation, NODES_MAX, NodeId};
+use crate::mutant;
 
 /// Bytes of an encoded configuration.
 pub const CONFIGURATION_BYTES: usize = 8 + NODES_MAX * MEMBER_BYTES;
@@ -234,7 +235,11 @@ impl Configuration {
             reached[(voters / 2).saturating_sub(extra)]
         };
         let reached = majority(|member| member.voter);
-        if self.joint { reached.min(majority(|member| member.next)) } else { reached }
+        if !self.joint || mutant!(JointByOldOnly) {
+            return reached;
+        }
+        let next = majority(|member| member.next);
+        if mutant!(JointByNewOnly) { next } else { reached.min(next) }
     }
 
     /// True if those of whom `has` is true are a majority of each set of voters.
@@ -301,6 +306,9 @@ impl Configuration {
             return Err(Refusal::Incarnation { least: Incarnation(member.highest.0 + 1) });
         }
         (member.learner, member.highest) = (incarnation, incarnation);
+        if mutant!(AdmittedAtOnce) && instead == Some(node) {
+            member.voter = incarnation;
+        }
         member.instead = instead.unwrap_or_default();
         Ok(())
     }
@@ -333,7 +341,10 @@ impl Configuration {
     fn leave(&mut self) {
         self.joint = false;
         for member in &mut self.members {
-            member.voter = core::mem::take(&mut member.next);
+            let next = core::mem::take(&mut member.next);
+            if next != NONE || !mutant!(RemovedVotes) {
+                member.voter = next;
+            }
             if member.learner == member.voter {
                 (member.learner, member.instead) = (NONE, NodeId(0));
             }

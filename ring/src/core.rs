@@ -403,7 +403,9 @@ impl Core {
     /// outside catches up, and holds nobody back.
     pub fn delivered_everywhere(&self) -> Instance {
         let of = |node: &NodeId| self.votes.of(*node).map_or(Instance(0), |vote| vote.delivered);
-        self.layout.nodes().iter().map(of).min().unwrap_or_default()
+        let nodes =
+            if mutant!(OutsideHoldsBack) { &self.settings.nodes[..] } else { self.layout.nodes() };
+        nodes.iter().map(of).min().unwrap_or_default()
     }
 
     /// The ballot promised, which is the one in force here.

@@ -244,7 +244,7 @@ impl Core {
             Role::Candidate(_) => {}
             Role::Follower => {
                 self.miss_predecessor(tell, out);
-                if tell && !self.is_in_circle() {
+                if tell && !self.is_in_circle() && !self.is_removed() {
                     mark!(OutsideTheCircle);
                     self.tell_others(|to| Action::Present { to, asks: true }, out);
                 }

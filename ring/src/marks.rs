@@ -295,6 +295,7 @@ list! {
     StateLost: "a start found no checkpoint that its log goes on from";
     // Membership.
     ConfigurationChanged: "a change of the configuration was delivered";
+    LearnsWithoutCoordinator: "a node that hears no coordinator learnt what others had delivered";
     ChangeOrdered: "a change of the configuration was ordered";
     CandidateSawChange: "a change was reported to a candidate that it has not delivered";
     InheritedChangeFirst: "an inherited change had to be decided before what lies behind it";

@@ -51,7 +51,15 @@ impl Core {
 
     /// A tick of a coordinator: goes on with the change that is under way, or begins one.
     pub(crate) fn change_further(&mut self, out: &mut Actions) {
-        if !matches!(self.role, Role::Coordinator(_)) || self.change_open() {
+        if !matches!(self.role, Role::Coordinator(_)) {
+            // Without a coordinator nobody else says what is decided, and who votes.
+            if self.is_behind_votes() && !self.hears_coordinator() {
+                mark!(LearnsWithoutCoordinator);
+                self.want_catch_up(out);
+            }
+            return;
+        }
+        if self.change_open() {
             return;
         }
         if !self.is_acceptor() {

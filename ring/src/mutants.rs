@@ -117,6 +117,10 @@ mod planted {
         CountsBeyondOrders: "A4 A6 A7", "design: membership", "votes are counted beyond the orders that are held, where a change may be";
         OrderedBehindChange: "A4 A5 A7", "pitfall 9", "entries are ordered behind an undecided change";
         RevealedIgnored: "A4 A5", "pitfall 9", "Phase 1 asks no quorum of a configuration that an answer names";
+        JointByOldOnly: "A4 A6 A7", "pitfall 9", "in a joint change the old voters decide alone";
+        JointByNewOnly: "A4 A6 A7", "pitfall 9", "in a joint change the new voters decide alone";
+        RemovedVotes: "A4 A6 A7", "design: membership", "a removed node's vote counts";
+        AdmittedAtOnce: "A4 A6 A8", "design: amnesia", "who forgot its votes votes as soon as it is admitted, without a joint change";
         DuplicateDelivered: "B1 B2", "pitfall 16", "an occurrence that does not count is delivered too";
         DeliverWithoutValue: "B2", "reliability list", "a decided value that is not held is passed over";
         ClaimAuthorisesAll: "B2", "pitfall 13", "a claim authorises orders of lower ballots";
@@ -153,7 +157,7 @@ mod planted {
         LiveValueFreed: "A5 D3 D5", "design: trim", "a segment is freed with a value that is not delivered";
         CheckpointNotDurable: "D5", "rule F5", "a checkpoint is named before it is on stable media";
         SlowNotSeen: "L5", "design: layout", "a node that holds the others up is not noticed";
-        SlowTakenAnyway: "L5", "design: layout", "a slow node is taken into the next circle, for it answers";
+        OutsideHoldsBack: "L5", "design: layout", "credits wait for who is outside the circle, too";
         SlowOneClings: "L5", "design: layout", "a coordinator whose own disk is slow stays";
         ForwardedToOrigin: "L4", "pitfall 29", "a value is passed on to its origin";
     }

@@ -13,8 +13,9 @@ use crate::mutant;
 /// A node of the circle that takes longer to its goal is late: its disk or link takes tens of
 /// milliseconds for what others do in a few.
 const LATE_TICKS: u32 = 5;
-/// The same for one outside, which learns from answers and tells of itself now and then.
-const OUTSIDE_LATE_TICKS: u32 = 25;
+/// The same for one outside, which asks for what is decided now and then, and tells of itself: it
+/// is a quarter of a second behind, and more while it fetches.
+const OUTSIDE_LATE_TICKS: u32 = 60;
 /// What a late tick costs, where one in time pays off 1: late for half of the time is too much.
 const LATE_COSTS: u32 = 2;
 /// Who owes so much is slow: one that stands still is after half a second.

@@ -7,7 +7,7 @@
 
 use crate::configuration::{Change, Configuration};
 use crate::coordinator::Role;
-use crate::core::Core;
+use crate::core::{Core, Settings};
 use crate::ids::{Ballot, Entry, Incarnation, Instance, NodeId};
 use crate::{mark, mutant};
 
@@ -58,9 +58,23 @@ impl Core {
         pending || self.configuration.lists(me, life)
     }
 
+    /// True if somebody has delivered more.
+    pub(crate) fn is_behind_votes(&self) -> bool {
+        self.votes.iter().any(|vote| vote.delivered > self.delivered)
+    }
+
+    /// True if this life of this node was a member and is none any more.
+    pub fn is_removed(&self) -> bool {
+        let Settings { me, incarnation, .. } = self.settings;
+        !self.is_acceptor() && self.configuration.highest(me) >= incarnation
+    }
+
     /// True if fewer than a quorum of voters can still remember their votes: the ring can never
-    /// go on by itself.
+    /// go on by itself. Who is behind does not know who votes by now, and says nothing.
     pub fn is_forgotten(&self) -> bool {
+        if self.is_behind_votes() {
+            return false;
+        }
         let remembers = |node, incarnation| {
             self.votes.of(node).is_none_or(|vote| vote.incarnation <= incarnation)
         };

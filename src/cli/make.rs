@@ -65,7 +65,12 @@ fn member(text: &str) -> Result<Member, Failure> {
         let (host, _) = address.rsplit_once(':')?;
         let http_port: u16 = http_port.parse().ok()?;
         let http = format!("{host}:{http_port}");
-        Some(Member { id: NodeId(id.parse().ok()?), address: address.to_owned(), http })
+        Some(Member {
+            id: NodeId(id.parse().ok()?),
+            address: address.to_owned(),
+            http,
+            spare: false,
+        })
     };
     parse().ok_or_else(|| {
         let message = format!("--node {text}: wanted ID=HOST:PORT,HTTP_PORT");
@@ -78,6 +83,7 @@ fn loopback(nodes: u8, http_port: u16, peer_port: u16) -> Vec<Member> {
         id: NodeId(id),
         address: format!("127.0.0.1:{}", u32::from(peer_port) + u32::from(id) - 1),
         http: format!("127.0.0.1:{}", u32::from(http_port) + u32::from(id) - 1),
+        spare: false,
     };
     (1..=nodes).map(member).collect()
 }

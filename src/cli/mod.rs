@@ -7,6 +7,7 @@ pub mod config;
 pub mod demo;
 pub mod inspect;
 pub mod make;
+pub mod member;
 pub mod out;
 pub mod run;
 pub mod sim;
@@ -80,6 +81,9 @@ pub enum Command {
         after_help = "Example:\n  chainring status --cluster http://10.0.0.1:8081,http://10.0.0.2:8081"
     )]
     Status(StatusArgs),
+    /// Show who votes, and change it: one node comes or goes at a time, while the ring runs.
+    #[command(subcommand, after_help = "Example:\n  chainring member replace 2 --dry-run")]
+    Member(member::MemberCommand),
     /// Look at a node's log on disk, read only, beside a running node too.
     #[command(after_help = "Example:\n  chainring inspect ring/1")]
     Inspect(InspectArgs),
@@ -236,6 +240,7 @@ fn dispatch(cli: Cli) -> Result<out::Output, Failure> {
         Command::Demo(args) => demo::demo(&args),
         Command::Up(args) => run::up(&args, cli.format),
         Command::Init(args) => make::init(&args),
+        Command::Member(command) => member::run(&command),
         Command::Node(args) => run::node(&args, cli.format),
         Command::Config(ConfigCommand::Check { file }) => config::check(&file),
         Command::Status(args) => status::status(&args),

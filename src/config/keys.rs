@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 const SECTIONS: &[&str] = &["cluster", "node", "limits"];
 const CLUSTER: &[&str] = &["id", "epoch", "durability", "block", "nodes"];
-const MEMBER: &[&str] = &["id", "address", "http"];
+const MEMBER: &[&str] = &["id", "address", "http", "spare"];
 const NODE: &[&str] = &["id", "dir", "development", "core"];
 
 /// Refuses the first key of `text` that no code reads.

@@ -74,8 +74,8 @@ limits! {
     /// Letters between the shard and the control thread, each way. 65,536 x 128 bytes = 8 MiB:
     /// what a shard delivers in the 50 ms that the control thread may be busy with a read.
     mailbox_letters: u32 = 65_536,
-    /// Catch-up and fetch for one peer, bytes per second. 200 MB/s leaves a 10 gigabit link
-    /// free for the ring.
+    /// Catch-up and fetch for one peer, bytes per second; a quarter more than the ring delivers, if
+    /// that is higher. 200 MB/s leaves a 10 gigabit link free for the ring.
     fetch_bytes_per_s: u64 = 200_000_000,
     /// The log is looked over for damage at this rate, again and again, bytes per second. 4 MB/s:
     /// little for any disk, and all of 256 GiB in 18 hours; a week is the most.

@@ -7,6 +7,7 @@ pub(crate) fn sample(nodes: u8) -> Config {
         id: NodeId(id),
         address: format!("127.0.0.1:{}", 9000 + u16::from(id)),
         http: format!("127.0.0.1:{}", 8080 + u16::from(id)),
+        spare: false,
     };
     Config {
         cluster: Cluster {

@@ -33,11 +33,20 @@ impl Config {
             "# Unit of data links and disk, bytes: 4096 where one node's disk demands it, or 512."
         )?;
         writeln!(out, "block = {}", cluster.block)?;
-        writeln!(out, "# address: for peers. http: for clients.")?;
+        writeln!(
+            out,
+            "# address: for peers. http: for clients. spare = true: the log does not begin"
+        )?;
+        writeln!(
+            out,
+            "# with it; `chainring member add` admits it. Spares may differ for a while."
+        )?;
         writeln!(out, "nodes = [")?;
         for member in &cluster.nodes {
             let (address, http) = (quoted(&member.address), quoted(&member.http));
-            writeln!(out, "  {{ id = {}, address = {address}, http = {http} }},", member.id.0)?;
+            let spare = if member.spare { ", spare = true" } else { "" };
+            let id = member.id.0;
+            writeln!(out, "  {{ id = {id}, address = {address}, http = {http}{spare} }},")?;
         }
         writeln!(out, "]\n")?;
         writeln!(out, "# This node's own.")?;

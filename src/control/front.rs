@@ -61,6 +61,13 @@ impl Control {
                 _ => not_allowed("GET, HEAD, POST"),
             };
         }
+        if request.path == "/v1/members" {
+            return match request.method.as_str() {
+                "POST" => self.change_members(&request).await,
+                _ if reads => self.list_members().await,
+                _ => not_allowed("GET, HEAD, POST"),
+            };
+        }
         let known = ["/status", "/livez", "/readyz", "/metrics"].contains(&request.path.as_str());
         match request.path.as_str() {
             _ if known && !reads => not_allowed("GET, HEAD"),

@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod disk;
 pub mod front;
 pub mod index;
+mod members;
 mod producer;
 mod refusal;
 mod scrub;
@@ -21,7 +22,7 @@ use crate::gauges::Gauges;
 use crate::groups::producers::Fence;
 use crate::http::{Budget, HttpCounters, Permit};
 use crate::keep::Keeper;
-use crate::mail::{Append, Command, Notice, Place, Refusal};
+use crate::mail::{Append, Change, Command, Notice, Place, Refusal};
 use async_executor::LocalExecutor;
 use async_io::{Async, Timer};
 use catalog::Catalog;
@@ -125,6 +126,7 @@ pub struct Control {
     catalog: RefCell<Catalog>,
     appends: RefCell<HashMap<u64, Pending>>,
     reads: RefCell<HashMap<u64, Slot<ReadBack>>>,
+    changes: RefCell<HashMap<u64, Slot<Box<Change>>>>,
     keeper: Option<RefCell<Keeper>>,
     /// Who waits for a word about the state.
     told: RefCell<HashMap<u64, Slot<Notice>>>,
@@ -160,6 +162,7 @@ impl Control {
             catalog: RefCell::new(parts.catalog),
             appends: RefCell::default(),
             reads: RefCell::default(),
+            changes: RefCell::default(),
             keeper: parts.keeper.map(RefCell::new),
             told: RefCell::default(),
             creating: RefCell::default(),
@@ -406,6 +409,11 @@ impl Control {
             Notice::Read { token, buffer, found } => {
                 if let Some(slot) = self.reads.borrow_mut().remove(&token) {
                     slot.put((buffer, found));
+                }
+            }
+            Notice::Changed(change) => {
+                if let Some(slot) = self.changes.borrow_mut().remove(&change.token) {
+                    slot.put(change);
                 }
             }
             notice @ (Notice::State { .. } | Notice::Noted { .. } | Notice::Arrived { .. }) => {

@@ -49,6 +49,7 @@ pub(super) fn refused(refusal: Refusal) -> AppendError {
         Refusal::LogFull => {
             not_now("log_full", "the log has no room: free disk space or raise log_bytes")
         }
+        Refusal::Removed => not_now("removed", "the node is no member any more; ask another"),
         Refusal::Halted => {
             not_now("halted", "the ring halted; `chainring status` names the reason")
         }

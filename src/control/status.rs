@@ -129,7 +129,8 @@ impl Control {
             }
         }
         if gauges.votes.get() == 0 {
-            let message = "the node has forgotten its votes: it learns and never votes";
+            let message = "the node does not vote in this life: it learns; `chainring member list` \
+                           says whether it is admitted, `chainring member replace` admits it";
             add(false, "forgot_votes", message);
         }
         for problem in self.problems() {

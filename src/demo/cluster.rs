@@ -187,7 +187,7 @@ fn members(nodes: u8) -> Result<Vec<Member>, DemoError> {
     for id in 1..=nodes {
         let pair = free().and_then(|address| Ok((address, free()?)));
         let (address, http) = pair.map_err(system("listen on 127.0.0.1"))?;
-        members.push(Member { id: NodeId(id), address, http });
+        members.push(Member { id: NodeId(id), address, http, spare: false });
     }
     Ok(members)
 }

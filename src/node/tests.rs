@@ -12,7 +12,7 @@ fn config(dir: PathBuf, core: usize) -> Config {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().to_string()
     };
-    let nodes = vec![Member { id: NodeId(1), address: free(), http: free() }];
+    let nodes = vec![Member { id: NodeId(1), address: free(), http: free(), spare: false }];
     let (id, epoch, block) = (ClusterId(7), Epoch(1), 512);
     Config {
         cluster: Cluster { id, epoch, durability: Durability::Memory, block, nodes },

@@ -102,6 +102,7 @@ async fn answer<H: Host>(peers: &Peers<H>, stream: &StreamOf<H>, desk: &Desk) ->
             Request::Value(id) => value(peers, id).await,
             Request::Part(ask) => state::part(peers, ask).await,
         };
+        peers.bucket.keep_ahead(peers.net.now(), peers.gauges.bytes.get());
         peers.bucket.take(&peers.net, frame.len()).await;
         if let Err(error) = write(&peers.net, stream, &frame).await {
             return error;
@@ -189,27 +190,56 @@ impl Serving {
     }
 }
 
-/// Limits what all answers together take from the network: a token bucket in debt.
+/// Limits what all answers together take from the network: a token bucket in debt. Who catches up
+/// with a ring that is faster than the limit would never get there: so it is a quarter more than
+/// what the ring delivers, if that is higher.
 #[derive(Debug)]
 pub struct Bucket {
-    bytes_per_s: u64,
+    least: u64,
+    bytes_per_s: Cell<u64>,
     free_at: Cell<Duration>,
+    /// When it was last looked at what the ring delivers, and how much it had delivered.
+    looked: Cell<(Duration, u64)>,
 }
 
 impl Bucket {
     /// What the bucket lends at once, as time.
     const BURST: Duration = Duration::from_millis(50);
+    /// So long the ring's rate is measured, and holds.
+    const LOOK: Duration = Duration::from_secs(1);
 
     /// A bucket that refills at `bytes_per_s`, at least 1.
     pub fn new(bytes_per_s: u64) -> Bucket {
-        Bucket { bytes_per_s: bytes_per_s.max(1), free_at: Cell::default() }
+        let least = bytes_per_s.max(1);
+        let (free_at, looked) = Default::default();
+        Bucket { least, bytes_per_s: Cell::new(least), free_at, looked }
+    }
+
+    /// The ring has delivered so many bytes by now.
+    pub fn keep_ahead(&self, now: Duration, delivered: u64) {
+        let (then, before) = self.looked.get();
+        let past = now.saturating_sub(then);
+        if past < Self::LOOK {
+            return;
+        }
+        self.looked.set((now, delivered));
+        // Nobody asked for long: what was long ago says nothing of now.
+        let recent = past < 3 * Self::LOOK;
+        let micros = past.as_micros().max(1) as u64;
+        let rate = delivered.saturating_sub(before).saturating_mul(1_000_000) / micros;
+        let ahead = if recent { rate / 4 * 5 } else { 0 };
+        self.bytes_per_s.set(self.least.max(ahead));
+    }
+
+    /// What it refills at.
+    pub fn rate(&self) -> u64 {
+        self.bytes_per_s.get()
     }
 
     /// Takes `bytes`, then waits until they are earned but for the burst.
     pub async fn take(&self, net: &impl Net, bytes: usize) {
-        let now = net.now();
-        let cost =
-            Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / self.bytes_per_s);
+        let (now, rate) = (net.now(), self.rate());
+        let cost = Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / rate);
         let free_at = self.free_at.get().max(now) + cost;
         self.free_at.set(free_at);
         let debt = free_at.saturating_sub(now);

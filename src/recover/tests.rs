@@ -39,7 +39,7 @@ fn configured(dir: std::path::PathBuf) -> Config {
     let member = |id: u8| {
         let (address, http) =
             (format!("127.0.0.1:{}", 1000 + u16::from(id)), format!("127.0.0.1:{id}"));
-        Member { id: NodeId(id), address, http }
+        Member { id: NodeId(id), address, http, spare: false }
     };
     let (id, epoch, durability, block) = (ClusterId(5), Epoch(1), Durability::Sync, 512);
     let nodes = vec![member(1), member(2), member(3)];

@@ -6,7 +6,7 @@
 use super::packets::{Home, PacketIx};
 use super::{Journal, Shard, direct, lanes_of};
 use crate::device::Machine;
-use crate::mail::{Append, Command, Notice, Refusal};
+use crate::mail::{Append, Change, Command, Notice, Refusal};
 use chainring_net::hello::{self, Purpose, Resume};
 use chainring_net::wire::LinkKind;
 use chainring_ring::actions::{ACTIONS_MAX, Input};
@@ -109,6 +109,7 @@ impl<M: Machine> Shard<M> {
             }
             Command::Hint { node } => self.step(Input::Hint(node)),
             Command::Campaign => self.step(Input::Campaign),
+            Command::Change(change) => self.take_change(change),
             Command::Drain => {
                 self.draining = true;
                 self.batcher.draining = true;
@@ -131,6 +132,19 @@ impl<M: Machine> Shard<M> {
         true
     }
 
+    fn take_change(&mut self, mut change: Box<Change>) {
+        change.now = *self.core.configuration();
+        change.coordinator = self.core.promised().node;
+        if let Some(step) = change.step {
+            let after = self.core.judge(step);
+            if after.is_ok() && !change.dry {
+                self.step(Input::Change(step));
+            }
+            change.after = Some(after);
+        }
+        self.outbox.push(Notice::Changed(change));
+    }
+
     fn take_append(&mut self, mut append: Box<Append>) {
         if self.answered_before(&mut append) {
             return self.outbox.answer(append);
@@ -139,6 +153,8 @@ impl<M: Machine> Shard<M> {
         let refusal = if self.core.is_forgotten() {
             mark!(AppendMeetsHalt);
             Some(Refusal::Halted)
+        } else if self.core.is_removed() {
+            Some(Refusal::Removed)
         } else if log_full {
             mark!(AppendMeetsFullLog);
             Some(Refusal::LogFull)

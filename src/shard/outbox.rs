@@ -62,6 +62,7 @@ impl Outbox {
             | Notice::FetchValue { .. }
             | Notice::CatchUp { .. }
             | Notice::Read { .. }
+            | Notice::Changed(_)
             | Notice::Noted { .. }
             | Notice::Session(_) => self.words.push_back(notice),
             _ => self.items.push_back(Item::Plain(notice)),

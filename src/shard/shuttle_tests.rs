@@ -28,7 +28,8 @@ const SCHEDULES: usize = 2000;
 const TOPIC: &str = "t";
 
 fn config(durability: Durability) -> Config {
-    let nodes = vec![Member { id: NodeId(1), address: "a:1".into(), http: "a:2".into() }];
+    let nodes =
+        vec![Member { id: NodeId(1), address: "a:1".into(), http: "a:2".into(), spare: false }];
     let mut limits = Limits {
         record_bytes: 100,
         packet_bytes: 1024,

@@ -100,6 +100,7 @@ fn config() -> Config {
         id: NodeId(id),
         address: format!("127.0.0.1:{}", 1000 + u16::from(id)),
         http: format!("127.0.0.1:{id}"),
+        spare: false,
     };
     let cluster = crate::config::Cluster {
         id: ClusterId(5),

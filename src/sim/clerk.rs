@@ -122,6 +122,7 @@ impl Clerk {
                     giver.give((buffer, found));
                 }
             }
+            Notice::Changed(_) => {}
             notice @ (Notice::State { .. } | Notice::Noted { .. } | Notice::Arrived { .. }) => {
                 self.on_state(notice);
             }

@@ -94,6 +94,7 @@ kinds! {
     StartPower, Macro, "a machine loses power in the middle of a start";
     CopyBad, Storage, "a copy of a superblock is bad for good";
     Drag, Other, "a disk is slow for seconds, and all else is well";
+    Member, Macro, "a node is removed, or comes back as another life";
 }
 
 /// A fault that took effect: its kind, and its place among the draws of that kind.

@@ -12,7 +12,7 @@ use crate::sim::lan::{BUFFER_BYTES, Spells, Weather};
 use crate::sim::random::Random;
 use chainring_net::wire::FORWARDS_MAX;
 use chainring_ring::ids::{ClusterId, Durability, Epoch, NodeId};
-use strikes::{add_bad_copies, drags, strikes};
+use strikes::{add_bad_copies, add_changes, drags, strikes};
 
 mod relay;
 mod strikes;
@@ -189,6 +189,7 @@ impl Plan {
         plan.limits.side_pool_bytes = least << random.below(2);
         plan.strikes = strikes(&mut random, &plan);
         add_bad_copies(&mut plan);
+        add_changes(&mut plan);
         plan.absent = plan.absentees();
         if Random::stream(seed, "calm").below(CALM) == 0 {
             plan.calm();
@@ -304,6 +305,7 @@ impl Plan {
             id: NodeId(index + 1),
             address: format!("10.0.0.{}:7000", index + 1),
             http: format!("10.0.0.{}:8000", index + 1),
+            spare: false,
         };
         Config {
             cluster: Cluster {

@@ -4,6 +4,7 @@ Invariants: no record is sent twice, whatever became of it; a probe's record is 
 moment that it measures from. A client's wait for an answer ends when the run does.
 """
 
+import collections
 import random
 import threading
 import time
@@ -29,13 +30,25 @@ class Pulse:
         self.last = dict.fromkeys(nodes, time.monotonic())
         # (node, begin, end)
         self.pauses = []
+        # When which node acknowledged a request: of the last seconds, at most so many.
+        self.acks = collections.deque(maxlen=200_000)
 
     def beat(self, node):
         """Clients of one node may come at once: then a pause counts once or twice."""
         now, before = time.monotonic(), self.last[node]
         self.last[node] = now
+        self.acks.append((now, node))
         if now - before > self.LONG:
             self.pauses.append((node, before, now))
+
+    def rates(self, nodes, begin, end, width=0.5):
+        """Requests a second that these acknowledged, one piece of time after another."""
+        acks = [at for at, node in list(self.acks) if node in nodes and begin <= at < end]
+        pieces = max(1, int((end - begin) / width))
+        counts = [0] * pieces
+        for at in acks:
+            counts[min(pieces - 1, int((at - begin) / width))] += 1
+        return [count / width for count in counts]
 
     def since(self, calm):
         """The longest pause of each node that began after a moment, those that last included."""

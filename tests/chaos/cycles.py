@@ -18,6 +18,8 @@ ENOUGH = 500
 LOAD_SECONDS, CUT_SECONDS, WHOLE_SECONDS = 30, 10, 30
 # What takes longer is told one by one.
 CUT_SLOW, HEAL_SLOW, WHOLE_SLOW = 0.5, 1, 10
+# What the others are to come back to, of the rate in the seconds before, and within which time.
+ENOUGH_RATE, RATE_SECONDS, PACE_SLOW = 0.8, 2.0, 2.0
 # A strike into a recovery comes within this.
 HURRY_SECONDS = 0.6
 
@@ -117,8 +119,30 @@ class Cycles:
             took[phase] = self.measure(Wait(probes, since, CUT_SLOW), fault, phase,
                                        CUT_SECONDS)
         end(probes)
-        self.pause(self.random.uniform(0, fault.longest))
+        if fault.lasts is not None:
+            took["pace"] = self.pace(fault, since)
+        else:
+            self.pause(self.random.uniform(0, fault.longest))
         return took
+
+    def pace(self, fault, since):
+        """Milliseconds until the nodes that were not struck acknowledge, for a second, at
+        `ENOUGH_RATE` of their rate before; what they did from then on is told."""
+        self.pause(fault.lasts - (time.monotonic() - since))
+        rates, able = self.clients.pulse.rates, fault.able
+        before = rates(able, since - RATE_SECONDS, since, RATE_SECONDS)[0]
+        width = 0.5
+        behind = rates(able, since, time.monotonic(), width)
+        quick = (at for at in range(len(behind) - 1)
+                 if sum(behind[at:at + 2]) >= 2 * ENOUGH_RATE * before)
+        seconds = next(quick, len(behind)) * width
+        rest = behind[int(PACE_SLOW / width):] or [0]
+        share = sum(rest) / len(rest) / max(1, before)
+        fault.what += f", the others at {share:.0%} of {before:.0f} requests/s from 2 s on"
+        if seconds > PACE_SLOW or share < ENOUGH_RATE:
+            told = " ".join(f"{rate:.0f}" for rate in behind)
+            self.found.slow(fault, f"{seconds:.1f} s below {ENOUGH_RATE:.0%}: {told}")
+        return seconds * 1000
 
     def heal(self, fault):
         """The fault's end: milliseconds until any node, and until each, took records."""

@@ -26,6 +26,8 @@ class Fault:
     alone = False
     # Longest time that it lasts, seconds, beside what is measured.
     longest = 1.0
+    # It lasts so long, and the rate of the others meanwhile is measured.
+    lasts = None
 
     def __init__(self, cluster, random, victim, shape=None):
         self.cluster, self.random, self.victim = cluster, random, victim
@@ -238,6 +240,18 @@ class Stop(Fault):
         self.cluster.go_on(self.victim)
 
 
+class Pause20(Stop):
+    """SIGSTOP for 20 seconds: the others are to go on at their rate."""
+
+    name, measured, lasts = "pause20", False, 20.0
+
+
+class Throttle20(Throttle):
+    """The same for 20 seconds: the others are to go on at their rate."""
+
+    name, lasts = "throttle20", 20.0
+
+
 class Partition(Fault):
     """Ways between nodes drop all packets, without a reset."""
 
@@ -328,8 +342,8 @@ class Restart(Fault):
 
 
 ONE = {fault.name: fault for fault in
-       (Kill, PowerCut, Corruption, Helix, InputOutput, Full, Throttle, Stop, Partition, Loss,
-        Slow, Restart)}
+       (Kill, PowerCut, Corruption, Helix, InputOutput, Full, Throttle, Throttle20, Stop, Pause20,
+        Partition, Loss, Slow, Restart)}
 ALL = {"kill": KillAll, "powercut": PowerCutAll}
 
 

@@ -8,10 +8,11 @@ import os
 import time
 
 # They need the device in the binary (feature `chaos`).
-DEVICE = ("powercut", "eio", "full", "throttle")
-# The ring stands still after it, for all its nodes are damaged: only if asked for.
-ASKED = ("helix",)
-KINDS = ("kill", "stop", "partition", "loss", "slow", "restart", "corruption") + DEVICE
+DEVICE = ("powercut", "eio", "full", "throttle", "throttle20")
+# Only if asked for: the ring stands still after it, for all its nodes are damaged; it takes long.
+ASKED = ("helix", "pause20", "throttle20")
+KINDS = ("kill", "stop", "partition", "loss", "slow", "restart", "corruption") + tuple(
+    kind for kind in DEVICE if kind not in ASKED)
 
 ABOUT = """\
 tests/chaos/run: real nodes in network namespaces of their own, clients that remember every

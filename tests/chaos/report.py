@@ -31,7 +31,7 @@ class Report:
         self.cycles = dict.fromkeys(options.KINDS + options.ASKED, 0)
         self.harms = dict.fromkeys(HARMS, 0)
         self.problems, self.lates, self.kept = [], [], []
-        self.times = {"failover": {}, "cut": {}, "heal": {}, "whole": {}}
+        self.times = {"failover": {}, "cut": {}, "heal": {}, "whole": {}, "pace": {}}
 
     def cycle(self, fault, counts, hit, took):
         """One cycle is over."""
@@ -66,6 +66,11 @@ class Report:
             self.problem(line, probes=wait.told(), after_a_second=wait.seen)
         else:
             self.keep(line, probes=wait.told(), after_a_second=wait.seen)
+
+    def slow(self, fault, what):
+        """The others did not come back to their rate in time."""
+        self.lates.append(f"pace behind {fault.name} ({fault.what}): {what}")
+        self.keep(self.lates[-1])
 
     def pause(self, node, seconds, excuse):
         """A node acknowledged nothing for a while, though nothing was wrong any more."""

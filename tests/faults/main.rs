@@ -7,6 +7,7 @@ mod disk;
 mod full_disk;
 mod hostile;
 mod kill;
+mod members;
 mod producers;
 mod repair;
 mod store;

@@ -423,6 +423,22 @@ fn catch_up_survives_the_loss_of_its_peer() {
     });
 }
 
+/// Who catches up with a ring that is faster than the limit gets there all the same.
+#[test]
+fn the_limit_keeps_ahead_of_the_ring() {
+    let bucket = crate::peers::serve::Bucket::new(1000);
+    let rate = |ms, delivered| {
+        bucket.keep_ahead(Duration::from_millis(ms), delivered);
+        bucket.rate()
+    };
+    assert_eq!(rate(60_000, 9000), 1000, "nothing is known yet");
+    assert_eq!(rate(61_000, 13_000), 5000);
+    assert_eq!(rate(61_500, 30_000), 5000, "too short a time");
+    assert_eq!(rate(63_000, 13_200), 1000, "the ring is slow");
+    assert_eq!(rate(64_000, 93_200), 100_000);
+    assert_eq!(rate(70_000, 999_000), 1000, "long ago");
+}
+
 /// Answers are paced, and a direct message does not wait behind them.
 #[test]
 fn answers_are_paced_but_direct_messages_are_not() {

@@ -157,6 +157,23 @@ pub(super) fn strikes(random: &mut Random, plan: &Plan) -> Vec<Strike> {
     strikes
 }
 
+/// In every other world members change: one of the minority that may lose its memory is removed,
+/// and comes back with an empty store.
+pub(super) fn add_changes(plan: &mut Plan) {
+    let mut random = Random::stream(plan.seed, "members");
+    if random.coin() || plan.nodes < 3 || plan.beyond {
+        return;
+    }
+    let mean = 1_000_000 << random.below(5);
+    let mut at = 500_000 + random.exponential(mean);
+    while at < plan.safety_us {
+        let node = random.below(u64::from(plan.nodes)) as u8;
+        plan.strikes.push(Strike { at, lasts: 0, kind: Kind::Member, node, detail: random.bits() });
+        at += random.exponential(mean);
+    }
+    plan.strikes.sort_by_key(|strike| strike.at);
+}
+
 /// In one world of three about half of the nodes get a copy of the superblock that is bad for good;
 /// any of them may, since one each is within the fault model.
 pub(super) fn add_bad_copies(plan: &mut Plan) {
@@ -175,8 +192,8 @@ pub(super) fn add_bad_copies(plan: &mut Plan) {
     plan.strikes.sort_by_key(|strike| strike.at);
 }
 
-/// Disks that are slow for some seconds, one after another: each write takes a tenth of a second or
-/// more. Between two of them there is time to become whole.
+/// Disks that are slow for some seconds, one after another: each write takes a second or more.
+/// Between two of them there is time to become whole.
 pub(super) fn drags(plan: &Plan) -> Vec<Strike> {
     let mut random = Random::stream(plan.seed, "drags");
     let mut at = DRAG_AFTER_US;

@@ -30,6 +30,7 @@ impl World {
             }
             return false;
         }
+        self.complete_members();
         let now = self.now();
         if !self.last_requests && now >= self.healed_at + LAST_REQUESTS_US {
             self.last_requests = true;
@@ -63,7 +64,10 @@ impl World {
         self.shared.faults.borrow_mut().stop();
         self.shared.lan.borrow_mut().heal();
         let absent = self.absent.iter().filter(|absent| **absent).count() as u32;
-        let most = BALLOTS_AFTER_HEAL * (1 + absent) * u32::from(self.plan.nodes);
+        // Whoever is admitted after that comes into the circle by a ballot as well.
+        let outside = self.outsiders();
+        let nodes = u32::from(self.plan.nodes);
+        let most = BALLOTS_AFTER_HEAL * (1 + absent + outside) * nodes;
         let ballots = if self.plan.beyond { u32::MAX } else { most };
         self.shared.observer.borrow_mut().healed(ballots);
         let now = self.now();
@@ -134,7 +138,10 @@ impl World {
                 alive.clerk.catalog.borrow().delivered() == position && alive.shard.is_written()
             })
         };
-        same(Some(first)) && cores.all(same) && present().all(|(sim, _)| shown(sim))
+        same(Some(first))
+            && cores.all(same)
+            && present().all(|(sim, _)| shown(sim))
+            && self.members_are_whole()
     }
 
     fn say_unsettled(&mut self) {

@@ -11,6 +11,7 @@
 mod clients;
 mod finish;
 mod harm;
+mod members;
 mod producers;
 mod strikes;
 

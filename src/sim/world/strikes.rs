@@ -84,8 +84,7 @@ impl World {
                 self.nodes[usize::from(node)].order(&self.shared, Command::Campaign);
             }
             Kind::Drag => {
-                // A tenth of a second to almost a second each.
-                sim.disk.drag(100_000 + strike.detail % 800_000);
+                sim.disk.drag(1_000_000 + strike.detail % 2_000_000);
                 self.shared.observer.borrow_mut().dragged(sim.id());
                 self.mend_later(strike, index);
             }
@@ -121,6 +120,7 @@ impl World {
             }
             Kind::Stranger => self.visit(strike),
             Kind::Rush => self.rush(),
+            Kind::Member => return Took::effect(self.change_members(node, strike.detail)),
             Kind::DiskLoss if victim && up => {
                 self.crash(node, true, strike.lasts + 100_000);
                 self.lose_disk(node);
