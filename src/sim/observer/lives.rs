@@ -301,8 +301,9 @@ impl Observer {
         self.verdict.check(A2, node, !falls, || {
             format!("promise {:?} overwritten by {:?}", state.stable_promised, superblock.promised)
         });
-        // A checkpoint that cannot be read gives way to an older one, which the log still follows.
-        state.checkpoint = superblock.checkpoint.map_or(Instance(0), |named| named.0);
+        // One that rots gives way to an older one: what was trimmed was trimmed with it at hand.
+        let named = superblock.checkpoint.map_or(Instance(0), |named| named.0);
+        state.checkpoint = state.checkpoint.max(named);
         let session = superblock.session();
         self.verdict.check(B4, node, session >= state.stable_session, || {
             format!("session {:?} overwritten by {session:?}", state.stable_session)
