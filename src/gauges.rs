@@ -39,6 +39,8 @@ gauges! {
     circle,
     /// 1 once the node has everything that was decided before it started.
     ready,
+    /// 1 while the node may have lost, with a part of its log, what it voted for.
+    damaged,
     /// Position received at that ballot.
     received,
     /// Position voted for at that ballot.

@@ -127,8 +127,8 @@ impl Loaded {
         self.keeper.list.last().map_or(0, |last| last.checksum)
     }
 
-    /// Goes on with a checkpoint if it fits, and names nothing of what lies in the segment `gap`, or
-    /// behind; false if it does not.
+    /// Goes on with a checkpoint if it fits, and names nothing of what lies in the segment `gap`,
+    /// or behind; false if it does not.
     fn take(&mut self, read: Checkpoint, checksum: u128, gap: u32) -> bool {
         let Ok(state) = State::decode(read.position, &read.state) else { return false };
         if self.lost {
@@ -150,9 +150,9 @@ impl Loaded {
     }
 }
 
-/// Reads what a start needs of the checkpoints: those from where the log begins up to the first that
-/// cannot be used; the log says the rest. What is of no use is removed. `first` is the configuration
-/// that a whole log begins with.
+/// Reads what a start needs of the checkpoints: those from where the log begins up to the first
+/// that cannot be used; the log says the rest. What is of no use is removed. `first` is the
+/// configuration that a whole log begins with.
 ///
 /// # Errors
 /// [`LogError::Io`], [`LogError::NoCheckpoint`] for a node alone.
@@ -197,8 +197,8 @@ pub fn load(
     Ok(loaded)
 }
 
-/// Reads a checkpoint, more than once if need be: a read may fail for once. `None` if it is damaged,
-/// or cannot be read.
+/// Reads a checkpoint, more than once if need be: a read may fail for once. `None` if it is
+/// damaged, or cannot be read.
 ///
 /// # Errors
 /// [`LogError::Io`] for the one where the log begins: without it records would be given up.

@@ -277,37 +277,10 @@ pub fn open_on(
         });
     }
     let limits = LogConfig { disk: disk.clone(), ..log_config(config, preallocate) };
-    let first = settings.first_configuration();
-    let loaded = keep::load(config, &limits, &superblock, first)?;
-    remarks.extend(loaded.remarks.iter().cloned());
-    if fell_back(&mut superblock, &loaded.keeper) {
-        file.write(&superblock)?;
-    }
-    let (mut replay, start) = (Replay::default(), loaded.start);
-    let (found, writer) = chainring_storage::recover(
-        dir,
-        &limits,
-        &mut file,
-        &mut superblock,
-        start,
-        &mut |group| {
-            replay.take(group);
-        },
-    )?;
-    remarks.extend(remarks_on(&found));
-    let Loaded { state, catalog, ballot, keeper, lost, .. } = loaded;
-    if lost {
-        mark!(StateLost);
-        remarks.push("no checkpoint can be read: a state is fetched from peers".to_owned());
-    }
-    replay.damaged = found.damaged || lost;
-    // An idle log says in a seal how far it is delivered, and seals are not visited.
-    if found.claim.position > replay.claim.position {
-        mark!(ClaimOnlyInSeal);
-        replay.claim = found.claim;
-    }
-    replay.claim.ballot = replay.claim.ballot.max(ballot);
-    let promised = superblock.promised.max(found.ballot).max(replay.claim.ballot);
+    let found = walk(config, &limits, &mut file, &mut superblock, &settings, &mut remarks)?;
+    let Walked { replay, found, writer, loaded } = found;
+    let Loaded { state, catalog, ballot, keeper, .. } = loaded;
+    let promised = superblock.promised.max(found.ballot).max(replay.claim.ballot).max(ballot);
     let reader = LogReader::on(disk.clone(), dir, limits.identity, limits.development);
     let ahead = READ_AHEAD_BYTES.min(limits.segment_bytes as usize);
     let mut reader = ReadAhead::new(reader, ahead);
@@ -344,6 +317,48 @@ pub fn open_on(
         held,
         remarks,
     })
+}
+
+/// What is in a log.
+struct Walked {
+    replay: Replay,
+    found: chainring_storage::Recovered,
+    writer: LogWriter,
+    loaded: Loaded,
+}
+
+/// Reads the checkpoints, and the log behind the newest that can be used.
+fn walk(
+    config: &Config,
+    limits: &LogConfig,
+    file: &mut SuperblockFile,
+    superblock: &mut Superblock,
+    settings: &Settings,
+    remarks: &mut Vec<String>,
+) -> Result<Walked, RecoverError> {
+    let loaded = keep::load(config, limits, superblock, settings.first_configuration())?;
+    remarks.extend(loaded.remarks.iter().cloned());
+    if fell_back(superblock, &loaded.keeper) {
+        file.write(superblock)?;
+    }
+    let (mut replay, dir) = (Replay::default(), config.node.dir.as_path());
+    let mut take = |group: &Group<'_>| replay.take(group);
+    let (found, writer) =
+        chainring_storage::recover(dir, limits, file, superblock, loaded.start, &mut take)?;
+    remarks.extend(remarks_on(&found));
+    if loaded.lost {
+        mark!(StateLost);
+        remarks.push("no checkpoint can be read: a state is fetched from peers".to_owned());
+    }
+    replay.damaged = found.damaged || loaded.lost;
+    // An idle log says in a seal how far it is delivered, and seals are not visited.
+    if found.claim.position > replay.claim.position {
+        mark!(ClaimOnlyInSeal);
+        replay.claim = found.claim;
+    }
+    // Where nothing follows a peer's state yet, it alone says under which ballot it is decided.
+    replay.claim.ballot = replay.claim.ballot.max(loaded.ballot);
+    Ok(Walked { replay, found, writer, loaded })
 }
 
 /// The newest checkpoint cannot be used. What was repaired since an older one was repaired only as

@@ -128,6 +128,9 @@ mod planted {
         SequenceSkipped: "B4", "design: values", "a later sequence counts before the next one";
         RottenBodyAccepted: "B1 D7", "reliability list", "of a value frame only the header is verified";
         RottenBodyServed: "D7", "rule F5", "a frame read back is not verified";
+        ScrubLooksAway: "D7", "design: scrub", "the look over the log sees nothing";
+        RepairUnchecked: "D7", "design: scrub", "whatever is found is put in the place of a damaged value";
+        RepairForgetsNeighbours: "D7", "design: scrub", "a repair does not keep what shares a block with the value";
         DamageNotTold: "A5 D3", "reliability list", "a damaged node answers never had";
         CutBelowSeal: "A5 B5 D3", "rows 4 to 8", "the log ends at the first damage";
         SuperblockSealIgnored: "A5 B5 D3", "rows 9 to 11", "damage that only the superblock's seal covers is cut";

@@ -37,7 +37,12 @@ impl Run {
     /// Whether what was read from its place is its value. A disk may put an intact frame of the
     /// same log where another one should lie; checksums do not tell.
     pub fn is_in(&self, frame: &[u8]) -> bool {
-        Header::decode(frame, u32::MAX).is_ok_and(|header| header.value_id() == self.id)
+        Run::is_value(frame, self.id)
+    }
+
+    /// Whether an intact frame is this value.
+    pub fn is_value(frame: &[u8], id: ValueId) -> bool {
+        Header::decode(frame, u32::MAX).is_ok_and(|header| header.value_id() == id)
     }
 }
 

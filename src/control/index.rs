@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! 0 entries  4      entry, 60: order 48, place 8, bytes 4
-//! 4 runs     4      run, 32:   entry 4 (from 0), topic 4, first offset 8, count 4, skip 4, at 4, zero 4
+//! 4 runs     4      run, 32:   entry 4 (from 0), topic 4, first offset 8, count 4, skip 4, at 4,
+//!                              zero 4
 //! 8 entries, then runs in the order of their entries
 //! ```
 //! Invariant: what is read back is contiguous, and fits what was known before; else nothing of it

@@ -88,29 +88,24 @@ impl Control {
     }
 
     async fn act(&self, seen: Seen) {
-        match seen {
-            Seen::Intact => {}
-            Seen::Values(range) => {
-                let values = self.catalog().values_in(&range);
-                if values.is_empty() {
-                    self.gauges.damaged_groups.add(1);
-                    self.damage.tell(range.start, "a value that counts as nothing");
-                }
-                for (id, place) in values {
-                    if !self.is_intact(id, place) {
-                        self.repair(id, place, &mut Vec::new()).await;
-                    }
-                }
+        let (range, group) = match seen {
+            Seen::Intact => return,
+            Seen::Values(range) => (range, false),
+            Seen::Group(range) => (range, true),
+        };
+        let values = self.catalog().values_in(&range);
+        let counts = !values.is_empty();
+        for (id, place) in values {
+            if !self.is_intact(id, place) {
+                self.repair(id, place, &mut Vec::new()).await;
             }
-            Seen::Group(range) => {
-                let known = self.damage.known.borrow();
-                if !known.iter().any(|it| it.start <= range.start && range.end <= it.end) {
-                    self.gauges.damaged_groups.add(1);
-                    let what = "the orders of a group are gone; what is read is not touched, and \
-                                the next start of this node takes them from its peers";
-                    self.damage.tell(range.start, what);
-                }
-            }
+        }
+        let is_known = |known: &Range<u64>| known.start < range.end && range.start < known.end;
+        if (group || !counts) && !self.damage.known.borrow().iter().any(is_known) {
+            self.gauges.damaged_groups.add(1);
+            let what = "entries that this node delivered long ago; what is read is not touched, \
+                        and the next start takes them from peers";
+            self.damage.tell(range.start, what);
         }
     }
 

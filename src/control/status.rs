@@ -133,6 +133,12 @@ impl Control {
                            says whether it is admitted, `chainring member replace` admits it";
             add(false, "forgot_votes", message);
         }
+        if gauges.damaged.get() != 0 {
+            let message = "a part of the log was damaged: what the node does not hold of it counts \
+                           as unknown until it has voted for the barrier of a later ballot; while a \
+                           quorum is not free of this, no ballot opens";
+            add(false, "damaged", message);
+        }
         for problem in self.problems() {
             add(false, "problem", &problem);
         }

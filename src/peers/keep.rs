@@ -1,8 +1,8 @@
 //! Writing checkpoints, and letting go of what is old: off the data path, on the control thread.
 //!
 //! Invariants: a checkpoint is noted in the superblock only when it is durable, and what lies below
-//! it goes only when that is noted; the coordinator asks for a trim only at a position that a quorum
-//! of nodes said it has a durable checkpoint at, or above. One thing is under way at a time.
+//! it goes only when that is noted; the coordinator asks for a trim only at a position that a
+//! quorum of nodes said it has a durable checkpoint at, or above. One thing is under way at a time.
 
 use crate::gauges::State as NodeState;
 use crate::keep::{Keeper, Kept, remove, sweep};
@@ -111,7 +111,8 @@ async fn let_go<H: Host>(peers: &Peers<H>, keeper: &RefCell<Keeper>, note: Note)
     }
 }
 
-/// The coordinator asks for what its retention wants to be let go, as far as a quorum can do without.
+/// The coordinator asks for what its retention wants to be let go, as far as a quorum can do
+/// without.
 async fn ask_for_trim<H: Host>(peers: &Peers<H>, keeper: &RefCell<Keeper>) {
     let (head, trimmed) = peers.host.catalog(|catalog| (catalog.head(), catalog.trimmed()));
     let now_ms = peers.host.clock_ms();

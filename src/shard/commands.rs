@@ -87,10 +87,10 @@ impl<M: Machine> Shard<M> {
                 let found = self.read_held(&id, &mut buffer);
                 self.outbox.push(Notice::Read { token, buffer, found });
             }
-            Command::TakeState { token, buffer } => self.take_state(token, buffer),
-            Command::Note { token, note } => self.note(token, note),
-            Command::Arrive { token, arrival } => self.arrive(token, arrival),
-            Command::Trim { position, held } => self.step(Input::Trim { position, held }),
+            command @ (Command::TakeState { .. }
+            | Command::Note { .. }
+            | Command::Arrive { .. }
+            | Command::Trim { .. }) => self.take_state_command(command),
             Command::Segment { number, handle } => self.take_segment(number, handle),
             Command::NoSegment => {
                 if let Some(journal) = &mut self.journal {

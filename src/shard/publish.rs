@@ -50,6 +50,7 @@ impl<M: Machine> Shard<M> {
         gauges.incarnation.set(u64::from(settings.incarnation.0));
         gauges.start.set(u64::from(settings.session.start));
         gauges.votes.set(u64::from(core.is_voter()));
+        gauges.damaged.set(u64::from(core.is_damaged()));
         gauges.coordinator.set(u64::from(ballot.node.0));
         gauges.ballot_round.set(u64::from(ballot.round));
         gauges.ballot_incarnation.set(u64::from(ballot.incarnation.0));

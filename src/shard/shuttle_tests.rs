@@ -254,8 +254,7 @@ fn life(durability: Durability, formatted: &DiskHandle, end: End) {
     let config = config(durability);
     let disk = formatted.fork();
     let mut opened = recover::open_on(&disk.shared(), &config, 2).unwrap();
-    let (log, limits) =
-        opened.log.take().map_or((None, None), |(log, limits)| (Some(log), Some(limits)));
+    let (log, limits) = opened.log.take().unzip();
     let (commands_in, commands) = channel(2);
     let (notices, notices_in) = channel(4);
     let (own, control) = (Waker::new().unwrap(), Waker::new().unwrap());
@@ -287,8 +286,8 @@ fn life(durability: Durability, formatted: &DiskHandle, end: End) {
             core: Core::new(opened.settings, opened.recovered),
             groups: opened.groups,
             superblock: opened.superblock,
-            log,
             segments: opened.segments,
+            log,
             held: opened.held,
             commands,
             notices,

@@ -1,13 +1,13 @@
 //! The replicated state: written down for the control thread, and taken over from a peer.
 //!
-//! Invariants: a state is told only when the log holds, durably, all that came to it; the superblock
-//! names nothing that is not durable, and where the log begins never falls; a peer's state is taken
-//! over only behind what is delivered here.
+//! Invariants: a state is told only when the log holds, durably, all that came to it; the
+//! superblock names nothing that is not durable, and where the log begins never falls; a peer's
+//! state is taken over only behind what is delivered here.
 
 use super::Shard;
 use super::packets::DELIVERY;
 use crate::device::Machine;
-use crate::mail::{Arrival, Note, Notice, Taken};
+use crate::mail::{Arrival, Command, Note, Notice, Taken};
 use chainring_ring::actions::Input;
 use chainring_ring::ids::{Claim, Instance, Sequence, Session};
 use chainring_ring::mark;
@@ -24,7 +24,18 @@ pub(super) struct Waiting {
 }
 
 impl<M: Machine> Shard<M> {
-    pub(super) fn take_state(&mut self, token: u64, mut buffer: Vec<u8>) {
+    /// A command about the state.
+    pub(super) fn take_state_command(&mut self, command: Command<M::Handle>) {
+        match command {
+            Command::TakeState { token, buffer } => self.take_state(token, buffer),
+            Command::Note { token, note } => self.note(token, note),
+            Command::Arrive { token, arrival } => self.arrive(token, arrival),
+            Command::Trim { position, held } => self.step(Input::Trim { position, held }),
+            _ => unreachable!("others are taken elsewhere"),
+        }
+    }
+
+    fn take_state(&mut self, token: u64, mut buffer: Vec<u8>) {
         let needed = self.groups.encoded_bytes();
         if buffer.capacity() < needed || self.taken.is_some() {
             return self.outbox.push(Notice::State { token, taken: Err(needed), buffer });
@@ -49,7 +60,7 @@ impl<M: Machine> Shard<M> {
     }
 
     /// A checkpoint is durable, or the log begins later.
-    pub(super) fn note(&mut self, token: u64, note: Note) {
+    fn note(&mut self, token: u64, note: Note) {
         let superblock = &mut self.superblock;
         let newer = superblock.checkpoint.is_none_or(|known| known.0 < note.checkpoint.0);
         if newer && note.checkpoint.0 >= superblock.base {
@@ -75,7 +86,7 @@ impl<M: Machine> Shard<M> {
     }
 
     /// A peer's state lies here, durably.
-    pub(super) fn arrive(&mut self, token: u64, mut arrival: Box<Arrival>) {
+    fn arrive(&mut self, token: u64, mut arrival: Box<Arrival>) {
         let Arrival { claim, configuration, .. } = *arrival;
         let table = arrival.table.clone();
         let done = self.core.takes_jump(claim.position);

@@ -16,8 +16,9 @@
 //! 200  time      8   milliseconds of the node's clock
 //! 208  state, index, zeros to a multiple of 4096
 //! ```
-//! What state and index hold is the business of whoever has them written. Invariant: a file with the
-//! name of a checkpoint was complete once; it is made under another name, and durable when it has it.
+//! What state and index hold is the business of whoever has them written. Invariant: a file with
+//! the name of a checkpoint was complete once; it is made under another name, and durable when it
+//! has it.
 
 use crate::block::{blank, identity_of};
 use crate::config::{GROUP_ALIGN, LogConfig};

@@ -51,7 +51,8 @@ pub struct Recovered {
 ///
 /// `superblock` is the one read from `file`, with its start number raised and written already.
 /// `from` is where the walk begins: the beginning of the log, or where a checkpoint says that
-/// nothing before it is needed. `visitor` sees every kept group that has orders or values, in order.
+/// nothing before it is needed. `visitor` sees every kept group that has orders or values, in
+/// order.
 ///
 /// # Errors
 /// Those of [`crate::scan::scan`], [`LogError::NoDirect`], [`LogError::TooMuchDamage`],

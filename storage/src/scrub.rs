@@ -13,6 +13,7 @@ use crate::error::LogError;
 use crate::segment::{list_segments, segment_path};
 use chainring_ring::header::{FrameError, Header, Kind};
 use chainring_ring::ids::ValueId;
+use chainring_ring::mutant;
 use core::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -39,7 +40,7 @@ pub enum Seen {
     Intact,
     /// Value frames in a range of addresses do not verify, or are not those of their group.
     Values(Range<u64>),
-    /// No group where one was: what it ordered here is lost to the next start.
+    /// No group where one was: what it ordered is lost to the next start. Its values may be there.
     Group(Range<u64>),
 }
 
@@ -53,8 +54,10 @@ pub struct Scrub {
     last: (u64, Option<u128>),
     /// Number and bytes of the open segment.
     file: Option<(u32, u32, Box<dyn DiskFile>)>,
-    /// Where no group follows: from here on, and whether something else than zeros lies there.
-    gap: Option<(u64, bool)>,
+    /// End of the last group seen.
+    behind: u64,
+    /// No group follows here: whether something else than zeros lies behind it so far.
+    gap: Option<bool>,
     buf: AlignedBuf,
 }
 
@@ -62,7 +65,7 @@ impl Scrub {
     /// A walk from the beginning of the log.
     pub fn new(log: Log) -> Scrub {
         let buf = AlignedBuf::new(SEARCH_BYTES as usize);
-        Scrub { log, at: 0, last: (0, None), file: None, gap: None, buf }
+        Scrub { log, at: 0, last: (0, None), file: None, behind: 0, gap: None, buf }
     }
 
     /// Looks at the next group of a segment below `end`: what it saw and how many bytes it read.
@@ -71,10 +74,12 @@ impl Scrub {
     /// # Errors
     /// [`LogError::Io`] if the directory cannot be listed or a segment not opened.
     pub fn step(&mut self, end: u32) -> Result<Option<(Seen, u64)>, LogError> {
+        let end = if mutant!(ScrubLooksAway) { 0 } else { end };
         let segments = list_segments(&*self.log.disk, &self.log.dir)?;
         let ahead = |(number, _): &&(u32, u32)| *number >= segment_of(self.at) && *number < end;
         let Some((number, bytes)) = segments.iter().find(ahead).copied() else {
-            (self.at, self.last, self.file, self.gap) = (0, (0, None), None, None);
+            (self.at, self.last, self.file) = (0, (0, None), None);
+            (self.behind, self.gap) = (0, None);
             return Ok(None);
         };
         if number != segment_of(self.at) || offset_of(self.at) < GROUP_ALIGN {
@@ -92,11 +97,12 @@ impl Scrub {
         let follows = self.last.1.is_none_or(|last| [last, 0].contains(&block.previous));
         let gap = self.gap.take();
         let seen = match self.bad_value(offset, &block) {
-            _ if gap.is_some() || !follows => self.lost(gap.map_or(self.at, |gap| gap.0)..self.at),
+            _ if gap.is_some() || !follows => Seen::Group(self.behind..self.at),
             Some(bad) => Seen::Values(address(number, bad.start)..address(number, bad.end)),
             None => Seen::Intact,
         };
         self.last = (block.number, Some(block.checksum));
+        self.behind = self.at + u64::from(group);
         self.go_to(offset + group.next_multiple_of(GROUP_ALIGN));
         Ok(Some((seen, u64::from(group))))
     }
@@ -146,20 +152,19 @@ impl Scrub {
             Some(Some(0)) | None => GROUP_ALIGN,
             Some(Some(pages)) => pages * GROUP_ALIGN,
         };
-        let gap = self.gap.get_or_insert((self.at, false));
-        gap.1 |= matches!(zeros, Some(Some(0)) | None);
-        let (from, dirty) = *gap;
+        let dirty = self.gap.unwrap_or(false) | matches!(zeros, Some(Some(0)) | None);
+        self.gap = Some(dirty);
         self.go_to(offset + ahead);
         if offset + ahead < limit {
             return (Seen::Intact, u64::from(bytes));
         }
         self.gap = None;
-        (if dirty { self.lost(from..self.at) } else { Seen::Intact }, u64::from(bytes))
-    }
-
-    fn lost(&mut self, range: Range<u64>) -> Seen {
-        self.last.1 = None;
-        Seen::Group(range)
+        if !dirty {
+            return (Seen::Intact, u64::from(bytes));
+        }
+        let lost = self.behind..self.at;
+        (self.last.1, self.behind) = (None, self.at);
+        (Seen::Group(lost), u64::from(bytes))
     }
 
     /// The bytes of a group's values that are not as they were written.
@@ -204,6 +209,9 @@ fn verify_header(frame: &[u8], identity: &Identity) -> Result<Header, FrameError
 /// [`LogError::Frame`].
 pub fn check(log: &Log, place: Place, id: ValueId, frame: &[u8]) -> Result<(), LogError> {
     let wrong = |source| LogError::Frame { at: place.at, source };
+    if mutant!(RepairUnchecked) {
+        return Ok(());
+    }
     let header = verify_header(frame, &log.identity).map_err(wrong)?;
     let size = header.size == place.bytes && frame.len() == place.bytes as usize;
     if !size || header.value_id() != id {
@@ -231,7 +239,7 @@ fn write_back(log: &Log, path: &Path, place: Place, frame: &[u8]) -> std::io::Re
     let [mut blocks, mut again] = [(); 2].map(|()| AlignedBuf::new(length));
     let own = (offset - start) as usize..(offset - start) as usize + frame.len();
     // Where the frame fills its blocks alone nothing else has to be readable.
-    if own.len() < length {
+    if own.len() < length && !mutant!(RepairForgetsNeighbours) {
         file.read_exact_at(&mut blocks, start)?;
         file.read_exact_at(&mut again, start)?;
     }

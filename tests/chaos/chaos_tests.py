@@ -117,7 +117,8 @@ class Corruption(unittest.TestCase):
 
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "segment-00000000.log"
-            path.write_bytes(bytes(4096) + group([5, 6], 1, 512) + group([7], 1, 4096) + bytes(8192))
+            written = group([5, 6], 1, 512) + group([7], 1, 4096)
+            path.write_bytes(bytes(4096) + written + bytes(8192))
             found = corruption.groups(path)
             self.assertEqual([(one.at, one.bytes, one.instances) for one in found],
                              [(4096, 1536, [5, 6]), (8192, 5120, [7])])

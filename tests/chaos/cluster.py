@@ -196,6 +196,11 @@ class Cluster:
                 return None
             time.sleep(0.02)
 
+    def damaged(self):
+        """The nodes that may have forgotten votes with a damaged part of their log."""
+        return [node for node, status in self.statuses().items() if status
+                and any(reason["code"] == "damaged" for reason in status["reasons"])]
+
     def await_ready(self, node, seconds):
         """Waits until a node takes records, as an operator would before the next one."""
         deadline = time.monotonic() + seconds

@@ -130,6 +130,10 @@ class Corruption(Fault):
     longest = 0.1
 
     def strike(self):
+        # Where a majority is damaged nobody can say what was voted for.
+        damaged = self.cluster.damaged()
+        self.victim = damaged[0] if damaged else self.victim
+        self.what = f"node {self.victim}"
         self.cluster.terminate(self.victim)
         self.told(corruption.minority(self.cluster.folder / str(self.victim), self.random))
 

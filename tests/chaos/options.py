@@ -18,8 +18,8 @@ ABOUT = """\
 tests/chaos/run: real nodes in network namespaces of their own, clients that remember every
 record, and one fault after another: kill -9 of one node or of all at once, SIGSTOP, partitions
 of eight shapes, random loss, slow links, rolling restarts, corruption of closed files; and by a
-device in the binary power cuts, I/O errors, full and slow disks. At the end of each cluster the whole
-log is read from every node: acknowledged means present, once, at its offset, at every node.
+device in the binary power cuts, I/O errors, full and slow disks. At the end of each cluster the
+whole log is read from every node: acknowledged means present, once, at its offset, everywhere.
 Needs root, Linux with nft, ip and tc, and Python 3. Not part of .ci/run."""
 
 ENDING = """\

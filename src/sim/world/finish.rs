@@ -163,6 +163,9 @@ impl World {
     /// Reads every log back and compares all: also where the world was worse than the fault model
     /// and did not settle, what is there must be right.
     pub(super) fn compare(&mut self) {
+        if self.equal_at.is_some() {
+            self.scrub();
+        }
         (0..self.plan.nodes).for_each(|node| self.read_all(node));
         let living = || self.nodes.iter().filter_map(|sim| Some((sim.id(), sim.alive.as_ref()?)));
         let ends: Vec<Vec<u64>> = living()
@@ -183,7 +186,7 @@ impl World {
         let mut at = first;
         while at < end {
             match self.read_record(node, topic, at) {
-                // Rot that nobody has come across yet: the next start repairs it.
+                // Rot that only the next start repairs.
                 0 if self.is_spoilt(node, topic, at) => {
                     // Where nobody else holds it, it is lost, and nothing else is said.
                     if self.plan.nodes == 1 {
@@ -205,7 +208,8 @@ impl World {
         }
     }
 
-    /// True if the disk does not hold what was written to the place of a record.
+    /// True if the disk does not hold what was written to the place of a record, and no look over
+    /// the log could have brought it back.
     fn is_spoilt(&self, node: u8, topic: TopicId, offset: u64) -> bool {
         let sim = &self.nodes[usize::from(node)];
         let Some(alive) = sim.alive.as_ref().filter(|alive| alive.clerk.reads_disk()) else {
@@ -217,7 +221,9 @@ impl World {
         let place = Place { at: run.place.at, bytes: run.place.bytes };
         let from = u64::from(place.offset());
         let path = segment_path(&sim.config.node.dir, place.segment());
-        sim.disk.is_spoilt(&path, &(from..from + u64::from(place.bytes)))
+        let spoilt = sim.disk.is_spoilt(&path, &(from..from + u64::from(place.bytes)));
+        let at_rest = self.equal_at.is_some();
+        spoilt && !(at_rest && self.is_repairable(node, run.id, run.place))
     }
 }
 

@@ -13,6 +13,7 @@ mod finish;
 mod harm;
 mod members;
 mod producers;
+mod scrub;
 mod strikes;
 
 use crate::mail::{Command, Notice};
