@@ -146,7 +146,6 @@ impl Core {
             let last = named.last().expect("one at least");
             if let Entry::Membership(change) = report.entry
                 && let Ok(after) = last.after(&change)
-                && !mutant!(RevealedIgnored)
             {
                 mark!(CandidateSawChange);
                 named.push(after);

@@ -114,9 +114,7 @@ mod planted {
         CleanMarkTooEarly: "A4 A8 D3", "design: amnesia", "the mark of a clean stop is set before all is written";
         StoreMadeAnew: "A8", "rule F6, row 18", "a store that cannot be read is made anew by itself";
         ChangeByOldQuorum: "A4 A6 A7", "design: membership", "a change of the members is in force only when it is delivered";
-        CountsBeyondOrders: "A4 A6 A7", "design: membership", "votes are counted beyond the orders that are held, where a change may be";
         OrderedBehindChange: "A4 A5 A6 A7", "pitfall 9", "entries are ordered behind an undecided change";
-        RevealedIgnored: "A4 A5", "pitfall 9", "Phase 1 asks no quorum of a configuration that an answer names";
         JointByOldOnly: "A4 A6 A7", "pitfall 9", "in a joint change the old voters decide alone";
         JointByNewOnly: "A4 A6 A7", "pitfall 9", "in a joint change the new voters decide alone";
         RemovedVotes: "A4 A6 A7", "design: membership", "a removed node's vote counts";

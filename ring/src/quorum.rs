@@ -86,11 +86,7 @@ impl Core {
     fn countable(&self) -> Option<Instance> {
         self.base.filter(|base| *base <= self.delivered)?;
         let change = self.pending.map_or(self.received, |(at, _)| at.next());
-        Some(if mutant!(CountsBeyondOrders) {
-            Instance(u64::MAX)
-        } else {
-            change.min(self.received)
-        })
+        Some(change.min(self.received))
     }
 
     /// What the votes heard decide, at the ballot in force.

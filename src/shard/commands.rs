@@ -6,7 +6,7 @@
 use super::packets::{Home, PacketIx};
 use super::{Journal, Shard, direct, lanes_of};
 use crate::device::Machine;
-use crate::mail::{Append, Change, Command, Notice, Refusal};
+use crate::mail::{Append, Change, Command, Notice, Place, Refusal};
 use chainring_net::hello::{self, Purpose, Resume};
 use chainring_net::wire::LinkKind;
 use chainring_ring::actions::{ACTIONS_MAX, Input};
@@ -82,16 +82,7 @@ impl<M: Machine> Shard<M> {
             }
             Command::Value { frame } => self.take_value(&frame),
             Command::NotHeld { .. } => {}
-            Command::ReadMemory { token, place, mut buffer } => {
-                let place = chainring_storage::Place { at: place.at, bytes: place.bytes };
-                let frame = self.memory.as_ref().and_then(|memory| memory.get(place));
-                buffer.clear();
-                let found = frame.is_some_and(|frame| buffer.capacity() >= frame.len());
-                if found {
-                    buffer.extend_from_slice(frame.unwrap_or_default());
-                }
-                self.outbox.push(Notice::Read { token, buffer, found });
-            }
+            Command::ReadMemory { token, place, buffer } => self.read_memory(token, place, buffer),
             Command::ReadHeld { token, id, mut buffer } => {
                 let found = self.read_held(&id, &mut buffer);
                 self.outbox.push(Notice::Read { token, buffer, found });
@@ -130,6 +121,17 @@ impl<M: Machine> Shard<M> {
         }
         mark!(ProducerAnsweredAtOnce);
         true
+    }
+
+    fn read_memory(&mut self, token: u64, place: Place, mut buffer: Vec<u8>) {
+        let place = chainring_storage::Place { at: place.at, bytes: place.bytes };
+        let frame = self.memory.as_ref().and_then(|memory| memory.get(place));
+        buffer.clear();
+        let found = frame.is_some_and(|frame| buffer.capacity() >= frame.len());
+        if found {
+            buffer.extend_from_slice(frame.unwrap_or_default());
+        }
+        self.outbox.push(Notice::Read { token, buffer, found });
     }
 
     fn take_change(&mut self, mut change: Box<Change>) {
