@@ -262,19 +262,7 @@ pub fn open_on(
     file.write(&superblock)?;
     let settings = settings(config, &superblock);
     if config.cluster.durability == Durability::Memory {
-        return Ok(Opened {
-            file,
-            superblock,
-            log: None,
-            settings,
-            recovered: Recovered::default(),
-            groups: Groups::new(),
-            catalog: Catalog::new(true),
-            segments: Segments::default(),
-            keeper: None,
-            held: Vec::new(),
-            remarks,
-        });
+        return Ok(opened_in_memory(file, superblock, settings, remarks));
     }
     let limits = LogConfig { disk: disk.clone(), ..log_config(config, preallocate) };
     let found = walk(config, &limits, &mut file, &mut superblock, &settings, &mut remarks)?;
@@ -317,6 +305,28 @@ pub fn open_on(
         held,
         remarks,
     })
+}
+
+/// A node that keeps its log in memory begins with nothing.
+fn opened_in_memory(
+    file: SuperblockFile,
+    superblock: Superblock,
+    settings: Settings,
+    remarks: Vec<String>,
+) -> Opened {
+    Opened {
+        file,
+        superblock,
+        log: None,
+        settings,
+        recovered: Recovered::default(),
+        groups: Groups::new(),
+        catalog: Catalog::new(true),
+        segments: Segments::default(),
+        keeper: None,
+        held: Vec::new(),
+        remarks,
+    }
 }
 
 /// What is in a log.

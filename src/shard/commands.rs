@@ -50,13 +50,7 @@ impl<M: Machine> Shard<M> {
             Command::CreateTopic { name } => self.batcher.create(name),
             Command::Load(source) => self.batcher.load(source),
             Command::PrepareIncoming { kind, token } => self.prepare_incoming(kind, token),
-            Command::Incoming { kind, from, handle } => {
-                self.machine.attach(incoming(kind), handle);
-                if self.core.predecessor() != Some(from) {
-                    mark!(LinkOfNoNeighbour);
-                    self.machine.detach(incoming(kind));
-                }
-            }
+            Command::Incoming { kind, from, handle } => self.take_incoming(kind, from, handle),
             Command::Outgoing { kind, to, handle, resume } => {
                 self.machine.detach(outgoing(kind));
                 // Only of this link: what a resume of the other has just queued must go out.
@@ -106,6 +100,14 @@ impl<M: Machine> Shard<M> {
                 self.batcher.draining = true;
             }
             Command::Stop => self.stop = Some(self.finish()),
+        }
+    }
+
+    fn take_incoming(&mut self, kind: Purpose, from: NodeId, handle: M::Handle) {
+        self.machine.attach(incoming(kind), handle);
+        if self.core.predecessor() != Some(from) {
+            mark!(LinkOfNoNeighbour);
+            self.machine.detach(incoming(kind));
         }
     }
 
