@@ -20,14 +20,19 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Debug, Subcommand)]
 pub enum MemberCommand {
     /// Show who votes, learns, comes and goes.
+    #[command(after_help = "Example:\n  chainring member list --cluster http://10.0.0.1:8081")]
     List(ClusterArgs),
     /// Admit a node that the configurations list as `spare`: it learns, then votes.
+    #[command(after_help = "Example:\n  chainring member add 4 --dry-run")]
     Add(ChangeArgs),
     /// Take a node's vote, and let it go.
+    #[command(after_help = "Example:\n  chainring member remove 2 --dry-run")]
     Remove(ChangeArgs),
     /// Give a node's vote to another, or to a new life of it whose store is empty.
+    #[command(after_help = "Example:\n  chainring member replace 2 --dry-run")]
     Replace(ReplaceArgs),
     /// Make the empty store of a node that is to come, or to come back.
+    #[command(after_help = "Example:\n  chainring member store --config ring/4/chainring.toml")]
     Store(StoreArgs),
 }
 

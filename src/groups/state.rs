@@ -65,8 +65,13 @@ impl Groups {
         for next in &self.next {
             out.extend_from_slice(&next.to_le_bytes());
         }
-        let none = Producers::with_limit(0);
-        let producers = if mutant!(ProducersNotInState) { &none } else { &self.producers };
+        let none;
+        let producers = if mutant!(ProducersNotInState) {
+            none = Producers::with_limit(0);
+            &none
+        } else {
+            &self.producers
+        };
         out.extend_from_slice(&(producers.encoded_bytes() as u64).to_le_bytes());
         producers.encode(out);
     }

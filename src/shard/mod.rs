@@ -142,6 +142,13 @@ impl PersistLag {
     }
 }
 
+/// The control thread begins with the circle of all that are listed; by now it may be another.
+fn first_neighbours(config: &Config) -> [Option<NodeId>; 2] {
+    let all = Layout::new(config.cluster.nodes.iter().map(|member| member.id));
+    let me = config.node.id;
+    [all.predecessor(me), all.successor(me)]
+}
+
 impl<M: Machine> Shard<M> {
     /// A shard at its start.
     pub fn new(config: &Config, parts: ShardParts<M>) -> Shard<M> {
@@ -156,10 +163,7 @@ impl<M: Machine> Shard<M> {
         let segments = parts.segments.reserve(config.segments_max());
         let journal =
             parts.log.map(|log| Journal::new(log, segments, journal_limits, regions.blocks));
-        // The control thread begins with the circle of all that are listed; by now it may be another.
-        let all = Layout::new(config.cluster.nodes.iter().map(|member| member.id));
-        let me = config.node.id;
-        let neighbours = [all.predecessor(me), all.successor(me)];
+        let neighbours = first_neighbours(config);
         let mut shard = Shard {
             sender: Sender {
                 cluster: config.cluster.id,

@@ -181,8 +181,8 @@ fn shard_of(fails: bool, room: Room, recovered: Recovered) -> (Shard<Double>, En
     (Shard::new(&config, parts), (to_shard, told))
 }
 
-/// The control thread begins with the circle of all that the configuration lists; where the log says
-/// that one of them is gone, it is told at once (seed 52 of the simulator stood still).
+/// The control thread begins with the circle of all that the configuration lists; where the log
+/// says that one of them is gone, it is told at once (seed 52 of the simulator stood still).
 #[test]
 fn who_is_gone_is_no_neighbour_after_a_restart() {
     let neighbours = |voters: &[u8]| {

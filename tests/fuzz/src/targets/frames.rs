@@ -107,8 +107,8 @@ fn is_header(bytes: &[u8]) -> bool {
         head[range].iter().rev().fold(0u128, |number, byte| number << 8 | u128::from(*byte))
     };
     let kinds = [
-        1, 2, 3, 4, 5, 6, 16, 17, 18, 32, 33, 34, 48, 49, 50, 51, 52, 53, 54, 55, 64, 65, 66, 67,
-        68, 69,
+        1, 2, 3, 4, 5, 6, 16, 17, 18, 32, 33, 34, 48, 49, 50, 51, 52, 53, 54, 55, 56, 64, 65, 66,
+        67, 68, 69,
     ];
     let reserved = number(64..68) | number(69..72) | number(97..104) | number(112..128);
     number(0..16) == xxhash_rust::xxh3::xxh3_128(&head[16..])
@@ -117,6 +117,8 @@ fn is_header(bytes: &[u8]) -> bool {
         && reserved == 0
         && number(56..60) <= u128::from(LIMIT)
         && number(60..64) + HEADER_BYTES as u128 <= number(56..60)
+        && number(88..92) < u128::from(u32::MAX)
+        && number(96..97) <= NODES_MAX as u128
         && number(80..88) <= u128::from(POSITION_MAX)
         && number(104..112) <= u128::from(POSITION_MAX)
 }
@@ -227,7 +229,10 @@ fn run_direct(bytes: &[u8]) -> bool {
             | Input::Lost { from: who, ballot },
         ) => assert_eq!((*who, *ballot), (from, header.ballot)),
         Ok(other) => panic!("no direct frame is {other:?}"),
-        Err(_) => assert!(!matches!(header.kind, Kind::Prepare | Kind::Reject)),
+        Err(_) => {
+            let foreign = header.kind == Kind::Prepare && header.ballot.node != from;
+            assert!(foreign || !matches!(header.kind, Kind::Prepare | Kind::Reject));
+        }
     }
     result.is_ok()
 }
