@@ -75,9 +75,7 @@ impl Scrub {
     /// [`LogError::Io`] if the directory cannot be listed or a segment not opened.
     pub fn step(&mut self, end: u32) -> Result<Option<(Seen, u64)>, LogError> {
         let end = if mutant!(ScrubLooksAway) { 0 } else { end };
-        let segments = list_segments(&*self.log.disk, &self.log.dir)?;
-        let ahead = |(number, _): &&(u32, u32)| *number >= segment_of(self.at) && *number < end;
-        let Some((number, bytes)) = segments.iter().find(ahead).copied() else {
+        let Some((number, bytes)) = self.segment(end)? else {
             (self.at, self.last, self.file) = (0, (0, None), None);
             (self.behind, self.gap) = (0, None);
             return Ok(None);
@@ -105,6 +103,19 @@ impl Scrub {
         self.behind = self.at + u64::from(group);
         self.go_to(offset + group.next_multiple_of(GROUP_ALIGN));
         Ok(Some((seen, u64::from(group))))
+    }
+
+    /// The segment to go on in, and its bytes: the one that is open, or the next one that there is.
+    fn segment(&self, end: u32) -> Result<Option<(u32, u32)>, LogError> {
+        let at = segment_of(self.at);
+        if let Some((number, bytes, _)) = &self.file
+            && *number == at
+            && at < end
+        {
+            return Ok(Some((*number, *bytes)));
+        }
+        let mut segments = list_segments(&*self.log.disk, &self.log.dir)?.into_iter();
+        Ok(segments.find(|(number, _)| *number >= at && *number < end))
     }
 
     fn go_to(&mut self, offset: u32) {
