@@ -3,7 +3,8 @@
 //! Invariants: one catch-up at a time, the newest request counts. The next answer is on its way
 //! while the shard takes the one before; at most [`AHEAD_MAX`] answers are with the shard and not
 //! yet delivered. It ends when no peer has more, or when the shard got further by itself.
-//! "Trimmed" is said only if every peer that can be reached no longer holds the first entry.
+//! "Trimmed" is said only if every peer that can be reached, and is further, no longer holds the
+//! first entry. The taking over of a peer's state is not broken off.
 
 use crate::gauges::Halt;
 use crate::mail::Command;
@@ -47,16 +48,19 @@ pub struct CatchingUp {
     generation: Cell<u64>,
     /// First instance of the answer that is awaited.
     asking: Cell<Option<Instance>>,
+    /// A peer's state is awaited, or taken over.
+    jumping: Cell<bool>,
     bell: Bell,
     /// True if the halt that the gauges show is ours.
     trimmed: Cell<bool>,
 }
 
 impl CatchingUp {
-    /// Catch up from here; replaces what was asked before. If just that is under way it is left
-    /// alone: whoever asks again sooner than a slow peer answers must not end up with nothing.
+    /// Catch up from here; replaces what was asked before. If just that is under way, or a state
+    /// comes, it is left alone: whoever asks again sooner than a slow peer answers must not end up
+    /// with nothing.
     pub fn start(&self, from: Instance) {
-        if self.asking.get() == Some(from) {
+        if self.asking.get() == Some(from) || self.jumping.get() {
             mark!(CatchUpLeftAlone);
             return;
         }
@@ -105,34 +109,36 @@ async fn catch_up<H: Host>(peers: &Peers<H>, from: Instance) {
         if mutant!(JumpsBack)
             && let Some((peer, _)) = standings.first()
         {
-            state::fetch(peers, *peer, next).await;
+            jump(peers, *peer, next).await;
         }
         let Some(peer) = choose(&standings, next, avoid) else {
+            // Who is no further has nothing to give: an empty store holds all that it has.
+            let further = || standings.iter().filter(|(_, it)| it.delivered > next);
             if standings.is_empty() {
                 mark!(CatchUpReachesNobody);
                 peers.net.pause(RETRY_PAUSE).await;
-            } else if standings.iter().all(|(_, standing)| standing.first > next) {
+            } else if further().next().is_none() {
+                return;
+            } else if further().all(|(_, standing)| standing.first > next) {
                 mark!(CatchUpTrimmed);
                 // Who holds the most of what follows.
-                let longest = standings.iter().min_by_key(|(_, standing)| standing.first);
-                let peer = longest.map(|(node, _)| *node).expect("somebody answered");
-                match state::fetch(peers, peer, next).await {
+                let longest = further().min_by_key(|(_, standing)| standing.first);
+                let (peer, Standing { first, .. }) = longest.expect("one is further");
+                match jump(peers, *peer, next).await {
                     Some(position) => {
                         say_not_trimmed(peers);
                         next = position;
                     }
                     None => {
-                        say_trimmed(peers, &standings, next);
+                        say_trimmed(peers, *first, next);
                         peers.net.pause(TRIMMED_PAUSE).await;
                         next = next.max(peers.host.delivered());
                     }
                 }
-            } else if standings.iter().any(|(_, standing)| standing.delivered > next) {
+            } else {
                 // Whoever holds it cannot be used at the moment.
                 avoid = None;
                 peers.net.pause(RETRY_PAUSE).await;
-            } else {
-                return;
             }
             continue;
         };
@@ -158,6 +164,15 @@ async fn catch_up<H: Host>(peers: &Peers<H>, from: Instance) {
         }
         peers.net.pause(RETRY_PAUSE).await;
     }
+}
+
+/// Goes on from a peer's state, if it gives one; then from its position. Nothing takes its place
+/// meanwhile: a state that was taken over halfway would leave its keeper busy for good.
+async fn jump<H: Host>(peers: &Peers<H>, peer: NodeId, next: Instance) -> Option<Instance> {
+    peers.catching_up.jumping.set(true);
+    let position = state::fetch(peers, peer, next).await;
+    peers.catching_up.jumping.set(false);
+    position
 }
 
 /// Asks all peers how far they are; those that can be reached answer. Nobody who is gone is waited
@@ -200,12 +215,11 @@ fn choose(
     able.max_by_key(|(_, standing)| standing.delivered).map(|(node, _)| *node)
 }
 
-fn say_trimmed<H: Host>(peers: &Peers<H>, standings: &[(NodeId, Standing)], next: Instance) {
-    let first = standings.iter().map(|(_, standing)| standing.first.0).min().unwrap_or(0);
+fn say_trimmed<H: Host>(peers: &Peers<H>, first: Instance, next: Instance) {
     let text = format!(
-        "this node needs entries from {} on, no peer that can be reached holds any below {first}, \
+        "this node needs entries from {} on, no peer that can be reached holds any below {}, \
          and none gave its state there yet; it is asked for again",
-        next.0
+        next.0, first.0
     );
     peers.say(About::CatchUp, text);
     if peers.gauges.halt.get() == Halt::None as u64 {
@@ -275,5 +289,24 @@ async fn room_ahead<H: Host>(peers: &Peers<H>, ends: &mut VecDeque<Instance>) ->
         } else if peers.net.since(moved) > DELIVERY_TIME {
             return false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The core asks from further on as soon as it has jumped; the rest of the taking over is
+    /// still to come.
+    #[test]
+    fn what_takes_a_state_over_is_not_replaced() {
+        let state = CatchingUp::default();
+        state.asking.set(Some(Instance(0)));
+        state.jumping.set(true);
+        state.start(Instance(7));
+        assert_eq!((state.wanted.get(), state.generation.get()), (None, 0));
+        state.jumping.set(false);
+        state.start(Instance(7));
+        assert_eq!((state.wanted.get(), state.generation.get()), (Some(Instance(7)), 1));
     }
 }

@@ -4,7 +4,8 @@
 //! the log is known; answers to requests leave behind the records they speak of, so that who has
 //! an answer can read what it says. Whatever does not speak of deliveries overtakes them: a place
 //! may wait for the very segment, or link, that it asks for. A full mailbox holds the outbox back,
-//! a full outbox the loop.
+//! a full outbox the loop. What the core says again by itself, as often as its timers like, is left
+//! out while many words wait: a control thread that stands still costs no memory.
 
 use crate::gauges::Queue;
 use crate::mail::{Append, Notice, Place};
@@ -21,6 +22,8 @@ enum Item {
 
 /// Words that have room without growing; of each kind there are few at a time.
 const WORDS: usize = 1024;
+/// With so many that wait, nothing is added that will be said again; the others have the rest.
+const WORDS_AGAIN: usize = WORDS / 2;
 
 /// The outbox.
 pub struct Outbox {
@@ -54,6 +57,9 @@ impl Outbox {
     /// A notice that follows those of its kind.
     pub fn push(&mut self, notice: Notice) {
         match notice {
+            // Like a frame that a link loses.
+            Notice::Direct { .. } | Notice::FetchValue { .. } | Notice::CatchUp { .. }
+                if self.words.len() >= WORDS_AGAIN => {}
             Notice::NeedSegment { .. }
             | Notice::Resume { .. }
             | Notice::LinkDown { .. }
@@ -130,7 +136,7 @@ mod tests {
     use super::*;
     use crate::shard::packets::Home;
     use chainring_net::mailbox::channel;
-    use chainring_ring::ids::{Ballot, Entry, Instance, ValueId};
+    use chainring_ring::ids::{Ballot, Entry, Instance, NodeId, ValueId};
 
     /// A delivered value waits for its place in the log, and the log for a segment.
     #[test]
@@ -152,5 +158,26 @@ mod tests {
         outbox.flush(&mut packets);
         assert!(matches!(told.try_recv(), Some(Notice::Instance { .. })));
         assert!(matches!(told.try_recv(), Some(Notice::Drained)));
+    }
+    /// A control thread that stands still: what is said again by itself does not pile up, and
+    /// what is said once is kept.
+    #[test]
+    fn what_is_said_again_does_not_pile_up() {
+        let (notices, mut told) = channel(1);
+        let mut outbox = Outbox::new(notices, Waker::new().unwrap(), 8);
+        let mut packets = Packets::new(2);
+        for _ in 0..2 * WORDS {
+            outbox.push(Notice::Direct { to: NodeId(2), frame: Vec::new() });
+            outbox.push(Notice::CatchUp { from: Instance(1) });
+            outbox.flush(&mut packets);
+        }
+        outbox.push(Notice::NeedSegment { number: 7 });
+        assert!(outbox.queues().iter().all(|(name, len, cap)| *name != "words" || len <= cap));
+        let mut last = None;
+        while let Some(notice) = told.try_recv() {
+            last = Some(notice);
+            outbox.flush(&mut packets);
+        }
+        assert!(matches!(last, Some(Notice::NeedSegment { number: 7 })) && outbox.is_empty());
     }
 }

@@ -461,9 +461,14 @@ impl SimNode {
         self.call(shared, now);
     }
 
-    /// A pause may have been cut short: the shard takes its turn now.
+    /// A pause may have been cut short: the shard takes its turn now, and the control thread,
+    /// which would else sleep until the pause was to end, its mail soon.
     pub fn recall(&mut self, shared: &Shared) {
         self.called = None;
+        if let Some(alive) = &mut self.alive {
+            alive.mail_due = false;
+        }
+        self.mail_later(shared);
         let now = shared.agenda.borrow().now();
         self.call(shared, now);
     }

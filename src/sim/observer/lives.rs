@@ -343,9 +343,10 @@ impl Observer {
             format!("promises {ballot:?} after {:?}", state.promised)
         });
         state.promised = ballot;
-        if ballot.node == node
-            && let Some(left) = &mut self.ballots_left
-        {
+        // One of another life is none that it opens: who comes back with an empty store meets those
+        // of its lives before in the log. Its 1A would break A2.
+        let own = ballot.node == node && ballot.incarnation == state.incarnation;
+        if own && let Some(left) = &mut self.ballots_left {
             self.verdict.check(L2, node, *left > 0, || format!("one more ballot: {ballot:?}"));
             *left = left.saturating_sub(1);
         }

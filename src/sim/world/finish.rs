@@ -79,7 +79,6 @@ impl World {
             sim.aim = None;
             sim.paused_until = sim.paused_until.min(now);
             sim.recall(&self.shared);
-            sim.mail_later(&self.shared);
         }
         for node in 0..self.plan.nodes {
             if self.is_absent(node) && self.nodes[usize::from(node)].alive.is_some() {

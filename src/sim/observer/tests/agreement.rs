@@ -338,6 +338,16 @@ fn l2_few_ballots_when_the_faults_are_over() {
     });
 }
 
+/// A node in another life learns from the log what it once opened; that is none of its own.
+#[test]
+fn l2_ballots_of_a_life_before_are_not_opened() {
+    pair(Invariant::L2, Sync, |ring, broken| {
+        ring.observer.healed(0);
+        let incarnation = Incarnation(u32::from(broken));
+        ring.observer.promises(NodeId(1), Ballot { incarnation, ..ballot(9, 1) });
+    });
+}
+
 #[test]
 fn l4_a_value_crosses_a_link_once() {
     for (again, fault) in [(false, None), (true, Some(Invariant::L4))] {
