@@ -97,6 +97,8 @@ pub enum Input<'a> {
         hears: u8,
         /// It asks for the same, to see who hears it.
         asks: bool,
+        /// Part of its log is damaged: it needs the barrier of another ballot.
+        damaged: bool,
     },
     /// A node of the circle misses its predecessor.
     Missed {

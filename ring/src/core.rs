@@ -260,7 +260,10 @@ impl Core {
                 self.on_open(ballot, layout, claim, out);
                 self.hears_of_barrier(ballot, claim, barrier);
             }
-            Input::Present { vote, hears, asks } => self.on_present(&vote, hears, asks, out),
+            Input::Present { vote, hears, asks, damaged } => {
+                self.on_present(&vote, hears, asks, out);
+                self.hears_of_damage(vote.node, damaged);
+            }
             Input::Missed { from, ballot, node } => self.on_missed(from, ballot, node, out),
             Input::Ask { from, ballot } => self.on_ask(from, ballot, out),
             Input::Lost { from, ballot } => self.on_lost(from, ballot, out),

@@ -407,6 +407,15 @@ impl Core {
         }
     }
 
+    /// A node of the circle has started with a damaged log, sooner than it was missed. What hides in
+    /// the damage is known once it has voted through the barrier of another ballot.
+    pub(crate) fn hears_of_damage(&mut self, node: NodeId, damaged: bool) {
+        if damaged && matches!(self.role, Role::Coordinator(_)) && self.layout.contains(node) {
+            mark!(BallotForDamaged);
+            self.failover.above = true;
+        }
+    }
+
     /// The nodes that this one heard directly of late: a bit a node.
     pub fn hears(&self) -> u8 {
         let heard = self.settings.nodes.iter().filter(|node| self.failover.is_there(**node));

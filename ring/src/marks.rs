@@ -178,6 +178,7 @@ list! {
     CoordinatorResigned: "a coordinator that held the others up made room for another";
     CoordinatorGaveUp: "the owner of a ballot said that it coordinates no more";
     NodeReturns: "a node outside the circle was taken back";
+    BallotForDamaged: "a node of the circle came back with a damaged log: another ballot is due";
     BallotAbove: "a coordinator opened a ballot above one that somebody had promised";
     // The core: timers.
     PreparesRepeated: "a candidate asked again";

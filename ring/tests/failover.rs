@@ -235,7 +235,7 @@ fn a_link_between_nodes_that_are_well_is_not_used_before_its_time() {
     assert_eq!(node.circle(), [1, 3, 2]);
     for from in [2, 3] {
         let vote = node.vote_of(from);
-        node.step(Input::Present { vote, hears: 0b111, asks: true });
+        node.step(Input::Present { vote, hears: 0b111, asks: true, damaged: false });
     }
     node.quiet(25);
     node.step(Input::Campaign);
@@ -266,11 +266,11 @@ fn a_link_of_a_node_that_was_gone_is_used_again() {
     let vote = Vote { node: NodeId(2), ..node.vote_of(3) };
     // It hears nobody: it would not answer.
     for _ in 0..20 {
-        node.step(Input::Present { vote, hears: 0b100, asks: true });
+        node.step(Input::Present { vote, hears: 0b100, asks: true, damaged: false });
         node.quiet(5);
         assert!(matches!(node.core.role(), Role::Coordinator(_)));
     }
-    node.step(Input::Present { vote, hears: 0b101, asks: true });
+    node.step(Input::Present { vote, hears: 0b101, asks: true, damaged: false });
     node.quiet(1);
     assert!(matches!(node.core.role(), Role::Candidate(_)));
     node.answer(2, &[]);
@@ -305,12 +305,12 @@ fn who_holds_the_others_up_is_left_out() {
     node.step(Input::Vote(level));
     let level = Vote { node: NodeId(3), ..level };
     for _ in 0..18 {
-        node.step(Input::Present { vote: level, hears: 0b111, asks: true });
+        node.step(Input::Present { vote: level, hears: 0b111, asks: true, damaged: false });
         node.quiet(5);
         assert_eq!(node.circle(), [1, 2], "it has not kept up for long");
     }
     let returns = (0..50).any(|_| {
-        node.step(Input::Present { vote: level, hears: 0b111, asks: true });
+        node.step(Input::Present { vote: level, hears: 0b111, asks: true, damaged: false });
         node.quiet(1);
         matches!(node.core.role(), Role::Candidate(_))
     });
@@ -369,7 +369,21 @@ fn a_link_that_no_circle_can_do_without_opens_no_ballot() {
     assert_eq!(node.circle(), [1, 3]);
     // Now there is one who could take the place.
     let vote = Vote { node: NodeId(2), ..node.vote_of(3) };
-    node.step(Input::Present { vote, hears: 0b101, asks: true });
+    node.step(Input::Present { vote, hears: 0b101, asks: true, damaged: false });
     missed(&mut node);
     assert!(matches!(node.core.role(), Role::Candidate(_)));
+}
+
+/// A log that is damaged stays so until a later ballot; who came back before it was missed gets one.
+#[test]
+fn a_damaged_node_of_the_circle_gets_another_ballot() {
+    for damaged in [false, true] {
+        let mut node = Node::new(1);
+        node.lead();
+        node.quiet(25);
+        let vote = node.vote_of(3);
+        node.step(Input::Present { vote, hears: 0b111, asks: true, damaged });
+        node.quiet(1);
+        assert_eq!(matches!(node.core.role(), Role::Candidate(_)), damaged);
+    }
 }

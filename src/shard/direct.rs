@@ -26,8 +26,8 @@ pub const DIRECT_MAX: u32 = (HEADER_BYTES
     + PROMISE_BYTES
     + chainring_ring::window::WINDOW_MAX as usize * ORDER_BYTES) as u32;
 const DAMAGED: u32 = 1;
-/// Bytes of the word that a node is there: vote, whom it hears 1, whether it asks 1,
-/// reserved 6.
+/// Bytes of the word that a node is there: vote, whom it hears 1, whether it asks 1, whether its
+/// log is damaged 1, reserved 5.
 const PRESENT_BYTES: usize = VOTE_BYTES + 8;
 /// Bytes of the word that a ballot is open: layout 4, reserved 4, barrier 8, claim.
 const OPEN_BYTES: usize = 16 + CLAIM_BYTES;
@@ -98,6 +98,7 @@ impl Sender {
         put_vote(&own, &mut body);
         body[VOTE_BYTES] = core.hears();
         body[VOTE_BYTES + 1] = u8::from(asks);
+        body[VOTE_BYTES + 2] = u8::from(core.is_damaged());
         self.frame(Kind::Present, core.promised(), &body)
     }
 
@@ -194,9 +195,11 @@ fn failover_input(
         (Kind::Present, PRESENT_BYTES) => {
             let (vote, hears) = (vote_at(&body[..VOTE_BYTES])?, body[VOTE_BYTES]);
             let asks = body[VOTE_BYTES + 1] == 1;
-            let zeros = body[VOTE_BYTES + 1] <= 1 && body[VOTE_BYTES + 2..] == [0; 6];
+            let damaged = body[VOTE_BYTES + 2] == 1;
+            let flags = body[VOTE_BYTES + 1].max(body[VOTE_BYTES + 2]) <= 1;
+            let zeros = flags && body[VOTE_BYTES + 3..] == [0; 5];
             match vote.node == from && zeros {
-                true => Ok(Input::Present { vote, hears, asks }),
+                true => Ok(Input::Present { vote, hears, asks, damaged }),
                 false => Err(FrameError::Body),
             }
         }

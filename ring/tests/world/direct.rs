@@ -70,8 +70,8 @@ impl World {
             Direct::Open(ballot, layout, claim, barrier) => {
                 self.step(at, Input::Open { ballot, layout, claim, barrier });
             }
-            Direct::Present(vote, hears, asks) => {
-                self.step(at, Input::Present { vote, hears, asks });
+            Direct::Present(vote, hears, asks, damaged) => {
+                self.step(at, Input::Present { vote, hears, asks, damaged });
             }
             Direct::Missed(from, ballot, node) => {
                 self.step(at, Input::Missed { from, ballot, node });

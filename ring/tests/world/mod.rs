@@ -50,7 +50,7 @@ enum Direct {
     Answer(Box<Answer>),
     Reject(Ballot),
     Open(Ballot, Layout, Claim, Instance),
-    Present(Vote, u8, bool),
+    Present(Vote, u8, bool, bool),
     Missed(NodeId, Ballot, NodeId),
     Ask(NodeId, Ballot),
     Lost(NodeId, Ballot),
@@ -394,7 +394,8 @@ impl World {
             Action::Present { to, asks } => {
                 let vote = self.nodes[at].core().votes().of(self.ids[at]).copied();
                 let hears = self.nodes[at].core().hears();
-                self.send(to, Direct::Present(vote.expect("its own"), hears, asks));
+                let damaged = self.nodes[at].core().is_damaged();
+                self.send(to, Direct::Present(vote.expect("its own"), hears, asks, damaged));
             }
             Action::Missed { to, node } => {
                 let ballot = self.nodes[at].core().promised();

@@ -30,6 +30,8 @@ pub(super) struct Topics {
 pub(super) struct Topic {
     name: Option<Box<str>>,
     pub(super) runs: BTreeMap<u64, Run>,
+    /// By instance, the offset behind its last run.
+    ends: BTreeMap<Instance, u64>,
 }
 
 impl Topics {
@@ -58,8 +60,7 @@ impl Topics {
 impl Topic {
     /// The offset behind all records delivered below `position`.
     pub(super) fn end_at(&self, position: Instance) -> u64 {
-        let last = self.runs.iter().rev().find(|(_, run)| run.instance < position);
-        last.map_or(0, |(first, run)| first + u64::from(run.count))
+        self.ends.range(..position).next_back().map_or(0, |(_, end)| *end)
     }
 
     /// True if the run is the known one, or lies where nothing is known.
@@ -74,6 +75,8 @@ impl Topic {
             && after.is_none_or(|(at, _)| end <= *at);
         if free {
             self.runs.insert(first, run);
+            let known = self.ends.entry(run.instance).or_default();
+            *known = end.max(*known);
         }
         free
     }
