@@ -1,9 +1,10 @@
 //! What a node keeps of its log: checkpoints, and where the log begins.
 //!
-//! Invariants: the checkpoints of the list are durable, rise, and each one's index begins where the
-//! one before stands; the first of them is where the log begins, but for a log that is whole; what
-//! lies below goes only after the superblock says so; nothing is let go that was not trimmed. The
-//! lowest segment is the one from which the first checkpoint has the log replayed.
+//! Invariants: the checkpoints of the list are durable, the superblock names the newest or named a
+//! later one, they rise, and each one's index begins where the one before stands; the first of them
+//! is where the log begins, but for a log that is whole; what lies below goes only after the
+//! superblock says so; nothing is let go that was not trimmed. The lowest segment is the one from
+//! which the first checkpoint has the log replayed.
 
 use crate::config::Config;
 use crate::control::catalog::Catalog;
@@ -312,10 +313,14 @@ impl Keeper {
         })
     }
 
-    /// A checkpoint that goes on from the last one is durable. Returns what is to be noted.
-    pub fn wrote(&mut self, kept: Kept) -> Note {
+    /// What is to be noted of a checkpoint that goes on from the last one, and is durable.
+    pub fn note_of(&self, kept: &Kept) -> Note {
+        Note { checkpoint: (kept.position, kept.checksum), ..self.note() }
+    }
+
+    /// That was noted: from now on peers are told of it.
+    pub fn wrote(&mut self, kept: Kept) {
         self.list.push(kept);
-        self.note()
     }
 
     /// A peer's state is durable and taken over: the log begins with it.

@@ -351,10 +351,14 @@ fn walk(
     if fell_back(superblock, &loaded.keeper) {
         file.write(superblock)?;
     }
+    let named = names_newest(superblock, &loaded.keeper);
     let (mut replay, dir) = (Replay::default(), config.node.dir.as_path());
     let mut take = |group: &Group<'_>| replay.take(group);
     let (found, writer) =
         chainring_storage::recover(dir, limits, file, superblock, loaded.start, &mut take)?;
+    if named {
+        file.write(superblock)?;
+    }
     remarks.extend(remarks_on(&found));
     if loaded.lost {
         mark!(StateLost);
@@ -385,6 +389,19 @@ fn fell_back(superblock: &mut Superblock, keeper: &Keeper) -> bool {
             damage.state = DamageState::Unknown;
         }
     }
+    true
+}
+
+/// The life before ended between a checkpoint and its note. It is named now: what is repaired from
+/// here on is repaired as far as that one does not have it, so its loss must show. True if it
+/// changed. It is to be written only when the names in the directory are durable.
+fn names_newest(superblock: &mut Superblock, keeper: &Keeper) -> bool {
+    let newest = keeper.note().checkpoint;
+    if superblock.checkpoint.unwrap_or_default().0 >= newest.0 {
+        return false;
+    }
+    mark!(CheckpointNamedLate);
+    superblock.checkpoint = Some(newest);
     true
 }
 

@@ -287,6 +287,7 @@ list! {
     CursorSkipsToBase: "the orders passed on went on at a ballot's base";
     CursorSkipsHole: "the orders passed on skipped a hole that nobody will fill";
     FreedSegmentFound: "a start found a segment that was freed before";
+    CheckpointNamedLate: "a start names a checkpoint that the life before did not come to name";
     CheckpointFellBack: "a start used an older checkpoint than the newest";
     CheckpointTorn: "a checkpoint could not be used";
     StateTakenOver: "a node went on from a peer's state";

@@ -1,8 +1,9 @@
 //! Writing checkpoints, and letting go of what is old: off the data path, on the control thread.
 //!
-//! Invariants: a checkpoint is noted in the superblock only when it is durable, and what lies below
-//! it goes only when that is noted; the coordinator asks for a trim only at a position that a
-//! quorum of nodes said it has a durable checkpoint at, or above. One thing is under way at a time.
+//! Invariants: a checkpoint is noted in the superblock only when it is durable, and what lies
+//! below it goes only when that is noted; peers are told only of what is noted; the coordinator
+//! asks for a trim only at a position that a quorum of nodes said it has a checkpoint at, or above.
+//! One thing is under way at a time.
 
 use crate::gauges::State as NodeState;
 use crate::keep::{Keeper, Kept, remove, sweep};
@@ -91,15 +92,22 @@ async fn checkpoint<H: Host>(peers: &Peers<H>, keeper: &RefCell<Keeper>, room: &
     let written = host.blocking(move || planned.write(&place.dir, &place.limits)).await;
     let Ok(checksum) = written else { return false };
     mark!(CheckpointMade);
-    let note = keeper.borrow_mut().wrote(Kept { position, start, checksum, at_ms, head });
-    host.ask_state(|token| Command::Note { token, note }).await;
-    true
+    let kept = Kept { position, start, checksum, at_ms, head };
+    let note = keeper.borrow().note_of(&kept);
+    let noted = host.ask_state(|token| Command::Note { token, note }).await;
+    // Told to peers before, it could count for a trim that its superblock knows nothing of.
+    if noted.is_some() {
+        keeper.borrow_mut().wrote(kept);
+    }
+    noted.is_some()
 }
 
 /// Lets go of what lies below a checkpoint that is at or below what was trimmed.
 async fn let_go<H: Host>(peers: &Peers<H>, keeper: &RefCell<Keeper>, note: Note) {
     let host = &peers.host;
-    host.ask_state(|token| Command::Note { token, note }).await;
+    if host.ask_state(|token| Command::Note { token, note }).await.is_none() {
+        return; // the superblock may still need what lies below
+    }
     mark!(LogBeginsLater);
     keeper.borrow_mut().noted(&note);
     host.forget_below(note.base);

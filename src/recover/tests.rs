@@ -8,6 +8,7 @@ use chainring_storage::block::order_block_bytes;
 use chainring_storage::{Access, Values, create_segment, segment_path};
 use std::os::unix::fs::FileExt;
 
+mod checkpoints;
 mod faults;
 mod power;
 

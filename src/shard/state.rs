@@ -70,7 +70,10 @@ impl<M: Machine> Shard<M> {
             self.begin_at(note.base, note.first_segment);
         }
         self.write_superblock();
-        self.outbox.push(Notice::Noted { token });
+        // What is not noted is not to be let go while this life ends.
+        if self.failure.is_none() {
+            self.outbox.push(Notice::Noted { token });
+        }
     }
 
     /// The log begins at `base`, and what lies below that segment is not needed.

@@ -4,7 +4,7 @@ use super::checks::{CHECK_BYTES, CHECK_EVERY, Check};
 use super::packets::FORWARD;
 use super::*;
 use crate::device::{Device, Port, Probe};
-use crate::mail::Append;
+use crate::mail::{Append, Note};
 use crate::records::Digest;
 use chainring_net::mailbox::{Waker, channel};
 use chainring_net::wire::{Counters, Event, LinkKind, Refused};
@@ -267,6 +267,24 @@ fn no_answer_leaves_after_a_failed_promise() {
             answers += u32::from(matches!(notice, Notice::Direct { .. }));
         }
         assert_eq!(answers, u32::from(!fails), "superblock fails: {fails}");
+    }
+}
+
+/// Nothing is let go for a superblock that could not be written.
+#[test]
+fn what_is_not_noted_is_not_called_noted() {
+    for fails in [false, true] {
+        let (mut shard, (mut to_shard, mut told)) = shard(fails);
+        let checkpoint = (Instance(5), 7);
+        let note = Note { checkpoint, base: Instance(5), first_segment: 1 };
+        assert!(to_shard.try_send(Command::Note { token: 3, note }).is_ok());
+        assert_eq!(shard.turn(1).is_none(), fails);
+        shard.end();
+        let mut noted = false;
+        while let Some(notice) = told.try_recv() {
+            noted |= matches!(notice, Notice::Noted { token: 3 });
+        }
+        assert_eq!(noted, !fails, "superblock fails: {fails}");
     }
 }
 

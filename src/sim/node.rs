@@ -267,8 +267,8 @@ impl SimNode {
         let kernel = SimKernel::new(arena, ground.clone(), random);
         let wire = Wire::over(wire_options(config, self.forwards), kernel, waker());
         let (disk, dir) = (self.disk.clone(), config.node.dir.clone());
-        let named = opened.superblock.checkpoint.map(|named| named.0);
-        let watch = Watch { node: self.id(), shared: shared.clone(), disk, dir, named };
+        let mut watch = Watch { node: self.id(), shared: shared.clone(), disk, dir, named: None };
+        watch.check_named(&opened.superblock);
         let gauges = Arc::new(Gauges::default());
         let parts = ShardParts {
             machine: Host::new(wire, opened.file, segments, watch),

@@ -57,7 +57,7 @@ impl Probe for Watch {
 
 impl Watch {
     /// A checkpoint that is named from now on is on stable media.
-    fn check_named(&mut self, superblock: &Superblock) {
+    pub(super) fn check_named(&mut self, superblock: &Superblock) {
         let Some((position, checksum)) = superblock.checkpoint else { return };
         if self.named.replace(position) == Some(position) {
             return;
@@ -109,9 +109,12 @@ impl SimNode {
     ) {
         let mut observer = shared.observer.borrow_mut();
         let copies = self.disk.stable_superblocks(&self.config.node.dir, found);
-        let settled = self.disk.is_settled() && copies >= COPIES_WRITTEN_MIN;
-        observer.recovered(self.id(), settled);
+        let written = copies >= COPIES_WRITTEN_MIN;
+        observer.recovered(self.id(), self.disk.is_settled() && written);
         observer.started(self.id(), core, found, (next, whole));
+        if written {
+            observer.names_checkpoint(self.id(), found);
+        }
     }
 
     /// The observer learns what it delivered again.

@@ -301,14 +301,21 @@ impl Observer {
         self.verdict.check(A2, node, !falls, || {
             format!("promise {:?} overwritten by {:?}", state.stable_promised, superblock.promised)
         });
-        // One that rots gives way to an older one: what was trimmed was trimmed with it at hand.
-        let named = superblock.checkpoint.map_or(Instance(0), |named| named.0);
-        state.checkpoint = state.checkpoint.max(named);
         let session = superblock.session();
         self.verdict.check(B4, node, session >= state.stable_session, || {
             format!("session {:?} overwritten by {session:?}", state.stable_session)
         });
         (state.stable_promised, state.stable_session) = (superblock.promised, session);
+        self.names_checkpoint(node, superblock);
+    }
+
+    /// This superblock, in three copies on stable media, may name a checkpoint: by its life, or
+    /// already by its recovery. (Where it lies is judged by whoever tells this.)
+    pub fn names_checkpoint(&mut self, node: NodeId, superblock: &Superblock) {
+        let state = &mut self.nodes[usize::from(node.0)];
+        // One that rots gives way to an older one: what was trimmed was trimmed with it at hand.
+        let named = superblock.checkpoint.map_or(Instance(0), |named| named.0);
+        state.checkpoint = state.checkpoint.max(named);
     }
 
     /// Its superblock names a checkpoint that is not on stable media.
