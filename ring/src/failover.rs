@@ -407,8 +407,8 @@ impl Core {
         }
     }
 
-    /// A node of the circle has started with a damaged log, sooner than it was missed. What hides in
-    /// the damage is known once it has voted through the barrier of another ballot.
+    /// A node of the circle has started with a damaged log, sooner than it was missed. What hides
+    /// in the damage is known once it has voted through the barrier of another ballot.
     pub(crate) fn hears_of_damage(&mut self, node: NodeId, damaged: bool) {
         if damaged && matches!(self.role, Role::Coordinator(_)) && self.layout.contains(node) {
             mark!(BallotForDamaged);

@@ -374,7 +374,8 @@ fn a_link_that_no_circle_can_do_without_opens_no_ballot() {
     assert!(matches!(node.core.role(), Role::Candidate(_)));
 }
 
-/// A log that is damaged stays so until a later ballot; who came back before it was missed gets one.
+/// A log that is damaged stays so until a later ballot; who came back before it was missed gets
+/// one.
 #[test]
 fn a_damaged_node_of_the_circle_gets_another_ballot() {
     for damaged in [false, true] {
