@@ -387,15 +387,14 @@ impl World {
             Action::Open { to } => {
                 let core = self.nodes[at].core();
                 let Role::Coordinator(tip) = core.role() else { return };
-                let (layout, claim, barrier) = (*core.layout(), core.claim(), tip.barrier);
-                let open = Direct::Open(core.promised(), layout, claim, barrier);
-                self.send(to, open);
+                let (ballot, layout, claim) = (core.promised(), *core.layout(), core.claim());
+                self.send(to, Direct::Open(ballot, layout, claim, tip.barrier));
             }
             Action::Present { to, asks } => {
-                let vote = self.nodes[at].core().votes().of(self.ids[at]).copied();
-                let hears = self.nodes[at].core().hears();
-                let damaged = self.nodes[at].core().is_damaged();
-                self.send(to, Direct::Present(vote.expect("its own"), hears, asks, damaged));
+                let core = self.nodes[at].core();
+                let vote = *core.votes().of(self.ids[at]).expect("its own");
+                let word = Direct::Present(vote, core.hears(), asks, core.is_damaged());
+                self.send(to, word);
             }
             Action::Missed { to, node } => {
                 let ballot = self.nodes[at].core().promised();
